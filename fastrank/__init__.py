@@ -1,0 +1,62 @@
+"""fastrank: embeddings and reranking for retrieval on ONNX Runtime.
+
+Importing this package loads nothing heavy; names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastrank.errors import (
+        DownloadError,
+        FastrankError,
+        IntegrityError,
+        ModelLoadError,
+        ModelNotCachedError,
+        ModelNotFoundError,
+        OutputError,
+        ProviderError,
+        RegistryError,
+    )
+    from fastrank.registry import ModelSource, PoolingType
+    from fastrank.session import Device
+    from fastrank.text_embedding import TextEmbedding
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Device",
+    "DownloadError",
+    "FastrankError",
+    "IntegrityError",
+    "ModelLoadError",
+    "ModelNotCachedError",
+    "ModelNotFoundError",
+    "ModelSource",
+    "OutputError",
+    "PoolingType",
+    "ProviderError",
+    "RegistryError",
+    "TextEmbedding",
+]
+
+_HOMES = {
+    "Device": "session",
+    "ModelSource": "registry",
+    "PoolingType": "registry",
+    "TextEmbedding": "text_embedding",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

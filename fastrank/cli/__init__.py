@@ -1,0 +1,45 @@
+"""The `fastrank` command: rerank, embed, models, download, verify, cache. Each has a file of its own here."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from fastrank import __version__
+from fastrank.cli import cache, embed, models, rerank
+from fastrank.errors import FastrankError
+
+_COMMANDS = (rerank, embed, models, cache)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 130 Ctrl-C."""
+    logging.basicConfig(format="fastrank: %(message)s", level=logging.WARNING)
+    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Windows' own encoding cannot write most texts
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()  # so that a closed pipe shows here and not at exit
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (FastrankError, OSError, ValueError, TypeError) as error:
+        print(f"fastrank: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fastrank", description="Embeddings and reranking on ONNX Runtime.")
+    parser.add_argument("--version", action="version", version=f"fastrank {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in _COMMANDS:
+        module.add_to(commands)
+    return parser

@@ -1,0 +1,58 @@
+"""The environment variables fastrank reads, and nothing else. No other module reads `os.environ`.
+
+FASTRANK_CACHE     where models are kept (default: the user's cache folder)
+FASTRANK_OFFLINE   1: never open a connection (HF_HUB_OFFLINE counts as well); read at every call
+FASTRANK_PROGRESS  0: no progress bars; 1: bars even where there is no terminal
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_TRUE = {"1", "true", "yes", "on"}
+
+
+def cache_root() -> Path:
+    """The folder under which models are kept. It may not exist yet.
+
+    Raises:
+        OSError: neither FASTRANK_CACHE nor a home folder is known (as in some containers).
+    """
+    if chosen := os.environ.get("FASTRANK_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return (Path(base).expanduser() / "fastrank").absolute()
+    except RuntimeError:
+        raise OSError(
+            "No home folder is known here, so there is no place for models. Set FASTRANK_CACHE to a folder."
+        ) from None
+
+
+def offline() -> bool:
+    """Whether the user has switched connections off."""
+    return any(os.environ.get(name, "").lower() in _TRUE for name in ("FASTRANK_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+def progress() -> bool:
+    """Whether to draw progress bars: FASTRANK_PROGRESS if set, else only on a terminal."""
+    if wish := os.environ.get("FASTRANK_PROGRESS"):
+        return wish.lower() in _TRUE
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """This process's environment with changes, for a child process."""
+    return {**os.environ, **changes}
+
+
+def silence_onnxruntime_telemetry() -> None:
+    """Switch off onnxruntime's telemetry unless the user has decided. Only works before it is imported."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,97 @@
+"""The parts that transformer encoders share.
+
+Hidden states are kept 2-D, [batch * sequence, hidden]: that is what Gemm takes; the rest does not care.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from fastrank.graph import proto
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastrank.graph.builder import Graph
+
+_MASKED: Final = -3.4028234663852886e38  # the lowest float32, as transformers: a row of padding only stays finite
+
+
+def linear(graph: Graph, x: str, name: str, size_in: int, size_out: int) -> str:
+    """`x @ weight.T + bias`: [rows, size_in] to [rows, size_out]. Torch stores the weight as [out, in]."""
+    # Gemm takes the weight as it is stored. Transpose and MatMul run no faster and copy it when the session is made.
+    weight = graph.weight(f"{name}.weight", size_out, size_in)
+    return graph.op("Gemm", x, weight, graph.weight(f"{name}.bias", size_out), transB=1)
+
+
+def layer_norm(graph: Graph, x: str, name: str, size: int, epsilon: float) -> str:
+    """Layer normalization over the last axis (Ba et al. 2016); gamma and beta are names of old checkpoints."""
+    scale = graph.weight(f"{name}.weight", size, old_name=f"{name}.gamma")
+    shift = graph.weight(f"{name}.bias", size, old_name=f"{name}.beta")
+    return graph.op("LayerNormalization", x, scale, shift, axis=-1, epsilon=epsilon)
+
+
+def gelu(graph: Graph, x: str) -> str:
+    """`x / 2 * (1 + erf(x / sqrt(2)))` (Hendrycks and Gimpel 2016), in the order that onnxruntime fuses to one Gelu."""
+    erf = graph.op("Erf", graph.op("Div", x, graph.real(math.sqrt(2))))
+    return graph.op("Mul", graph.op("Mul", x, graph.op("Add", erf, graph.real(1.0))), graph.real(0.5))
+
+
+def gelu_tanh(graph: Graph, x: str) -> str:
+    """The tanh approximation of gelu, in the order that onnxruntime fuses to one FastGelu."""
+    cubed = graph.op("Mul", graph.op("Pow", x, graph.real(3.0)), graph.real(0.044715))
+    inner = graph.op("Mul", graph.op("Add", x, cubed), graph.real(math.sqrt(2 / math.pi)))
+    outer = graph.op("Add", graph.op("Tanh", inner), graph.real(1.0))
+    return graph.op("Mul", graph.op("Mul", x, graph.real(0.5)), outer)
+
+
+def relu(graph: Graph, x: str) -> str:
+    """`max(x, 0)`."""
+    return graph.op("Relu", x)
+
+
+ACTIVATIONS: Final[dict[str, Callable[[Graph, str], str]]] = {
+    "gelu": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": relu,
+}
+"""The values of `hidden_act` that are supported, by the names of transformers."""
+
+
+def padding_bias(graph: Graph, attention_mask: str) -> str:
+    """What to add to attention scores: 0 where the mask is 1, else the lowest float; [batch, 1, 1, sequence]."""
+    seen = graph.op("Cast", attention_mask, to=proto.BOOL)
+    bias = graph.op("Where", seen, graph.real(0.0), graph.real(_MASKED))
+    return graph.op("Unsqueeze", bias, graph.integers(1, 2))
+
+
+def head_shape(graph: Graph, input_ids: str, heads: int, size: int) -> str:
+    """The shape [batch, sequence, heads, size / heads], to be computed once for all layers."""
+    return graph.op("Concat", graph.op("Shape", input_ids), graph.integers(heads, size // heads), axis=0)
+
+
+def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, shape: str, size: int, heads: int) -> str:
+    """Scaled dot-product attention of several heads (Vaswani et al. 2017).
+
+    Args:
+        graph: Receives the nodes.
+        query: [batch * sequence, size], as `key` and `value`; already projected.
+        key: See `query`.
+        value: See `query`.
+        bias: Added to the scaled scores; broadcast to [batch, heads, sequence, sequence].
+        shape: From `head_shape`.
+        size: The width of all heads together.
+        heads: How many.
+
+    Returns:
+        [batch * sequence, size], not yet projected.
+    """
+    split = [graph.op("Reshape", x, shape) for x in (query, key, value)]
+    rows, values = (graph.op("Transpose", x, perm=[0, 2, 1, 3]) for x in (split[0], split[2]))
+    columns = graph.op("Transpose", split[1], perm=[0, 2, 3, 1])
+    scale = graph.real(1 / math.sqrt(size // heads))
+    scores = graph.op("Add", graph.op("Mul", graph.op("MatMul", rows, columns), scale), bias)
+    mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), values)
+    return graph.op("Reshape", graph.op("Transpose", mixed, perm=[0, 2, 1, 3]), graph.integers(-1, size))

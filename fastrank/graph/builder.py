@@ -1,0 +1,123 @@
+"""Collect the nodes, constants and weights of one ONNX graph."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from fastrank.errors import ModelLoadError
+from fastrank.graph import proto
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from fastrank.graph.safetensors import Tensor
+
+_DTYPES: Final = {"F32": proto.FLOAT, "F16": proto.FLOAT16, "BF16": proto.BFLOAT16}
+
+
+class Graph:
+    """An ONNX graph being written. Values are referred to by name, which every method returns.
+
+    Args:
+        path: The safetensors file. Weights point into it by its file name, so the graph belongs into its folder.
+        tensors: That file's header.
+    """
+
+    def __init__(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        self.prefix = ""
+        """What may stand before every tensor's name; checkpoints saved with a head have one ("bert.")."""
+        self._path = path
+        self._tensors = tensors
+        self._nodes: list[bytes] = []
+        self._initializers: dict[str, bytes] = {}
+        self._casts: dict[str, str] = {}
+        self._inputs: list[bytes] = []
+        self._outputs: list[bytes] = []
+
+    def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
+        """An input of the graph; a dimension given as a string is free."""
+        self._inputs.append(proto.value_info(name, dtype, shape))
+        return name
+
+    def output(self, name: str, value: str, dtype: int, shape: Sequence[int | str]) -> None:
+        """Make a value an output of the graph under the given name."""
+        self._nodes.append(proto.node("Identity", [value], [name], {}))
+        self._outputs.append(proto.value_info(name, dtype, shape))
+
+    def op(self, kind: str, *inputs: str, **attributes: proto.Attribute) -> str:
+        """The (first) output of an operator of the default ONNX domain."""
+        name = f"{kind}_{len(self._nodes)}"
+        self._nodes.append(proto.node(kind, inputs, [name], attributes))
+        return name
+
+    def real(self, value: float) -> str:
+        """A float32 scalar."""
+        return self._constant(f"real_{value!r}", proto.FLOAT, [], struct.pack("<f", value))
+
+    def integer(self, value: int) -> str:
+        """An int64 scalar."""
+        return self._constant(f"integer_{value}", proto.INT64, [], struct.pack("<q", value))
+
+    def integers(self, *values: int) -> str:
+        """A 1-D int64 tensor."""
+        name = "_".join(map(str, ("integers", *values)))
+        return self._constant(name, proto.INT64, [len(values)], struct.pack(f"<{len(values)}q", *values))
+
+    def weight(self, name: str, *shape: int, old_name: str = "") -> str:
+        """A float32 tensor of the checkpoint; F16 and BF16 are cast, once, when the session is made.
+
+        Raises:
+            ModelLoadError: The tensor is missing, or its shape or dtype is not the expected one.
+        """
+        return self._as_float(*self._stored(name, shape, old_name))
+
+    def lookup(self, name: str, indices: str, *shape: int) -> str:
+        """Rows of a tensor of the checkpoint, as float32: `tensor[indices]`, along the first axis.
+
+        Only the rows are cast, so that a large F16 table stays where it is: mapped into memory from the file.
+
+        Raises:
+            ModelLoadError: As `weight`.
+        """
+        stored, dtype = self._stored(name, shape)
+        rows = self.op("Gather", stored, indices)
+        return rows if dtype == proto.FLOAT else self.op("Cast", rows, to=proto.FLOAT)
+
+    def to_bytes(self) -> bytes:
+        """The serialized ModelProto."""
+        return proto.model("encoder", self._nodes, list(self._initializers.values()), self._inputs, self._outputs)
+
+    def _constant(self, name: str, dtype: int, shape: list[int], raw: bytes) -> str:
+        self._initializers[name] = proto.inline_tensor(name, dtype, shape, raw)
+        return name
+
+    def _stored(self, name: str, shape: Sequence[int], old_name: str = "") -> tuple[str, int]:
+        wanted = [name, self.prefix + name]
+        if old_name:
+            wanted += [old_name, self.prefix + old_name]
+        found = next((candidate for candidate in wanted if candidate in self._tensors), None)
+        if found is None:
+            raise ModelLoadError(f"{self._path}: no tensor {name!r}, with or without the prefix {self.prefix!r}")
+        tensor = self._tensors[found]
+        if tensor.shape != tuple(shape):
+            raise ModelLoadError(
+                f"{self._path}: tensor {found!r} has the shape {list(tensor.shape)}; config.json asks for {list(shape)}"
+            )
+        if tensor.dtype not in _DTYPES:
+            raise ModelLoadError(
+                f"{self._path}: tensor {found!r} has the dtype {tensor.dtype}; supported: {', '.join(_DTYPES)}"
+            )
+        dtype = _DTYPES[tensor.dtype]
+        self._initializers[found] = proto.external_tensor(
+            found, dtype, shape, self._path.name, offset=tensor.offset, length=tensor.length
+        )
+        return found, dtype
+
+    def _as_float(self, stored: str, dtype: int) -> str:
+        if dtype == proto.FLOAT:
+            return stored
+        if stored not in self._casts:
+            self._casts[stored] = self.op("Cast", stored, to=proto.FLOAT)
+        return self._casts[stored]

@@ -1,0 +1,71 @@
+"""Read `config.json`, checking every field that is used."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from typing import TYPE_CHECKING, Any, Final
+
+from fastrank.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+MAX_BYTES: Final = 10_000_000
+MAX_INTEGER: Final = 10_000_000  # above any vocabulary
+
+
+class Config:
+    """A checkpoint's `config.json`.
+
+    Every getter raises ModelLoadError naming the file and the field when the value is missing (and there is no
+    default), has the wrong type or is out of range. `null` counts as missing. Defaults are those of transformers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            if not path.is_file():
+                raise ModelLoadError(f"{path}: there is no such file")
+            if path.stat().st_size > MAX_BYTES:
+                raise ModelLoadError(f"{path}: larger than {MAX_BYTES} bytes, not a model's configuration")
+            values = json.loads(path.read_bytes())
+        except OSError as error:
+            raise ModelLoadError(f"{path}: cannot be read: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise ModelLoadError(f"{path}: not valid JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ModelLoadError(f"{path}: not a JSON object")
+        self._values: dict[str, Any] = values
+
+    def integer(self, field: str, default: int | None = None, low: int = 1, high: int = MAX_INTEGER) -> int:
+        """An integer from `low` to `high`."""
+        value = self._get(field, default)
+        if type(value) is int and low <= value <= high:
+            return value
+        raise self.error(field, f"expected an integer from {low} to {high}")
+
+    def number(self, field: str, default: float) -> float:
+        """A number of at least 0 and below 1."""
+        value = self._get(field, default)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1:
+            return float(value)
+        raise self.error(field, "expected a number of at least 0 and below 1")
+
+    def choice(self, field: str, options: Collection[Any], default: Any = None) -> Any:
+        """One of `options`; the message lists them."""
+        value = self._get(field, default)
+        if any(type(value) is type(option) and value == option for option in options):
+            return value
+        raise self.error(field, f"supported: {', '.join(map(repr, options))}")
+
+    def error(self, field: str, expected: str) -> ModelLoadError:
+        """The error to raise for a field, for checks that concern more than one."""
+        if field not in self._values:
+            return ModelLoadError(f"{self.path}: field {field!r} is missing; {expected}")
+        return ModelLoadError(f"{self.path}: field {field!r} is {reprlib.repr(self._values[field])}; {expected}")
+
+    def _get(self, field: str, default: Any) -> Any:
+        value = self._values.get(field)
+        return default if value is None else value

@@ -1,0 +1,120 @@
+"""Read the header of a safetensors file: where each tensor's bytes lie. The tensors themselves are not read.
+
+Format (https://huggingface.co/docs/safetensors): 8 bytes little-endian header length, a JSON object
+`{name: {"dtype", "shape", "data_offsets": [begin, end]}}`, then the data. Offsets count from the end of the header;
+the tensors must cover the data without gap or overlap. The file is taken to be hostile: everything is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from fastrank.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_HEADER: Final = 100_000_000  # the format's own limit
+MAX_RANK: Final = 16
+MAX_SIZE: Final = 2**63 - 1
+
+_ITEM_SIZES: Final = {
+    **dict.fromkeys(["BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3"], 1),
+    **dict.fromkeys(["U16", "I16", "F16", "BF16"], 2),
+    **dict.fromkeys(["U32", "I32", "F32"], 4),
+    **dict.fromkeys(["U64", "I64", "F64", "C64"], 8),
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a safetensors file.
+
+    Attributes:
+        dtype: The format's name, such as "F32" or "BF16".
+        shape: The sizes; empty for a scalar.
+        offset: Where its first byte lies, counted from the start of the FILE.
+        length: Its bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """The tensors of the file by name, in the order of their data.
+
+    Raises:
+        ModelLoadError: The file cannot be read or breaks the format; the message names the file and the fault.
+    """
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise ModelLoadError(f"{path}: there is no such file")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header_length = int.from_bytes(file.read(8), "little")
+            if size < 8 + header_length or header_length > MAX_HEADER:
+                raise ModelLoadError(
+                    f"{path}: the header claims {header_length} bytes, the file has {size} and a header at most "
+                    f"{MAX_HEADER}; the file is cut or is not a safetensors file"
+                )
+            header = file.read(header_length)
+    except OSError as error:
+        raise ModelLoadError(f"{path}: cannot be read: {error}") from error
+    try:
+        entries = json.loads(header.decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path}: the header is not valid JSON: {error}") from error
+    if not isinstance(entries, dict):
+        raise ModelLoadError(f"{path}: the header is not a JSON object")
+    entries.pop("__metadata__", None)
+    start = 8 + header_length
+    tensors = {name: _tensor(entry, start, f"{path}: tensor {name!r:.200}") for name, entry in entries.items()}
+    tensors = dict(sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].length)))
+    _check_cover(path, tensors, start, size)
+    return tensors
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return entries
+
+
+def _tensor(entry: Any, start: int, where: str) -> Tensor:
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise ModelLoadError(f"{where} is not an object with dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _ITEM_SIZES:
+        raise ModelLoadError(f"{where} has the unknown dtype {reprlib.repr(dtype)}")
+    if not _are_sizes(shape) or len(shape) > MAX_RANK:
+        raise ModelLoadError(f"{where} has the shape {reprlib.repr(shape)}, not a list of at most {MAX_RANK} sizes")
+    if not _are_sizes(offsets) or len(offsets) != 2:  # noqa: PLR2004 - begin and end
+        raise ModelLoadError(f"{where} has the data_offsets {reprlib.repr(offsets)}, not [begin, end]")
+    begin, end = offsets
+    length = math.prod(shape) * _ITEM_SIZES[dtype]
+    if end - begin != length:
+        raise ModelLoadError(f"{where} spans [{begin}, {end}], but {dtype} {shape} takes {length} bytes")
+    return Tensor(dtype, tuple(shape), start + begin, length)
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item <= MAX_SIZE for item in value)
+
+
+def _check_cover(path: Path, tensors: dict[str, Tensor], start: int, size: int) -> None:
+    expected = start
+    for name, tensor in tensors.items():
+        if tensor.offset != expected:
+            fault = "overlaps the one before" if tensor.offset < expected else "leaves a gap to the one before"
+            raise ModelLoadError(f"{path}: the data of tensor {name!r:.200} {fault}")
+        expected += tensor.length
+    if expected != size:
+        raise ModelLoadError(f"{path}: the header describes {expected} bytes, the file has {size}")

@@ -1,0 +1,43 @@
+"""From what a model returns to what the caller gets. A head is a function `(output, batch) -> rows`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrank.schedule import Batch
+
+Floats: TypeAlias = NDArray[np.float32]
+Head: TypeAlias = Callable[[Floats, Batch], Floats]
+
+
+def mean(output: Floats, batch: Batch) -> Floats:
+    """Mean over the tokens of each text: (texts, length, dim) -> (texts, dim). Reimers & Gurevych, 2019."""
+    mask = batch.mask[:, None, :].astype(np.float32)
+    total: Floats = (mask @ output)[:, 0]
+    means: Floats = total / np.maximum(mask.sum(axis=2), 1)
+    return means
+
+
+def cls(output: Floats, _batch: Batch) -> Floats:
+    """The state of the first token: (texts, length, dim) -> (texts, dim)."""
+    first: Floats = output[:, 0]
+    return first
+
+
+def last_token(output: Floats, batch: Batch) -> Floats:
+    """The state of the last token that is no padding: (texts, length, dim) -> (texts, dim)."""
+    last: Floats = output[np.arange(len(output)), batch.mask.sum(axis=1) - 1]
+    return last
+
+
+def unit(rows: Floats) -> Floats:
+    """Rows of length 1: (texts, dim) -> (texts, dim). A zero row stays zero."""
+    units: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+    return units
+
+
+POOLINGS: dict[str, Head] = {"mean": mean, "cls": cls, "last-token": last_token, "none": lambda rows, _batch: rows}

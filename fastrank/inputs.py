@@ -1,0 +1,76 @@
+"""The one gate for what callers give: documents, queries and batch sizes. No other module checks their types."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+_NOT_TEXTS = (bytes, bytearray, memoryview, Mapping)
+
+
+def texts(documents: str | Iterable[str], name: str = "documents") -> Iterator[str]:
+    """The documents one by one, as strings any tokenizer takes. A string is one document.
+
+    The container is checked at the call, each item when it is reached, so that nothing before a bad item is lost.
+    Halves of surrogate pairs are joined; lone surrogates, which no encoding can carry, become U+FFFD.
+
+    Raises:
+        TypeError: at the call, if `documents` is no string and no iterable of strings (None, bytes, a dict, ...);
+            at the item, `documents[2] must be a string, not NoneType`.
+    """
+    if isinstance(documents, str):
+        documents = (documents,)
+    if isinstance(documents, _NOT_TEXTS) or not isinstance(documents, Iterable):
+        raise TypeError(f"{name} must be a string or an iterable of strings, not {type(documents).__name__}")
+    return _each(iter(documents), name)
+
+
+def text(value: Any, name: str) -> str:
+    """One string, made fit for a tokenizer as in `texts`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+    if value.isascii():
+        return str(value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return str(value)
+
+
+def positive(value: Any, name: str) -> int:
+    """A whole number of at least 1: a batch size, a length, a number of threads.
+
+    Raises:
+        TypeError: not an integer (booleans are none).
+        ValueError: smaller than 1.
+    """
+    number = _integer(value, name)
+    if number < 1:
+        raise ValueError(f"{name} must be >= 1, got {number}")
+    return number
+
+
+def workers(parallel: Any) -> int | None:
+    """`parallel` as FastEmbed takes it: None, 0 (all processors) or a number of workers."""
+    if parallel is None:
+        return None
+    number = _integer(parallel, "parallel")
+    if number < 0:
+        raise ValueError(f"parallel must be None, 0 (one worker a processor) or a number of workers, got {number}")
+    return number
+
+
+def _integer(value: Any, name: str) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not bool")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
+
+
+def _each(items: Iterator[Any], name: str) -> Iterator[str]:
+    for position, item in enumerate(items):
+        yield text(item, f"{name}[{position}]")

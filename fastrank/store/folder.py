@@ -1,0 +1,217 @@
+"""A model folder in the cache is complete and verified, or it is absent. This module keeps that promise.
+
+    <cache>/models/<organisation>--<model>/<variant>-<digest>/    complete; real files, no links
+    <cache>/staging/...                                           what is being fetched; resumed by the next run
+    <cache>/locks/...                                             one file a folder
+    <cache>/verified/...                                          stamps of installed wheels whose hashes were checked
+
+The digest is over the files' names and hashes: a new pin is a new folder; two sources of the same files share one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastrank.errors import IntegrityError
+from fastrank.registry import FileSpec, ModelSpec, Variant
+
+MANIFEST = "fastrank.json"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one variant of one model belongs in a cache."""
+
+    root: Path
+    model: str
+    key: str
+
+    @property
+    def final(self) -> Path:
+        """The folder of the complete model."""
+        return self.root / "models" / self.model / self.key
+
+    @property
+    def lock(self) -> Path:
+        """The lock that guards fetching it."""
+        return self.root / "locks" / f"{self.model}--{self.key}.lock"
+
+    @property
+    def staging(self) -> Path:
+        """Where a fetch under the lock works; what a broken one left is resumed."""
+        return self.root / "staging" / f"{self.model}--{self.key}"
+
+    def private_staging(self) -> Path:
+        """Where a fetch works if there is no lock to be had: nobody else's folder."""
+        parent = self.root / "staging"
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{self.model}--{self.key}.", dir=parent))
+
+
+def place(root: Path, spec: ModelSpec, variant: Variant) -> Place:
+    """The place of a variant in the cache at `root`."""
+    content = [[file.path, file.sha256] for file in variant.files]
+    if not variant.pinned:  # then the source says which files these are
+        content += [[str(source)] for source in variant.sources]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+    return Place(root, spec.name.replace("/", "--"), f"{variant.name}-{digest}")
+
+
+def complete(folder: Path, variant: Variant) -> bool:
+    """Whether every file is there with its size: some `stat` calls, on the path of every load."""
+    manifest: dict[str, Any] | None = None
+    for file in variant.files:
+        try:
+            size = (folder / file.path).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            if file.optional:
+                continue
+            return False
+        wanted = file.size
+        if wanted is None:
+            manifest = read_manifest(folder) if manifest is None else manifest
+            wanted = manifest.get("files", {}).get(file.path, {}).get("size")
+        if size != wanted:
+            return False
+    return True
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What was written beside the files when they were published; empty if nothing was."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check(path: Path, file: FileSpec) -> str:
+    """The SHA-256 of a file that is what the registry states.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    size = path.stat().st_size
+    if file.size is not None and size != file.size:
+        raise IntegrityError(f"{file.path} has {size} bytes, the registry states {file.size}")
+    found = sha256(path)
+    if file.sha256 is not None and found != file.sha256:
+        raise IntegrityError(f"{file.path} has SHA-256 {found}, the registry states {file.sha256}")
+    return found
+
+
+def faults(folder: Path, variant: Variant) -> list[str]:
+    """What is wrong with a folder: one line a file, read and hashed in full. Empty: nothing."""
+    stated = read_manifest(folder).get("files", {})
+    found = []
+    for file in variant.files:
+        noted = stated.get(file.path, {})
+        if not (folder / file.path).is_file():
+            if not file.optional:
+                found.append(f"{file.path} is missing")
+            continue
+        try:
+            check(
+                folder / file.path,
+                FileSpec(file.path, file.size or noted.get("size"), file.sha256 or noted.get("sha256")),
+            )
+        except IntegrityError as error:
+            found.append(str(error))
+    return found
+
+
+def verified(folder: Path, variant: Variant, root: Path) -> bool:
+    """Whether files that others put on this machine are the registry's. Hashed once, then known by a stamp."""
+    try:
+        facts = [(f.path, (s := (folder / f.path).stat()).st_size, s.st_mtime_ns, f.sha256) for f in variant.files]
+    except OSError:
+        return False
+    digest = hashlib.sha256(json.dumps([str(folder.resolve()), facts]).encode()).hexdigest()
+    stamp = root / "verified" / digest[:32]
+    if stamp.exists():
+        return True
+    if faults(folder, variant):
+        return False
+    with suppress(OSError):  # a read-only cache costs a hash at every start, no more
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.touch()
+    return True
+
+
+def publish(staging: Path, target: Place, variant: Variant, facts: dict[str, str], hashes: dict[str, str]) -> None:
+    """Give the files in `staging` their final name in one step. They are verified before; nothing else moves along.
+
+    Everything is on the disk before the rename and the rename after it, so that no crash leaves a folder in between.
+    """
+    manifest = {
+        **facts,
+        "variant": variant.name,
+        "files": {path: {"size": (staging / path).stat().st_size, "sha256": hashes[path]} for path in sorted(hashes)},
+    }
+    (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in [*hashes, MANIFEST]:
+        _sync(staging / path)
+    final = target.final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():  # damaged, or another process without locks was faster
+        if complete(final, variant):
+            shutil.rmtree(staging, ignore_errors=True)
+            return
+        broken = Path(tempfile.mkdtemp(prefix="broken-", dir=staging.parent))
+        final.rename(broken / "folder")
+        shutil.rmtree(broken, ignore_errors=True)
+    try:
+        staging.rename(final)
+    except OSError:
+        if not complete(final, variant):
+            raise
+        shutil.rmtree(staging, ignore_errors=True)
+    _sync(final.parent)
+
+
+def published(root: Path) -> Iterator[Path]:
+    """Every folder of the cache that was published."""
+    yield from sorted(path.parent for path in (root / "models").glob(f"*/*/{MANIFEST}"))
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes of all files under a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def remove(folder: Path) -> None:
+    """Delete a published folder; its manifest goes first, so that a half-deleted one does not count as published."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+    with suppress(OSError):
+        folder.parent.rmdir()
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows has no handle on a folder to be synced
+    # Windows flushes only what was opened for writing.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
