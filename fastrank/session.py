@@ -172,7 +172,8 @@ class Session:
         if path.suffix == ".safetensors":
             # The graph is made here and points into the checkpoint: nothing is written, nothing is copied.
             model = graph.build(self._folder)
-            settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._folder))
+            weights = str(path.resolve().parent)
+            settings.add_session_config_entry("session.model_external_initializers_file_folder_path", weights)
         try:
             return self._onnxruntime.InferenceSession(model, settings, providers=list(providers))
         except Exception as error:

@@ -52,6 +52,8 @@ def build(folder: Path) -> bytes:
     config = Config(folder / "config.json")
     write_encoder = SUPPORTED[config.choice("model_type", SUPPORTED)]
     weights = folder / "model.safetensors"
+    if weights.is_symlink():  # as in huggingface_hub's cache; onnxruntime follows no link out of a folder
+        weights = weights.resolve()
     graph = Graph(weights, read_header(weights))
     hidden = write_encoder(graph, config)
     graph.output("last_hidden_state", hidden, proto.FLOAT, ["batch", "sequence", config.integer("hidden_size")])

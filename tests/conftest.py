@@ -1,0 +1,80 @@
+"""Every test starts from a clean environment, an empty cache of its own, and no way out but 127.0.0.1."""
+
+import os
+import socket
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime before fastrank does
+
+import pytest
+import tiny_models
+from hub_standin import HubStandIn
+
+from fastrank import registry
+
+REAL = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch, tmp_path):
+    for name in list(os.environ):
+        if name.startswith(("FASTRANK_", "HF_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("FASTRANK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FASTRANK_PROGRESS", "0")
+
+
+@pytest.fixture(autouse=True)
+def _no_way_out(monkeypatch):
+    """A test that asks for any other host is wrong; say so instead of waiting."""
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def guarded_connect(self, address):
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test connects to {address}")
+        return connect(self, address)
+
+    def guarded_look_up(host, *args, **options):
+        if host not in ("127.0.0.1", "::1", "localhost", None, ""):
+            raise AssertionError(f"a test looks up {host}")
+        return look_up(host, *args, **options)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
+
+
+@pytest.fixture(autouse=True)
+def _forget_custom_models():
+    yield
+    registry._custom.clear()
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A stand-in for the hub, which this process's huggingface_hub talks to."""
+    from huggingface_hub import constants
+
+    with HubStandIn() as standin:
+        monkeypatch.setenv("HF_ENDPOINT", standin.url)  # for child processes
+        monkeypatch.setattr(constants, "ENDPOINT", standin.url)
+        template = standin.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield standin
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A folder with a tiny encoder: last_hidden_state of 16 numbers a token."""
+    return tiny_models.write_model(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def real_model_folder():
+    """The real all-MiniLM-L6-v2, in the user's own cache; fetched from wherever the registry says it can be had."""
+    from fastrank import store
+    from fastrank.errors import DownloadError
+
+    spec = registry.find(REAL, registry.TEXT_EMBEDDING)
+    try:
+        return store.locate(spec, variant="safetensors").folder
+    except DownloadError as error:
+        pytest.skip(f"the real model cannot be had here: {error}")

@@ -1,0 +1,116 @@
+"""The public face: what is exported, what importing costs, and that it is FastEmbed's where FastEmbed has one."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import fastrank
+
+HEAVY = ("numpy", "onnxruntime", "tokenizers", "huggingface_hub", "tqdm", "httpx", "httpx2")
+
+# FastEmbed 0.9.1: parameter names in order, and defaults. Ours may have more, by keyword.
+FASTEMBED = {
+    "__init__": [
+        ("model_name", "BAAI/bge-small-en-v1.5"),
+        ("cache_dir", None),
+        ("threads", None),
+        ("providers", None),
+        ("cuda", "auto"),
+        ("device_ids", None),
+        ("lazy_load", False),
+    ],
+    "embed": [("documents", ...), ("batch_size", 256), ("parallel", None)],
+    "query_embed": [("query", ...)],
+    "passage_embed": [("texts", ...)],
+    "token_count": [("texts", ...), ("batch_size", 1024)],
+    "get_embedding_size": [("model_name", ...)],
+    "list_supported_models": [],
+    "add_custom_model": [
+        ("model", ...),
+        ("pooling", ...),
+        ("normalization", ...),
+        ("sources", ...),
+        ("dim", ...),
+        ("model_file", "onnx/model.onnx"),
+        ("description", ""),
+        ("license", ""),
+        ("size_in_gb", 0.0),
+        ("additional_files", None),
+        ("output_name", None),
+    ],
+}
+
+
+def test_all_is_sorted_and_there():
+    assert fastrank.__all__ == sorted(fastrank.__all__)
+    assert all(getattr(fastrank, name) is not None for name in fastrank.__all__)
+    assert set(fastrank.__all__) <= set(dir(fastrank))
+    with pytest.raises(AttributeError, match="has no attribute 'TextEmbeding'"):
+        _ = fastrank.TextEmbeding
+
+
+@pytest.mark.parametrize("method", FASTEMBED)
+def test_signatures_begin_as_fastembeds(method):
+    parameters = [
+        (p.name, ... if p.default is p.empty else p.default)
+        for p in inspect.signature(getattr(fastrank.TextEmbedding, method)).parameters.values()
+        if p.name not in ("self", "cls") and p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    assert parameters[: len(FASTEMBED[method])] == FASTEMBED[method]
+
+
+def test_signatures_are_those_of_an_installed_fastembed():
+    fastembed = pytest.importorskip("fastembed", reason="fastembed is not installed")
+    for method in FASTEMBED:
+        theirs = inspect.signature(getattr(fastembed.TextEmbedding, method)).parameters.values()
+        names = [p.name for p in theirs if p.name not in ("self", "cls") and p.kind is p.POSITIONAL_OR_KEYWORD]
+        ours = list(inspect.signature(getattr(fastrank.TextEmbedding, method)).parameters)
+        assert [name for name in ours if name not in ("self", "cls")][: len(names)] == names
+
+
+def test_every_public_name_is_documented():
+    for name in fastrank.__all__:
+        value = getattr(fastrank, name)
+        assert value.__doc__, name
+        if inspect.isclass(value):
+            for member in vars(value).values():
+                function = getattr(member, "__func__", member)
+                if inspect.isfunction(function) and not function.__name__.startswith("_"):
+                    assert function.__doc__, f"{name}.{function.__name__}"
+
+
+def run_python(code):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "statement", ["import fastrank", "import fastrank.cli", "import fastrank; fastrank.ModelSource"]
+)
+def test_importing_loads_nothing_heavy(statement):
+    """Row R12."""
+    heavy = run_python(f"import sys; {statement}; print([m for m in {HEAVY} if m in sys.modules])")
+    assert heavy == "[]"
+
+
+def test_telemetry_is_off_before_onnxruntime_is_imported_unless_the_user_decided(monkeypatch, tiny):
+    code = f"""
+import os, fastrank
+os.environ.pop("ORT_DISABLE_TELEMETRY", None)
+{{setting}}
+m = fastrank.TextEmbedding(specific_model_path={str(tiny)!r}, lazy_load=True)
+import builtins
+real = builtins.__import__
+def watch(name, *args, **kw):
+    if name == "onnxruntime":
+        print(os.environ.get("ORT_DISABLE_TELEMETRY"))
+        os._exit(0)
+    return real(name, *args, **kw)
+builtins.__import__ = watch
+m.token_count("x")
+"""
+    for setting, seen in [("", "1"), ("os.environ['ORT_DISABLE_TELEMETRY'] = '0'", "0")]:
+        script = code.format(setting=setting).replace("os._exit", "import sys; sys.stdout.flush(); os._exit")
+        assert run_python(script) == seen

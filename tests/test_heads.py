@@ -1,0 +1,43 @@
+"""Poolings, against sums written out."""
+
+import numpy as np
+import pytest
+
+from fastrank import heads
+from fastrank.schedule import Batch
+
+STATES = np.array(
+    [
+        [[1, 2], [3, 4], [100, 100]],
+        [[5, 6], [7, 8], [9, 10]],
+    ],
+    np.float32,
+)
+MASK = np.array([[1, 1, 0], [1, 1, 1]], np.int64)
+BATCH = Batch([0, 1], np.zeros_like(MASK), MASK, np.zeros_like(MASK))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "rows"),
+    [("mean", [[2, 3], [7, 8]]), ("cls", [[1, 2], [5, 6]]), ("last-token", [[3, 4], [9, 10]])],
+)
+def test_poolings_leave_padding_out(pooling, rows):
+    found = heads.POOLINGS[pooling](STATES, BATCH)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, rows)
+
+
+def test_none_leaves_the_output_alone():
+    rows = STATES[:, 0]
+    assert heads.POOLINGS["none"](rows, BATCH) is rows
+
+
+def test_the_mean_of_nothing_is_zero():
+    empty = Batch([0, 1], np.zeros_like(MASK), np.zeros_like(MASK), np.zeros_like(MASK))
+    np.testing.assert_array_equal(heads.mean(STATES, empty), np.zeros((2, 2)))
+
+
+def test_unit_rows_and_zero_rows():
+    found = heads.unit(np.array([[3, 4], [0, 0]], np.float32))
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0]])
+    assert found.dtype == np.float32

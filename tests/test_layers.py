@@ -1,0 +1,79 @@
+"""Which module may import which. Arrows point one way; outside packages have one home each."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import fastrank
+
+PACKAGE = Path(fastrank.__file__).parent
+
+# A package counts as one module: fastrank/store/* is "store".
+ALLOWED = {
+    "errors": set(),
+    "environment": set(),
+    "inputs": set(),
+    "processors": set(),
+    "schedule": set(),
+    "registry": {"errors"},
+    "graph": {"errors"},
+    "heads": {"schedule"},
+    "tokenizer": {"errors", "schedule"},
+    "store": {"errors", "environment", "registry"},
+    "session": {"errors", "environment", "graph", "processors", "schedule"},
+    "pipeline": {"errors", "heads", "processors", "schedule", "session", "store", "tokenizer"},
+    "text_embedding": {"errors", "heads", "inputs", "pipeline", "registry", "schedule", "session", "store"},
+    "cli": {"errors", "environment", "inputs", "registry", "store", "text_embedding", "fastrank"},
+    "__main__": {"cli"},
+    "fastrank": {"errors", "registry", "session", "text_embedding"},  # __init__.py; for type checkers only
+}
+HOMES = {
+    "onnxruntime": {"session"},
+    "tokenizers": {"tokenizer"},
+    "huggingface_hub": {"store"},
+    "subprocess": {"store"},
+    "socket": set(),
+    "tqdm": {"store", "cli"},
+    "numpy": {"schedule", "heads", "tokenizer", "session", "pipeline", "text_embedding", "cli"},
+}
+NEVER = {"onnx", "torch", "transformers", "pickle", "tarfile", "zipfile", "requests", "httpx", "urllib.request"}
+
+
+def imports():
+    """(module, what it imports) for every import statement of the package."""
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        module = "fastrank" if parts == ("__init__",) else parts[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((module, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield module, node.module
+                yield from ((module, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def test_modules_import_only_what_they_may():
+    graph = {}
+    for module, name in imports():
+        top, *rest = name.split(".")
+        if top == "fastrank" and rest:
+            target = rest[0] if rest[0] in ALLOWED else "fastrank"
+            assert target == module or target in ALLOWED[module], f"{module} imports {name}"
+            if target != module and module != "fastrank":
+                graph.setdefault(module, set()).add(target)
+    graph.get("cli", set()).discard("fastrank")
+    graphlib.TopologicalSorter(graph).prepare()  # raises on a cycle
+
+
+def test_outside_packages_have_one_home():
+    for module, name in imports():
+        top = name.split(".")[0]
+        assert top not in HOMES or module in HOMES[top], f"{module} imports {name}"
+        assert top not in NEVER, f"{module} imports {name}"
+        assert name not in NEVER, f"{module} imports {name}"
+
+
+def test_one_module_reads_the_environment():
+    for path in PACKAGE.rglob("*.py"):
+        found = "os.environ" in path.read_text(encoding="utf-8") or "getenv" in path.read_text(encoding="utf-8")
+        assert not found or path.name == "environment.py", path
