@@ -95,7 +95,7 @@ def test_importing_loads_nothing_heavy(statement):
     assert heavy == "[]"
 
 
-def test_telemetry_is_off_before_onnxruntime_is_imported_unless_the_user_decided(monkeypatch, tiny):
+def test_telemetry_is_off_before_onnxruntime_is_imported_unless_the_user_decided(tiny):
     code = f"""
 import os, fastrank
 os.environ.pop("ORT_DISABLE_TELEMETRY", None)

@@ -192,7 +192,7 @@ def test_a_name_that_is_no_string():
 
 
 def test_unknown_variants_are_named():
-    with pytest.raises(ValueError, match="has no variant 'int3'. It has: onnx, safetensors"):
+    with pytest.raises(ValueError, match=r"has no variant 'int3'\. It has: onnx, safetensors"):
         registry.find("sentence-transformers/all-MiniLM-L6-v2", DENSE).variant("int3")
 
 
