@@ -429,7 +429,17 @@ def test_leaving_an_iterator_early_leaves_no_threads(model):
 
 def test_list_supported_models_has_fastembeds_keys_and_is_the_callers_own():
     first = TextEmbedding.list_supported_models()
-    keys = ["model", "sources", "model_file", "description", "license", "size_in_GB", "additional_files", "dim", "tasks"]
+    keys = [
+        "model",
+        "sources",
+        "model_file",
+        "description",
+        "license",
+        "size_in_GB",
+        "additional_files",
+        "dim",
+        "tasks",
+    ]
     assert all(set(keys) == set(row) for row in first)
     assert first[0]["model"] == "BAAI/bge-small-en-v1.5"
     first[0].clear()

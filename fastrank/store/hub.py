@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -26,7 +26,6 @@ _TRIES = 6  # in a row without progress
 _LONGEST_WAIT = 30.0
 _MOST_REDIRECTS = 8
 _LARGEST = 20 << 30  # bytes; for files whose size nobody knows
-_CHUNK = 1 << 16
 
 Report = Callable[[int], object]
 
@@ -103,21 +102,23 @@ class Hub:
         """
         url, part = self.url(source, file.path), target.with_name(target.name + ".part")
         part.parent.mkdir(parents=True, exist_ok=True)
-        failures = 0
+        failures, furthest = 0, 0
         while True:
-            before = part.stat().st_size if part.exists() else 0
+            done = part.stat().st_size if part.exists() else 0
+            furthest = max(furthest, done)
             try:
-                if before != file.size or file.size is None:
-                    self._transfer(url, part, before, file, report)
+                if done != file.size or file.size is None:
+                    self._transfer(url, part, done, file, report)
             except _MissingError:
                 if file.optional:
                     return False
                 raise
             except _AgainError as error:
-                failures = 1 if part.exists() and part.stat().st_size > before else failures + 1
+                # Only bytes never reached before are progress: a server may send the same beginning for ever.
+                failures = 1 if part.exists() and part.stat().st_size > furthest else failures + 1
                 if failures >= _TRIES:
                     raise DownloadError(f"{url}: {error} ({_TRIES} tries)") from error
-                time.sleep(min(error.wait if error.wait is not None else 0.5 * 2**failures, _LONGEST_WAIT))
+                sleep(min(error.wait if error.wait is not None else 0.5 * 2**failures, _LONGEST_WAIT))
             else:
                 part.replace(target)
                 return True
@@ -130,7 +131,7 @@ class Hub:
                 answer = self._client.request("HEAD", url, headers=self._headers, timeout=REACH, follow_redirects=False)
             except self._broken as error:
                 failure = error
-                time.sleep(pause)
+                sleep(pause)
             else:
                 return int(answer.status_code)
         return failure
@@ -170,17 +171,20 @@ class Hub:
             done = 0
         announced = answer.headers.get("Content-Length", "")
         plain = answer.headers.get("Content-Encoding", "identity") == "identity"
-        wanted = file.size or (done + int(announced) if announced.isdigit() and plain else None)
-        mark, marked = time.monotonic(), done
+        whole = done + int(announced) if announced.isdigit() and plain else None
+        if file.size is not None and whole not in (None, file.size):
+            raise IntegrityError(f"{url} has {whole} bytes, the registry states {file.size}")
+        wanted = file.size or whole
+        mark, marked = monotonic(), done
         with _opened(part, append=done > 0) as stream:
-            for chunk in answer.iter_bytes(_CHUNK):
+            for chunk in answer.iter_bytes():  # as they come: what a chunk size collects is lost with a connection
                 done += len(chunk)
                 if done > (wanted or _LARGEST):
                     part.unlink()
                     raise IntegrityError(f"{url} sends more than the {wanted} bytes it should have")
                 stream.write(chunk)
                 report(len(chunk))
-                if (now := time.monotonic()) - mark > _STALL_SECONDS:
+                if (now := monotonic()) - mark > _STALL_SECONDS:
                     if done - marked < _STALL_BYTES:
                         raise _AgainError(f"only {done - marked} bytes in {now - mark:.0f} s")
                     mark, marked = now, done
