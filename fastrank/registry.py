@@ -225,37 +225,41 @@ _custom: dict[tuple[str, str], ModelSpec] = {}
 _custom_lock = threading.Lock()
 
 
-def find(name: str, task: str) -> ModelSpec:
-    """The entry with this name or alias, without regard to case.
+def find(name: str, task: str | None = None) -> ModelSpec:
+    """The entry with this name or alias, without regard to case; for this task, or for any.
 
     Raises:
         TypeError: `name` is no string.
-        ModelNotFoundError: there is none for this task; the message says the nearest names.
+        ModelNotFoundError: there is none; the message says the nearest names.
     """
     if not isinstance(name, str):
         raise TypeError(f"model_name must be a string, not {type(name).__name__}")
     wanted = name.casefold()
-    if spec := _custom.get((wanted, task)):
-        return spec
-    index = _index()
-    if (spec := index.get(wanted)) and task in spec.tasks:
-        return spec
-    here = CLASSES[task]
+    for (key, own_task), spec in _custom.items():
+        if key == wanted and task in (None, own_task):
+            return spec
+    known = _index().get(wanted)
+    if known and (task is None or task in known.tasks):
+        return known
+    here = CLASSES[task] if task else "fastrank"
     message = f"Model {name} is not supported in {here}."
-    if spec:
-        message += f" It is a model for {' and '.join(CLASSES[t] for t in spec.tasks)}."
-    else:
-        names = {key: key_spec.name for key, key_spec in index.items() if task in key_spec.tasks}
-        names |= {key: own.name for (key, own_task), own in _custom.items() if own_task == task}
-        short = {key.rpartition("/")[2]: known for key, known in names.items()}  # people leave the organisation out
-        near = [names[key] for key in difflib.get_close_matches(wanted, names, n=3)]
-        near += [short[key] for key in difflib.get_close_matches(wanted.rpartition("/")[2], short, n=3)]
-        if near:
-            message += f" Did you mean {', '.join(dict.fromkeys(near[:3]))}?"
-    raise ModelNotFoundError(
-        f"{message} Please check the supported models using `{here}.list_supported_models()`"
-        f" or the command `fastrank models`; `{here}.add_custom_model` adds your own."
-    )
+    if known:
+        message += f" It is a model for {' and '.join(CLASSES[t] for t in known.tasks)}."
+    elif near := _nearest(wanted, task):
+        message += f" Did you mean {', '.join(near)}?"
+    if task:
+        message += f" Please check the supported models using `{here}.list_supported_models()`;"
+        message += f" `{here}.add_custom_model` adds your own."
+    raise ModelNotFoundError(f"{message} The command `fastrank models` lists all.")
+
+
+def _nearest(wanted: str, task: str | None) -> list[str]:
+    """Up to three names much like this one, as a whole or without the organisation, which people leave out."""
+    names = {name.casefold(): spec.name for spec in entries(task) for name in (spec.name, *spec.aliases)}
+    short = {key.rpartition("/")[2]: name for key, name in names.items()}
+    near = [names[key] for key in difflib.get_close_matches(wanted, names)]
+    near += [short[key] for key in difflib.get_close_matches(wanted.rpartition("/")[2], short)]
+    return list(dict.fromkeys(near))[:3]
 
 
 def entries(task: str | None = None) -> list[ModelSpec]:

@@ -43,9 +43,8 @@ def _no_way_out(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _forget_custom_models():
-    yield
-    registry._custom.clear()
+def _no_custom_models(monkeypatch):
+    monkeypatch.setattr(registry, "_custom", {})
 
 
 @pytest.fixture

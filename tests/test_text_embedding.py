@@ -11,9 +11,9 @@ import pytest
 import tiny_models
 
 import fastrank
-from fastrank import Device, ModelSource, PoolingType, TextEmbedding
+from fastrank import Device, ModelSource, PoolingType, TextEmbedding, registry
 from fastrank.errors import ModelLoadError, ModelNotFoundError, OutputError, ProviderError
-from fastrank.registry import TEXT_EMBEDDING, DenseTask, Prefixes, _custom, custom_spec
+from fastrank.registry import TEXT_EMBEDDING, DenseTask, Prefixes, custom_spec
 
 NAME = "acme/tiny"
 TEXTS = ["hello world", "the cat", "", "fast red dog in paris " * 20, "rank the documents for a query", "é 中 😀"]
@@ -28,7 +28,7 @@ def known():
         spec = custom_spec(
             NAME, TEXT_EMBEDDING, settings, ModelSource(hf=NAME), model_file="onnx/model.onnx", max_length=64
         )
-        _custom[NAME, TEXT_EMBEDDING] = spec
+        registry._custom[NAME, TEXT_EMBEDDING] = spec
 
     add()
     return add

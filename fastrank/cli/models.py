@@ -9,7 +9,6 @@ from typing import Any
 
 from fastrank import registry, store
 from fastrank.cli.options import add_store_options
-from fastrank.errors import ModelNotFoundError
 from fastrank.registry import Answer, ModelSpec
 
 
@@ -68,7 +67,7 @@ def _models(options: argparse.Namespace) -> int:
 
 def _download(options: argparse.Namespace) -> int:
     for name in options.model:
-        spec = _named(name)
+        spec = registry.find(name)
         if not spec.variants:
             print(f"{spec.name} needs no files")
             continue
@@ -80,7 +79,7 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    specs = [_named(name) for name in options.model]
+    specs = [registry.find(name) for name in options.model]
     wrong = checked = 0
     for spec in specs or registry.entries():
         here = store.copies(spec, options.cache_dir)
@@ -119,13 +118,3 @@ def _answers(spec: ModelSpec, copy: store.ModelFiles) -> list[str]:
 
 def _say(answer: Answer, largest: float) -> None:
     print(f"  {answer.method}({answer.input!r}): largest difference {largest:.1e}, allowed {answer.tolerance:.1e}")
-
-
-def _named(name: str) -> ModelSpec:
-    """The model of that name, whatever it is for."""
-    for task in registry.CLASSES:
-        try:
-            return registry.find(name, task)
-        except ModelNotFoundError as error:
-            missing = error
-    raise missing
