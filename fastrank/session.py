@@ -26,7 +26,7 @@ OnnxProvider: TypeAlias = "str | tuple[str, dict[Any, Any]]"
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _GPU_PACKAGES = (
     "onnxruntime and onnxruntime-gpu own the same module, so have only the second: "
-    "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+    "pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-gpu"
 )
 # Batches of up to so many tokens. On a CPU small ones stay in its cache and beat large ones by 1.4x; a GPU wants work.
 _CPU_BUDGET, _GPU_BUDGET = 512, 16_384

@@ -35,7 +35,7 @@ class Tokenizer:
 
     Raises:
         ModelLoadError: tokenizer.json is missing, damaged or hostile.
-        ValueError: `max_length` leaves no room for text beside the special tokens.
+        ValueError: `max_length` is more than the model can take, or leaves no room beside the special tokens.
     """
 
     def __init__(self, folder: Path, max_length: int | None = None) -> None:
@@ -53,8 +53,10 @@ class Tokenizer:
             special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
             if self.max_length <= special:
                 raise ValueError(
-                    f"max_length={self.max_length} leaves no room for text: {folder.name} adds {special} special tokens"
+                    f"max_length={self.max_length} leaves no room for text: this model adds {special} special tokens"
                 )
+            if (positions := settings.positions()) and self.max_length > positions:
+                raise ValueError(f"max_length={self.max_length} is more than this model has positions: {positions}")
             self._tokenizer.enable_truncation(self.max_length)
             self.pad_id = settings.pad_id(self._tokenizer, padding)
         self._cut = max(_SHORTEST_CUT, self.max_length * _CHARACTERS_A_TOKEN)
@@ -107,17 +109,24 @@ class _Settings:
 
         Not tokenizer_config.json's `max_length`: in many exports that is a 128 left over from training.
         """
-        config = self._files["config.json"]
-        positions = config.get("max_position_embeddings")
-        if isinstance(positions, int) and config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-            positions -= 2  # the first two positions are never a token's
         known = [
             self._files["sentence_bert_config.json"].get("max_seq_length"),
             self._files["tokenizer_config.json"].get("model_max_length"),
-            positions,
+            self.positions(),
         ]
         numbers = [int(n) for n in known if isinstance(n, (int, float)) and 0 < n < _ENDLESS]
         return min(numbers, default=_FALLBACK_LIMIT)
+
+    def positions(self) -> int | None:
+        """How many tokens the model can tell the places of; None if the config does not say."""
+        config = self._files["config.json"]
+        positions = config.get("max_position_embeddings")
+        if not isinstance(positions, int) or not 0 < positions < _ENDLESS:
+            return None
+        # Of the RoBERTa family's, the first two are never a token's.
+        return (
+            positions - 2 if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet") else positions
+        )
 
     def pad_id(self, tokenizer: tokenizers.Tokenizer, padding: dict[str, Any] | None) -> int:
         """The padding token of tokenizer.json, of the config, or of tokenizer_config.json; 0 if nothing names one."""

@@ -103,12 +103,6 @@ class TestRealClient:
         )
         assert client(hub, tmp_path, code) == "right"
 
-    def test_download_survives_a_cut(self, hub, tmp_path):
-        hub.fault("GET", "^/cdn/", Fault(truncate=1000), times=1)
-        code = "import huggingface_hub as h; print(h.hf_hub_download('acme/tiny', 'onnx/model.onnx'))"
-        assert Path(client(hub, tmp_path, code)).read_bytes() == WEIGHTS
-        assert [r.sent for r in hub.requests if r.path.startswith("/cdn/")] == [1000, len(WEIGHTS)]
-
 
 class TestAnswers:
     def test_etags(self, hub):

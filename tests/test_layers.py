@@ -18,6 +18,7 @@ ALLOWED = {
     "registry": {"errors"},
     "graph": {"errors"},
     "heads": {"schedule"},
+    "bm25": {"errors", "inputs"},
     "tokenizer": {"errors", "schedule"},
     "store": {"errors", "environment", "registry"},
     "session": {"errors", "environment", "graph", "processors", "schedule"},
@@ -34,7 +35,9 @@ HOMES = {
     "subprocess": {"store"},
     "socket": set(),
     "tqdm": {"store", "cli"},
-    "numpy": {"schedule", "heads", "tokenizer", "session", "pipeline", "text_embedding", "cli"},
+    "numpy": {"schedule", "heads", "tokenizer", "session", "pipeline", "text_embedding", "cli", "bm25"},
+    "mmh3": {"bm25"},
+    "py_rust_stemmers": {"bm25"},
 }
 NEVER = {"onnx", "torch", "transformers", "pickle", "tarfile", "zipfile", "requests", "httpx", "urllib.request"}
 

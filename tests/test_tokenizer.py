@@ -78,6 +78,13 @@ def test_a_limit_without_room_for_text(tmp_path):
         Tokenizer(folder(tmp_path), 2)
 
 
+def test_a_limit_beyond_the_models_positions(tmp_path):
+    place = folder(tmp_path, {"config.json": {"max_position_embeddings": 130, "model_type": "roberta"}})
+    assert Tokenizer(place, 128).max_length == 128
+    with pytest.raises(ValueError, match="max_length=129 is more than this model has positions: 128"):
+        Tokenizer(place, 129)
+
+
 def test_a_text_never_becomes_nothing(tmp_path):
     bare = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "a": 1}, unk_token="[PAD]"))  # noqa: S106
     (tmp_path / "tokenizer.json").write_text(bare.to_str())
