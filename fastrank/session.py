@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -99,7 +100,8 @@ class Session:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._opened: dict[tuple[int, bool], onnxruntime.InferenceSession] = {}
-        first = self._open(0, wide=True)
+        with self._quiet_if_cuda_is_only_tried():
+            first = self._open(0, wide=True)
         self.on_cpu = first.get_providers()[0] == _CPU
         if options.demands_cuda and _CUDA not in first.get_providers():
             raise ProviderError(
@@ -111,6 +113,21 @@ class Session:
         if unknown := set(self.inputs) - {"input_ids", "attention_mask", "token_type_ids", "position_ids"}:
             names = ", ".join(sorted(unknown))
             raise ModelLoadError(f"{folder / model} wants inputs that fastrank does not know: {names}")
+
+    @contextmanager
+    def _quiet_if_cuda_is_only_tried(self) -> Iterator[None]:
+        """Fall back to the CPU without a word where onnxruntime-gpu is installed and there is no CUDA to run it."""
+        options = self._options
+        if options.providers is not None or options.demands_cuda or self._devices == [[_CPU]]:
+            yield
+            return
+        self._onnxruntime.set_default_logger_severity(4)
+        try:
+            yield
+        finally:
+            self._onnxruntime.set_default_logger_severity(2)  # its default; it has no getter
+        if self._opened[0, True].get_providers() == [_CPU]:
+            self._devices = [[_CPU]]
 
     @property
     def budget(self) -> int:

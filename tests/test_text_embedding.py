@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import os
 import threading
 import tracemalloc
 import warnings
@@ -497,3 +498,19 @@ def test_nothing_warns(known, tiny):
         warnings.simplefilter("error")
         with TextEmbedding(NAME, specific_model_path=tiny) as model:
             list(model.embed(TEXTS))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_r2_a_forked_child_makes_a_session_of_its_own(model):
+    expected = rows(model.embed(TEXTS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of fork where there are threads
+        child = os.fork()
+    if child == 0:  # a forked child must leave by os._exit, whatever happens
+        try:
+            same = np.array_equal(rows(model.embed(TEXTS, parallel=1)), expected)
+        except BaseException:  # noqa: BLE001
+            same = False
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    np.testing.assert_array_equal(rows(model.embed(TEXTS)), expected)
