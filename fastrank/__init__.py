@@ -20,8 +20,10 @@ if TYPE_CHECKING:
         ProviderError,
         RegistryError,
     )
+    from fastrank.options import Device
     from fastrank.registry import ModelSource, PoolingType
-    from fastrank.session import Device
+    from fastrank.sparse_embedding import SparseEmbedding
+    from fastrank.sparse_text_embedding import SparseTextEmbedding
     from fastrank.text_embedding import TextEmbedding
 
 __version__ = "0.1.0"
@@ -39,13 +41,17 @@ __all__ = [
     "PoolingType",
     "ProviderError",
     "RegistryError",
+    "SparseEmbedding",
+    "SparseTextEmbedding",
     "TextEmbedding",
 ]
 
 _HOMES = {
-    "Device": "session",
+    "Device": "options",
     "ModelSource": "registry",
     "PoolingType": "registry",
+    "SparseEmbedding": "sparse_embedding",
+    "SparseTextEmbedding": "sparse_text_embedding",
     "TextEmbedding": "text_embedding",
 }
 

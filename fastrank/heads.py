@@ -1,4 +1,4 @@
-"""From what a model returns to what the caller gets. A head is a function `(output, batch) -> rows`."""
+"""From what a model returns to what the caller gets. A head is a function `(output, batch) -> results`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastrank.schedule import Batch
 
 Floats: TypeAlias = NDArray[np.float32]
-Head: TypeAlias = Callable[[Floats, Batch], Floats]
+Pooling: TypeAlias = Callable[[Floats, Batch], Floats]
 
 
 def mean(output: Floats, batch: Batch) -> Floats:
@@ -40,4 +40,4 @@ def unit(rows: Floats) -> Floats:
     return units
 
 
-POOLINGS: dict[str, Head] = {"mean": mean, "cls": cls, "last-token": last_token, "none": lambda rows, _batch: rows}
+POOLINGS: dict[str, Pooling] = {"mean": mean, "cls": cls, "last-token": last_token, "none": lambda rows, _batch: rows}

@@ -6,35 +6,40 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 from fastrank import processors, store
 from fastrank.errors import OutputError
-from fastrank.heads import Floats, Head
+from fastrank.heads import Floats
+from fastrank.options import Options
 from fastrank.schedule import WINDOW, Batch, collate, plan, windows
-from fastrank.session import Options, Session
+from fastrank.session import Session
 from fastrank.tokenizer import Tokenizer
 
-RunAll: TypeAlias = "Callable[[Callable[[Batch], Floats], Sequence[Batch]], Iterable[Floats]]"
+# What `graph.build` calls the output of its heads.
+_BUILT_OUTPUTS = {"encoder": "last_hidden_state", "attention": "attention", "masked-lm": "logits"}
+
+T = TypeVar("T")
+R = TypeVar("R")
+Head: TypeAlias = "Callable[[Floats, Batch], Sequence[T]]"
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """A loaded model."""
+class Pipeline(Generic[T]):
+    """A loaded model, whose head makes a T of each text."""
 
     folder: Path
     tokenizer: Tokenizer
     session: Session
-    head: Head
+    head: Head[T]
     output: str | None = None
 
-    def run(self, texts: Iterator[str], batch_size: int, workers: int | None) -> Iterator[Floats]:
-        """One row for each text, in order.
+    def run(self, texts: Iterator[str], batch_size: int, workers: int | None) -> Iterator[T]:
+        """One result for each text, in order.
 
         Texts are read ahead by a window, never more, so memory stays flat over endless iterators. What comes before an
         error in the iterator is delivered before the error is raised.
@@ -42,11 +47,11 @@ class Pipeline:
         Raises:
             OutputError: the model returned NaN or infinity for a text.
         """
-        with _side_by_side(self._workers(workers)) as run_all:
+        with _SideBySide(self._workers(workers)) as side_by_side:
             start = 0
             for window in windows(texts, max(WINDOW, batch_size)):
                 if window.items:
-                    yield from self._window(window.items, start, batch_size, run_all)
+                    yield from self._window(window.items, start, batch_size, side_by_side)
                 if window.error:
                     raise window.error
                 start += len(window.items)
@@ -64,35 +69,35 @@ class Pipeline:
         """`parallel` of the public methods: None is what measured best, 0 one a processor."""
         return self.session.workers if asked is None else asked or processors.available()
 
-    def _window(self, texts: list[str], start: int, batch_size: int, run_all: RunAll) -> Iterator[Floats]:
+    def _window(self, texts: list[str], start: int, batch_size: int, side_by_side: _SideBySide) -> Iterator[T]:
         tokens = self.tokenizer.encode(texts)
         batches = plan([len(each.ids) for each in tokens], self.session.budget, batch_size)
         wide = len(batches) == 1
         turn = itertools.count()  # batches take turns on the devices
-        rows: list[Floats] = [np.empty(0, np.float32)] * len(texts)
+        results: dict[int, T] = {}
 
-        def run(batch: Batch) -> Floats:
+        def run(batch: Batch) -> Sequence[T]:
             found = self.head(self.session.run(batch, self.output, wide=wide, device=next(turn)), batch)
             _check_finite(found, batch, start)
             return found
 
         padded = [collate(tokens, positions, self.tokenizer.pad_id) for positions in batches]
-        for positions, found in zip(batches, run_all(run, padded), strict=True):
-            for position, row in zip(positions, found, strict=True):
-                rows[position] = row
-        yield from rows
+        for positions, found in zip(batches, side_by_side.map(run, padded), strict=True):
+            results.update(zip(positions, found, strict=True))
+        for position in range(len(texts)):
+            yield results.pop(position)
 
 
-class LazyPipeline:
+class LazyPipeline(Generic[T]):
     """A pipeline that is loaded once, under a lock, when it is first needed; and closed when told so."""
 
-    def __init__(self, load: Callable[[], Pipeline]) -> None:
+    def __init__(self, load: Callable[[], Pipeline[T]]) -> None:
         self._load = load
         self._lock = threading.Lock()
-        self._loaded: Pipeline | None = None
+        self._loaded: Pipeline[T] | None = None
         self._closed = False
 
-    def get(self) -> Pipeline:
+    def get(self) -> Pipeline[T]:
         """The loaded pipeline.
 
         Raises:
@@ -113,35 +118,52 @@ class LazyPipeline:
             self._closed, self._loaded = True, None
 
 
-@contextmanager
-def _side_by_side(workers: int) -> Iterator[RunAll]:
+class _SideBySide:
     """A `map` over so many threads. onnxruntime lets go of the interpreter lock, so they do run side by side."""
-    pools: list[ThreadPoolExecutor] = []
 
-    def run_all(function: Callable[[Batch], Floats], batches: Sequence[Batch]) -> Iterable[Floats]:
-        if len(batches) == 1 or workers == 1:
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool: ThreadPoolExecutor | None = None
+
+    def map(self, function: Callable[[Batch], R], batches: Sequence[Batch]) -> Iterable[R]:
+        if len(batches) == 1 or self._workers == 1:
             return map(function, batches)
-        if not pools:
-            pools.append(ThreadPoolExecutor(workers, "fastrank"))
-        return pools[0].map(function, batches)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._workers, "fastrank")
+        return self._pool.map(function, batches)
 
-    try:
-        yield run_all
-    finally:
-        for pool in pools:
-            pool.shutdown(cancel_futures=True)
+    def __enter__(self) -> _SideBySide:  # noqa: PYI034 - Self is not in Python 3.10
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
 
-def _check_finite(rows: Floats, batch: Batch, start: int) -> None:
-    finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
-    if not finite.all():
-        position = start + batch.positions[int(np.argmin(finite))]
-        raise OutputError(f"The model returned NaN or infinity for documents[{position}]. Its weights may be damaged.")
+def _check_finite(results: Sequence[T], batch: Batch, start: int) -> None:
+    for position, result in zip(batch.positions, results, strict=True):
+        values: Any = getattr(result, "values", result)  # a vector, or something that has values
+        if not np.isfinite(values).all():
+            raise OutputError(
+                f"The model returned NaN or infinity for documents[{start + position}]. Its weights may be damaged."
+            )
 
 
 def load(
-    files: store.ModelFiles, head: Head, options: Options, *, max_length: int | None, output: str | None
-) -> Pipeline:
-    """A model's files as a pipeline."""
+    locate: Callable[[], store.ModelFiles],
+    make_head: Callable[[store.ModelFiles, Tokenizer], Head[T]],
+    options: Options,
+    *,
+    max_length: int | None,
+    output: str | None = None,
+    graph_head: str = "encoder",
+) -> Pipeline[T]:
+    """Find a model's files and load them.
+
+    `output` is the output of an ONNX file to use (None: its first), `graph_head` what to build on a checkpoint.
+    """
+    files = locate()
     tokenizer = Tokenizer(files.folder, max_length)
-    return Pipeline(files.folder, tokenizer, Session(files.folder, files.model, options), head, output)
+    session = Session(files.folder, files.model, options, graph_head)
+    output = _BUILT_OUTPUTS[graph_head] if session.built else output
+    return Pipeline(files.folder, tokenizer, session, make_head(files, tokenizer), output)

@@ -6,7 +6,6 @@ The file stands at the top of the repository and ships inside the wheel. Its for
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import re
@@ -158,6 +157,12 @@ class SparseTask:
     kind: str
     requires_idf: bool = False
     vocab_size: int | None = None
+    activation: str = "log1p"
+    skip_special_tokens: bool = False
+    query_weights: str | None = None
+    language: str | None = None
+    alpha: float = 0.5
+    output: str | None = None
     answers: tuple[Answer, ...] = ()
 
 
@@ -255,6 +260,8 @@ def find(name: str, task: str | None = None) -> ModelSpec:
 
 def _nearest(wanted: str, task: str | None) -> list[str]:
     """Up to three names much like this one, as a whole or without the organisation, which people leave out."""
+    import difflib
+
     names = {name.casefold(): spec.name for spec in entries(task) for name in (spec.name, *spec.aliases)}
     short = {key.rpartition("/")[2]: name for key, name in names.items()}
     near = [names[key] for key in difflib.get_close_matches(wanted, names)]
@@ -576,9 +583,15 @@ def _task(task: str, row: Any, where: str) -> Task:
         prefixes.close()
     elif task == SPARSE_EMBEDDING:
         settings = SparseTask(
-            kind=entry.take("kind", _one_of("bm25", "splade")),
+            kind=entry.take("kind", _one_of("bm25", "splade", "bm42", "minicoil")),
             requires_idf=entry.take("requires_idf", _is(bool), default=False),
             vocab_size=entry.take("vocab_size", _between(1, 10_000_000), None),
+            activation=entry.take("activation", _one_of("log1p", "log1p-log1p"), "log1p"),
+            skip_special_tokens=entry.take("skip_special_tokens", _is(bool), default=False),
+            query_weights=entry.take("query_weights", _matches(PATH), None),
+            language=entry.take("language", _is(str), None),
+            alpha=entry.take("alpha", _number, 0.5),
+            output=entry.take("output", _is(str), None),
             **common,
         )
     elif task == LATE_INTERACTION:

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastrank import environment, graph, processors
 from fastrank.errors import ModelLoadError, ProviderError
+from fastrank.options import Device, OnnxProvider, Options
 from fastrank.schedule import Batch
 
 if TYPE_CHECKING:
     import onnxruntime
-
-OnnxProvider: TypeAlias = "str | tuple[str, dict[Any, Any]]"
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _GPU_PACKAGES = (
@@ -35,44 +31,6 @@ _CPU_BUDGET, _GPU_BUDGET = 512, 16_384
 _inherited: list[Any] = []  # sessions of a parent process, kept: destroying one in a forked child crashes
 
 
-class Device(str, Enum):
-    """Where to run. Names and values as in FastEmbed."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-    AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to run a model, as the constructors of the public classes take it."""
-
-    threads: int | None = None
-    providers: Sequence[OnnxProvider] | None = None
-    cuda: bool | Device = Device.AUTO
-    device_ids: Sequence[int] | None = None
-    enable_cpu_mem_arena: bool = True
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without onnxruntime."""
-        if not isinstance(self.cuda, bool) and self.cuda not in list(Device):
-            raise ValueError(f"cuda must be True, False, 'auto', 'cuda' or 'cpu', not {self.cuda!r}")
-        if isinstance(self.providers, str):
-            raise TypeError(f"providers must be a list, such as [{self.providers!r}]")
-        if self.providers is not None and self.cuda in (True, Device.CUDA):
-            warnings.warn(
-                f"`cuda` and `providers` are mutually exclusive parameters, cuda: {self.cuda}, providers: "
-                f"{self.providers}. If you'd like to use providers, cuda should be one of "
-                "[False, Device.CPU, Device.AUTO].",
-                stacklevel=4,
-            )
-
-    @property
-    def demands_cuda(self) -> bool:
-        """Whether the caller asked for CUDA by name."""
-        return self.providers is None and self.cuda in (True, Device.CUDA)
-
-
 class Session:
     """One model in memory, shared by all threads. `run` may be called from many at once.
 
@@ -83,18 +41,21 @@ class Session:
         folder: the model's folder.
         model: the graph or checkpoint in it.
         options: provider and threads.
+        graph_head: what to build on a checkpoint's encoder (see `graph.build`).
 
     Raises:
         ProviderError: a provider that was asked for is not there.
         ModelLoadError: onnxruntime cannot load the graph.
     """
 
-    def __init__(self, folder: Path, model: str, options: Options) -> None:
+    def __init__(self, folder: Path, model: str, options: Options, graph_head: str = "encoder") -> None:
         environment.silence_onnxruntime_telemetry()
         import onnxruntime
 
         self._onnxruntime = onnxruntime
         self._folder, self._model, self._options = folder, model, options
+        self._graph_head = graph_head
+        self.built = model.endswith(".safetensors")
         self._devices = _resolve(options, onnxruntime.get_available_providers())
         self.threads = options.threads or processors.available()
         self._lock = threading.Lock()
@@ -186,9 +147,9 @@ class Session:
         settings.log_severity_level = 3  # errors
         path = self._folder / self._model
         model: str | bytes = str(path)
-        if path.suffix == ".safetensors":
+        if self.built:
             # The graph is made here and points into the checkpoint: nothing is written, nothing is copied.
-            model = graph.build(self._folder)
+            model = graph.build(self._folder, *([] if self._graph_head == "encoder" else [self._graph_head]))
             weights = str(path.resolve().parent)
             settings.add_session_config_entry("session.model_external_initializers_file_folder_path", weights)
         try:

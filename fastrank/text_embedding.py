@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from fastrank import heads, inputs, registry, store
 from fastrank.errors import ModelLoadError
+from fastrank.options import Device, OnnxProvider, Options
 from fastrank.pipeline import LazyPipeline, Pipeline, load
 from fastrank.registry import TEXT_EMBEDDING, DenseTask, ModelSource, ModelSpec, PoolingType, Prefixes
 from fastrank.schedule import Batch
-from fastrank.session import Device, OnnxProvider, Options
 
 Vector = NDArray[np.float32]
 
@@ -286,11 +286,11 @@ class TextEmbedding:
 
 def _load(
     spec: ModelSpec, locate: Callable[[], store.ModelFiles], options: Options, max_length: int | None, normalize: bool
-) -> Pipeline:
+) -> Pipeline[Vector]:
     task = spec.task(TEXT_EMBEDDING, DenseTask)
     pool = heads.POOLINGS[task.pooling]
 
-    def head(output: heads.Floats, batch: Batch) -> heads.Floats:
+    def head(output: heads.Floats, batch: Batch) -> Sequence[Vector]:
         pooled = task.pooling == "none" or (task.pooling == "cls" and output.ndim == 2)  # noqa: PLR2004 - by the graph
         if output.ndim != (2 if pooled else 3):
             raise ModelLoadError(
@@ -301,6 +301,6 @@ def _load(
             raise ModelLoadError(
                 f"{spec.name}: the model returns vectors of {rows.shape[1]} numbers, not of {task.dim}"
             )
-        return heads.unit(rows) if normalize else rows
+        return list(heads.unit(rows) if normalize else rows)
 
-    return load(locate(), head, options, max_length=max_length, output=task.output)
+    return load(locate, lambda _files, _tokenizer: head, options, max_length=max_length, output=task.output)

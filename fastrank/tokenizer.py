@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,8 @@ class Tokenizer:
                 raise ValueError(f"max_length={self.max_length} is more than this model has positions: {positions}")
             self._tokenizer.enable_truncation(self.max_length)
             self.pad_id = settings.pad_id(self._tokenizer, padding)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.special_ids = frozenset(number for number, token in added.items() if token.special)
         self._cut = max(_SHORTEST_CUT, self.max_length * _CHARACTERS_A_TOKEN)
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
@@ -71,6 +74,15 @@ class Tokenizer:
             if len(found[position]) < self.max_length and len(shortened[position]) < len(text):
                 found[position] = self._whole(text)
         return [Tokens(ids if len(ids) else np.array([self.pad_id], np.int32)) for ids in found]
+
+    @cached_property
+    def pieces(self) -> list[str | None]:
+        """The vocabulary by id; None where an id has no token."""
+        vocabulary = self._tokenizer.get_vocab()
+        found: list[str | None] = [None] * (max(vocabulary.values(), default=-1) + 1)
+        for piece, number in vocabulary.items():
+            found[number] = piece
+        return found
 
     def _whole(self, text: str) -> Any:
         """For the rare text whose long beginning has fewer tokens than the limit (a megabyte of spaces, say)."""

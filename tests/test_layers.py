@@ -14,6 +14,8 @@ ALLOWED = {
     "environment": set(),
     "inputs": set(),
     "processors": set(),
+    "options": set(),
+    "parallel": set(),
     "schedule": set(),
     "registry": {"errors"},
     "graph": {"errors"},
@@ -21,12 +23,29 @@ ALLOWED = {
     "bm25": {"errors", "inputs"},
     "tokenizer": {"errors", "schedule"},
     "store": {"errors", "environment", "registry"},
-    "session": {"errors", "environment", "graph", "processors", "schedule"},
-    "pipeline": {"errors", "heads", "processors", "schedule", "session", "store", "tokenizer"},
-    "text_embedding": {"errors", "heads", "inputs", "pipeline", "registry", "schedule", "session", "store"},
+    "session": {"errors", "environment", "graph", "options", "processors", "schedule"},
+    "pipeline": {"errors", "heads", "options", "processors", "schedule", "session", "store", "tokenizer"},
+    "text_embedding": {"errors", "heads", "inputs", "options", "pipeline", "registry", "schedule", "store"},
+    "sparse_embedding": set(),
+    "sparse_heads": {"bm25", "errors", "heads", "registry", "schedule", "sparse_embedding", "tokenizer"},
+    "minicoil": {"bm25", "errors", "heads", "schedule", "sparse_embedding", "tokenizer"},
+    "sparse_bm25": {"bm25", "parallel", "processors", "schedule", "sparse_embedding"},
+    "sparse_model": {
+        *("minicoil", "options", "pipeline", "registry", "sparse_embedding", "sparse_heads", "store", "tokenizer"),
+    },
+    "sparse_text_embedding": {
+        *("bm25", "inputs", "options", "registry", "sparse_bm25", "sparse_embedding", "sparse_model", "store"),
+    },
     "cli": {"errors", "environment", "inputs", "registry", "store", "text_embedding", "fastrank"},
     "__main__": {"cli"},
-    "fastrank": {"errors", "registry", "session", "text_embedding"},  # __init__.py; for type checkers only
+    "fastrank": {
+        "errors",
+        "options",
+        "registry",
+        "sparse_embedding",
+        "sparse_text_embedding",
+        "text_embedding",
+    },  # __init__.py; for type checkers only
 }
 HOMES = {
     "onnxruntime": {"session"},
@@ -35,7 +54,11 @@ HOMES = {
     "subprocess": {"store"},
     "socket": set(),
     "tqdm": {"store", "cli"},
-    "numpy": {"schedule", "heads", "tokenizer", "session", "pipeline", "text_embedding", "cli", "bm25"},
+    "numpy": {
+        *("schedule", "heads", "tokenizer", "session", "pipeline", "text_embedding", "cli", "bm25"),
+        *("minicoil", "sparse_bm25", "sparse_embedding", "sparse_heads"),
+    },
+    "multiprocessing": {"parallel"},
     "mmh3": {"bm25"},
     "py_rust_stemmers": {"bm25"},
 }

@@ -48,8 +48,8 @@ def test_metadata(wheel):
     assert "\nName: fastrank-onnx\n" in metadata
     assert "\nRequires-Python: >=3.10\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
-    base = re.findall(r"^Requires-Dist: ([a-z-]+)[^;\n]*$", metadata, re.MULTILINE)
-    assert sorted(base) == ["huggingface-hub", "numpy", "onnxruntime", "tokenizers", "tqdm"]
+    base = re.findall(r"^Requires-Dist: ([a-z0-9-]+)[^;\n]*$", metadata, re.MULTILINE)
+    assert sorted(base) == ["huggingface-hub", "mmh3", "numpy", "onnxruntime", "py-rust-stemmers", "tokenizers", "tqdm"]
     entry = wheel.read(f"fastrank_onnx-{fastrank.__version__}.dist-info/entry_points.txt").decode()
     assert "fastrank = fastrank.cli:main" in entry
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fastrank.graph import bert, proto, roberta
+from fastrank.errors import ModelLoadError
+from fastrank.graph import bert, heads, roberta
 from fastrank.graph.builder import Graph
 from fastrank.graph.config import Config
 from fastrank.graph.safetensors import read_header
@@ -21,40 +22,75 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from fastrank.graph.encoded import Encoded
+
 __all__ = ["SUPPORTED", "build"]
 
-SUPPORTED: Final[Mapping[str, Callable[[Graph, Config], str]]] = {
+_ENCODERS: Final[Mapping[str, Callable[[Graph, Config], Encoded]]] = {
     "bert": bert.encoder,
     "camembert": roberta.encoder,
     "roberta": roberta.encoder,
     "xlm-roberta": roberta.encoder,
 }
-"""By `model_type`: the function that writes the encoder's inputs and nodes, and names its last hidden states."""
+"""By `model_type`: writes the encoder's inputs and nodes."""
+
+_HEADS: Final[Mapping[tuple[str, str], Callable[[Graph, Config, Encoded], None]]] = {
+    **{(model_type, "encoder"): heads.hidden_states for model_type in _ENCODERS},
+    **{(model_type, "attention"): heads.attention for model_type in _ENCODERS},
+    ("bert", "masked-lm"): bert.masked_lm,
+    ("bert", "sequence-classification"): bert.sequence_classification,
+    **{(model_type, "masked-lm"): roberta.masked_lm for model_type in ("camembert", "roberta", "xlm-roberta")},
+    **{
+        (model_type, "sequence-classification"): roberta.sequence_classification
+        for model_type in ("camembert", "roberta", "xlm-roberta")
+    },
+}
+"""By `model_type` and head: writes the nodes on top of the encoder, and the outputs."""
+
+SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
+    model_type: tuple(head for owner, head in _HEADS if owner == model_type) for model_type in _ENCODERS
+}
+"""By `model_type`: the heads that `build` can write."""
 
 
-def build(folder: Path) -> bytes:
+def build(folder: Path, head: str = "encoder") -> bytes:
     """Write the ONNX model of the checkpoint in `folder`.
 
-    Inputs, int64 [batch, sequence]: `input_ids`, `attention_mask` (1 is text, 0 is padding) and, for BERT,
-    `token_type_ids`. Output, float32 [batch, sequence, hidden]: `last_hidden_state`, equal to transformers' to about
-    1e-5. Weights may be F32, or F16 and BF16, which are cast to F32 when the session is made.
+    Inputs, int64 [batch, sequence]: `input_ids`, `attention_mask` (1 is text, 0 is padding) and, where the
+    architecture has them, `token_type_ids`. Outputs, float32, equal to transformers' to about 1e-5:
+
+        head                      output              shape
+        encoder                   last_hidden_state   [batch, sequence, hidden]
+        attention                 last_hidden_state   [batch, sequence, hidden]
+                                  attention           [batch, heads, sequence, sequence], of the last layer
+        masked-lm                 logits              [batch, sequence, vocabulary]
+        sequence-classification   logits              [batch, labels]
+
+    Weights may be F32, or F16 and BF16, which are cast to F32 when the session is made.
 
     Args:
         folder: Holds `config.json` and `model.safetensors`, as transformers' `save_pretrained` writes them.
+        head: What to write on top of the encoder; `SUPPORTED` says which an architecture has.
 
     Returns:
         A serialized ModelProto (opset 17, no custom operators) whose weights lie in `model.safetensors`.
 
     Raises:
-        ModelLoadError: A file is missing, damaged or of an unsupported kind. The message names the file and the
-            field or tensor.
+        ModelLoadError: A file is missing, damaged or of an unsupported kind, or the checkpoint has no such head. The
+            message names the file and the field or tensor.
     """
-    config = Config(folder / "config.json")
-    write_encoder = SUPPORTED[config.choice("model_type", SUPPORTED)]
+    config = Config.read(folder / "config.json")
+    model_type = config.choice("model_type", _ENCODERS)
+    if head not in SUPPORTED[model_type]:
+        supported = ", ".join(map(repr, SUPPORTED[model_type]))
+        raise ModelLoadError(
+            f"{config.path}: no head {head!r} for the model type {model_type!r}; supported: {supported}"
+        )
     weights = folder / "model.safetensors"
     if weights.is_symlink():  # as in huggingface_hub's cache; onnxruntime follows no link out of a folder
         weights = weights.resolve()
     graph = Graph(weights, read_header(weights))
-    hidden = write_encoder(graph, config)
-    graph.output("last_hidden_state", hidden, proto.FLOAT, ["batch", "sequence", config.integer("hidden_size")])
+    encoded = _ENCODERS[model_type](graph, config)
+    graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
+    _HEADS[model_type, head](graph, config, encoded)
     return graph.to_bytes()

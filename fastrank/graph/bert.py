@@ -1,30 +1,17 @@
-"""BERT (Devlin et al. 2018, arXiv:1810.04805), equal to transformers' `BertModel` without its pooler."""
+"""BERT (Devlin et al. 2018, arXiv:1810.04805), equal to transformers' `BertModel` and the heads named below."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from fastrank.graph import blocks, proto
+from fastrank.graph import blocks, heads, post_norm, proto
+from fastrank.graph.encoded import Encoded, Sizes
 
 if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
     from fastrank.graph.config import Config
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """What `config.json` says about the encoder, checked."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    vocabulary: int
-    positions: int
-    types: int
-    epsilon: float
-    activation: str
+WORDS: Final = "embeddings.word_embeddings.weight"
 
 
 def sizes(config: Config) -> Sizes:
@@ -36,77 +23,87 @@ def sizes(config: Config) -> Sizes:
     """
     config.choice("position_embedding_type", ["absolute"], default="absolute")
     config.choice("is_decoder", [False], default=False)
-    hidden = config.integer("hidden_size", high=100_000)
-    heads = config.integer("num_attention_heads", high=10_000)
-    if hidden % heads:
-        raise config.error("num_attention_heads", f"hidden_size {hidden} is not a multiple of it")
+    hidden, count = config.width_and_heads("hidden_size", "num_attention_heads")
     return Sizes(
         hidden=hidden,
         intermediate=config.integer("intermediate_size"),
         layers=config.integer("num_hidden_layers", high=1_000),
-        heads=heads,
+        heads=count,
         vocabulary=config.integer("vocab_size"),
         positions=config.integer("max_position_embeddings"),
-        types=config.integer("type_vocab_size", default=2),
         epsilon=config.number("layer_norm_eps", default=1e-12),
         activation=config.choice("hidden_act", blocks.ACTIVATIONS, default="gelu"),
     )
 
 
-def encoder(graph: Graph, config: Config) -> str:
+def encoder(graph: Graph, config: Config) -> Encoded:
     """Write the encoder; its inputs are int64 `input_ids`, `attention_mask` and `token_type_ids`, [batch, sequence].
 
     A sequence longer than `max_position_embeddings` makes the run fail.
-
-    Returns:
-        The hidden states of the last layer, float32 [batch, sequence, hidden].
 
     Raises:
         ModelLoadError: The configuration or a tensor is missing or not as expected.
     """
     graph.prefix = "bert."
     size = sizes(config)
+    ids, mask, x = embeddings(graph, config, size, size.hidden)
+    return post_norm.layers(graph, x, ids, mask, sizes=size)
+
+
+def embeddings(graph: Graph, config: Config, size: Sizes, width: int) -> tuple[str, str, str]:
+    """Write the inputs and the sum of word, type and position embeddings, normalized.
+
+    Returns:
+        `input_ids` and `attention_mask`, int64 [batch, sequence]; the embeddings, float32 [batch * sequence, width].
+
+    Raises:
+        ModelLoadError: The configuration or a tensor is missing or not as expected.
+    """
     ids, mask, types = (
         graph.input(name, proto.INT64, ["batch", "sequence"])
         for name in ("input_ids", "attention_mask", "token_type_ids")
     )
-    words = graph.lookup("embeddings.word_embeddings.weight", ids, size.vocabulary, size.hidden)
-    kinds = graph.lookup("embeddings.token_type_embeddings.weight", types, size.types, size.hidden)
-    table = graph.weight("embeddings.position_embeddings.weight", size.positions, size.hidden)
+    words = graph.lookup(WORDS, ids, size.vocabulary, width)
+    count = config.integer("type_vocab_size", default=2)
+    kinds = graph.lookup("embeddings.token_type_embeddings.weight", types, count, width)
+    x = graph.op("Add", graph.op("Add", words, kinds), first_positions(graph, ids, size.positions, width))
+    x = graph.op("Reshape", x, graph.integers(-1, width))
+    return ids, mask, blocks.layer_norm(graph, x, "embeddings.LayerNorm", width, size.epsilon)
+
+
+def first_positions(graph: Graph, input_ids: str, positions: int, width: int) -> str:
+    """The embeddings of positions 0, 1, 2 ..., float32 [sequence, width].
+
+    Raises:
+        ModelLoadError: The tensor is missing or not as expected.
+    """
+    table = graph.weight("embeddings.position_embeddings.weight", positions, width)
     # Not Range and Gather: onnxruntime rewrites those to a Slice that it then refuses.
-    length = graph.op("Shape", ids, start=1, end=2)
-    positions = graph.op("Slice", table, graph.integers(0), length, graph.integers(0))
-    embedded = graph.op("Add", graph.op("Add", words, kinds), positions)
-    return layers(graph, embedded, ids, mask, size)
+    length = graph.op("Shape", input_ids, start=1, end=2)
+    return graph.op("Slice", table, graph.integers(0), length, graph.integers(0))
 
 
-def layers(graph: Graph, embedded: str, input_ids: str, attention_mask: str, size: Sizes) -> str:
-    """What follows the sum of the embeddings: LayerNorm and all layers; [batch, sequence, hidden] to the same.
+def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
+    """Write `logits`, float32 [batch, sequence, vocabulary]: transformers' `BertForMaskedLM`, as in SPLADE.
 
     Raises:
         ModelLoadError: A tensor is missing or not as expected.
     """
-    bias = blocks.padding_bias(graph, attention_mask)
-    shape = blocks.head_shape(graph, input_ids, size.heads, size.hidden)
-    x = graph.op("Reshape", embedded, graph.integers(-1, size.hidden))
-    x = blocks.layer_norm(graph, x, "embeddings.LayerNorm", size.hidden, size.epsilon)
-    for number in range(size.layers):
-        x = _layer(graph, x, f"encoder.layer.{number}", bias=bias, shape=shape, size=size)
-    full = graph.op("Concat", graph.op("Shape", input_ids), graph.integers(size.hidden), axis=0)
-    return graph.op("Reshape", x, full)
-
-
-def _layer(graph: Graph, x: str, name: str, *, bias: str, shape: str, size: Sizes) -> str:
-    query, key, value = (
-        blocks.linear(graph, x, f"{name}.attention.self.{part}", size.hidden, size.hidden)
-        for part in ("query", "key", "value")
+    size, name = encoded.sizes, "cls.predictions"
+    x = blocks.linear(graph, encoded.rows, f"{name}.transform.dense", size.hidden, size.hidden)
+    x = blocks.ACTIVATIONS[size.activation](graph, x)
+    x = blocks.layer_norm(graph, x, f"{name}.transform.LayerNorm", size.hidden, size.epsilon)
+    heads.word_logits(
+        graph, config, encoded, x, size.hidden, decoder=f"{name}.decoder", bias=f"{name}.bias", embeddings=WORDS
     )
-    mixed = blocks.attention(graph, query, key, value, bias=bias, shape=shape, size=size.hidden, heads=size.heads)
-    mixed = blocks.linear(graph, mixed, f"{name}.attention.output.dense", size.hidden, size.hidden)
-    x = graph.op("Add", mixed, x)
-    x = blocks.layer_norm(graph, x, f"{name}.attention.output.LayerNorm", size.hidden, size.epsilon)
-    wide = blocks.linear(graph, x, f"{name}.intermediate.dense", size.hidden, size.intermediate)
-    wide = blocks.ACTIVATIONS[size.activation](graph, wide)
-    narrow = blocks.linear(graph, wide, f"{name}.output.dense", size.intermediate, size.hidden)
-    x = graph.op("Add", narrow, x)
-    return blocks.layer_norm(graph, x, f"{name}.output.LayerNorm", size.hidden, size.epsilon)
+
+
+def sequence_classification(graph: Graph, config: Config, encoded: Encoded) -> None:  # noqa: ARG001
+    """Write `logits`, float32 [batch, labels]: transformers' `BertForSequenceClassification`, as in cross-encoders.
+
+    Raises:
+        ModelLoadError: A tensor is missing or not as expected.
+    """
+    hidden = encoded.sizes.hidden
+    pooled = blocks.linear(graph, heads.first_token(graph, encoded), "pooler.dense", hidden, hidden)
+    heads.label_logits(graph, graph.op("Tanh", pooled), "classifier", hidden)

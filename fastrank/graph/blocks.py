@@ -18,18 +18,23 @@ if TYPE_CHECKING:
 _MASKED: Final = -3.4028234663852886e38  # the lowest float32, as transformers: a row of padding only stays finite
 
 
-def linear(graph: Graph, x: str, name: str, size_in: int, size_out: int) -> str:
+def linear(graph: Graph, x: str, name: str, size_in: int, size_out: int, *, bias: bool = True) -> str:
     """`x @ weight.T + bias`: [rows, size_in] to [rows, size_out]. Torch stores the weight as [out, in]."""
-    # Gemm takes the weight as it is stored. Transpose and MatMul run no faster and copy it when the session is made.
     weight = graph.weight(f"{name}.weight", size_out, size_in)
-    return graph.op("Gemm", x, weight, graph.weight(f"{name}.bias", size_out), transB=1)
+    return affine(graph, x, weight, graph.weight(f"{name}.bias", size_out) if bias else None)
 
 
-def layer_norm(graph: Graph, x: str, name: str, size: int, epsilon: float) -> str:
+def affine(graph: Graph, x: str, weight: str, bias: str | None) -> str:
+    """`x @ weight.T + bias`: [rows, in] and [out, in] to [rows, out]."""
+    # Gemm takes the weight as it is stored. Transpose and MatMul run no faster and copy it when the session is made.
+    return graph.op("Gemm", x, weight, *([bias] if bias else []), transB=1)
+
+
+def layer_norm(graph: Graph, x: str, name: str, size: int, epsilon: float, *, bias: bool = True) -> str:
     """Layer normalization over the last axis (Ba et al. 2016); gamma and beta are names of old checkpoints."""
-    scale = graph.weight(f"{name}.weight", size, old_name=f"{name}.gamma")
-    shift = graph.weight(f"{name}.bias", size, old_name=f"{name}.beta")
-    return graph.op("LayerNormalization", x, scale, shift, axis=-1, epsilon=epsilon)
+    scale = graph.weight(f"{name}.weight", size, alias=f"{name}.gamma")
+    shift = [graph.weight(f"{name}.bias", size, alias=f"{name}.beta")] if bias else []
+    return graph.op("LayerNormalization", x, scale, *shift, axis=-1, epsilon=epsilon)
 
 
 def gelu(graph: Graph, x: str) -> str:
@@ -60,19 +65,33 @@ ACTIVATIONS: Final[dict[str, Callable[[Graph, str], str]]] = {
 """The values of `hidden_act` that are supported, by the names of transformers."""
 
 
-def padding_bias(graph: Graph, attention_mask: str) -> str:
-    """What to add to attention scores: 0 where the mask is 1, else the lowest float; [batch, 1, 1, sequence]."""
-    seen = graph.op("Cast", attention_mask, to=proto.BOOL)
-    bias = graph.op("Where", seen, graph.real(0.0), graph.real(_MASKED))
-    return graph.op("Unsqueeze", bias, graph.integers(1, 2))
+def padding_mask(graph: Graph, attention_mask: str) -> str:
+    """Which tokens may be attended to: bool [batch, 1, 1, sequence], from int64 [batch, sequence]."""
+    return graph.op("Unsqueeze", graph.op("Cast", attention_mask, to=proto.BOOL), graph.integers(1, 2))
 
 
-def head_shape(graph: Graph, input_ids: str, heads: int, size: int) -> str:
-    """The shape [batch, sequence, heads, size / heads], to be computed once for all layers."""
-    return graph.op("Concat", graph.op("Shape", input_ids), graph.integers(heads, size // heads), axis=0)
+def score_bias(graph: Graph, seen: str) -> str:
+    """What to add to attention scores: 0 where `seen` is true, else the lowest float; the shape is that of `seen`."""
+    return graph.op("Where", seen, graph.real(0.0), graph.real(_MASKED))
 
 
-def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, shape: str, size: int, heads: int) -> str:
+def text_shape(graph: Graph, input_ids: str, *sizes: int) -> str:
+    """The shape [batch, sequence, *sizes], for `Reshape`."""
+    return graph.op("Concat", graph.op("Shape", input_ids), graph.integers(*sizes), axis=0)
+
+
+def attention(
+    graph: Graph,
+    query: str,
+    key: str,
+    value: str,
+    *,
+    bias: str,
+    shape: str,
+    size: int,
+    heads: int,
+    rotate: Callable[[str], str] = str,
+) -> tuple[str, str]:
     """Scaled dot-product attention of several heads (Vaswani et al. 2017).
 
     Args:
@@ -81,17 +100,21 @@ def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, shap
         key: See `query`.
         value: See `query`.
         bias: Added to the scaled scores; broadcast to [batch, heads, sequence, sequence].
-        shape: From `head_shape`.
+        shape: [batch, sequence, heads, size / heads], from `text_shape`.
         size: The width of all heads together.
         heads: How many.
+        rotate: What to do with query and key, [batch, sequence, heads, size / heads]; by default nothing.
 
     Returns:
-        [batch * sequence, size], not yet projected.
+        The mixed values, [batch * sequence, size], not yet projected; and the probabilities they were mixed by,
+        [batch, heads, sequence, sequence].
     """
     split = [graph.op("Reshape", x, shape) for x in (query, key, value)]
-    rows, values = (graph.op("Transpose", x, perm=[0, 2, 1, 3]) for x in (split[0], split[2]))
-    columns = graph.op("Transpose", split[1], perm=[0, 2, 3, 1])
+    rows, values = (graph.op("Transpose", x, perm=[0, 2, 1, 3]) for x in (rotate(split[0]), split[2]))
+    columns = graph.op("Transpose", rotate(split[1]), perm=[0, 2, 3, 1])
     scale = graph.real(1 / math.sqrt(size // heads))
     scores = graph.op("Add", graph.op("Mul", graph.op("MatMul", rows, columns), scale), bias)
-    mixed = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), values)
-    return graph.op("Reshape", graph.op("Transpose", mixed, perm=[0, 2, 1, 3]), graph.integers(-1, size))
+    probabilities = graph.op("Softmax", scores, axis=-1)
+    mixed = graph.op("MatMul", probabilities, values)
+    mixed = graph.op("Reshape", graph.op("Transpose", mixed, perm=[0, 2, 1, 3]), graph.integers(-1, size))
+    return mixed, probabilities

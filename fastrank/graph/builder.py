@@ -28,6 +28,8 @@ class Graph:
     def __init__(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         self.prefix = ""
         """What may stand before every tensor's name; checkpoints saved with a head have one ("bert.")."""
+        self.hint = ""
+        """What to add to the message about a missing tensor."""
         self._path = path
         self._tensors = tensors
         self._nodes: list[bytes] = []
@@ -52,9 +54,19 @@ class Graph:
         self._nodes.append(proto.node(kind, inputs, [name], attributes))
         return name
 
+    def split(self, value: str, count: int) -> list[str]:
+        """A value cut into equal parts along its last axis."""
+        names = [f"Split_{len(self._nodes)}_{part}" for part in range(count)]
+        self._nodes.append(proto.node("Split", [value], names, {"axis": -1}))
+        return names
+
     def real(self, value: float) -> str:
         """A float32 scalar."""
         return self._constant(f"real_{value!r}", proto.FLOAT, [], struct.pack("<f", value))
+
+    def reals(self, name: str, values: Sequence[float]) -> str:
+        """A 1-D float32 tensor, under a name of its own."""
+        return self._constant(name, proto.FLOAT, [len(values)], struct.pack(f"<{len(values)}f", *values))
 
     def integer(self, value: int) -> str:
         """An int64 scalar."""
@@ -65,13 +77,37 @@ class Graph:
         name = "_".join(map(str, ("integers", *values)))
         return self._constant(name, proto.INT64, [len(values)], struct.pack(f"<{len(values)}q", *values))
 
-    def weight(self, name: str, *shape: int, old_name: str = "") -> str:
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has the tensor, with or without the prefix."""
+        return name in self._tensors or self.prefix + name in self._tensors
+
+    def rows(self, name: str) -> int:
+        """The first size of a tensor of the checkpoint: how many labels a classifier has.
+
+        Raises:
+            ModelLoadError: The tensor is missing, or has no first size or an empty one.
+        """
+        found = self._find(name)
+        shape = self._tensors[found].shape
+        if not shape or not shape[0]:
+            raise ModelLoadError(f"{self._path}: tensor {found!r} has the shape {list(shape)}, which has no rows")
+        return shape[0]
+
+    def weight(self, name: str, *shape: int, alias: str = "") -> str:
         """A float32 tensor of the checkpoint; F16 and BF16 are cast, once, when the session is made.
+
+        Args:
+            name: The tensor's name, without the prefix.
+            shape: The sizes it must have.
+            alias: Another name that checkpoints give to the same tensor.
+
+        Returns:
+            The tensor.
 
         Raises:
             ModelLoadError: The tensor is missing, or its shape or dtype is not the expected one.
         """
-        return self._as_float(*self._stored(name, shape, old_name))
+        return self._as_float(*self._stored(name, shape, alias))
 
     def lookup(self, name: str, indices: str, *shape: int) -> str:
         """Rows of a tensor of the checkpoint, as float32: `tensor[indices]`, along the first axis.
@@ -93,13 +129,19 @@ class Graph:
         self._initializers[name] = proto.inline_tensor(name, dtype, shape, raw)
         return name
 
-    def _stored(self, name: str, shape: Sequence[int], old_name: str = "") -> tuple[str, int]:
+    def _find(self, name: str, alias: str = "") -> str:
         wanted = [name, self.prefix + name]
-        if old_name:
-            wanted += [old_name, self.prefix + old_name]
+        if alias:
+            wanted += [alias, self.prefix + alias]
         found = next((candidate for candidate in wanted if candidate in self._tensors), None)
         if found is None:
-            raise ModelLoadError(f"{self._path}: no tensor {name!r}, with or without the prefix {self.prefix!r}")
+            raise ModelLoadError(
+                f"{self._path}: no tensor {name!r}, with or without the prefix {self.prefix!r}{self.hint}"
+            )
+        return found
+
+    def _stored(self, name: str, shape: Sequence[int], alias: str = "") -> tuple[str, int]:
+        found = self._find(name, alias)
         tensor = self._tensors[found]
         if tensor.shape != tuple(shape):
             raise ModelLoadError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastrank.errors import ModelLoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 MAX_BYTES: Final = 10_000_000
@@ -23,8 +23,18 @@ class Config:
     default), has the wrong type or is out of range. `null` counts as missing. Defaults are those of transformers.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, values: Mapping[str, Any], within: str = "") -> None:
         self.path = path
+        self._values = values
+        self._within = within  # the way to a nested object, such as "rope_parameters."
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """The file's values.
+
+        Raises:
+            ModelLoadError: The file is missing, unreadable, too large or not a JSON object.
+        """
         try:
             if not path.is_file():
                 raise ModelLoadError(f"{path}: there is no such file")
@@ -37,7 +47,7 @@ class Config:
             raise ModelLoadError(f"{path}: not valid JSON: {error}") from error
         if not isinstance(values, dict):
             raise ModelLoadError(f"{path}: not a JSON object")
-        self._values: dict[str, Any] = values
+        return cls(path, values)
 
     def integer(self, field: str, default: int | None = None, low: int = 1, high: int = MAX_INTEGER) -> int:
         """An integer from `low` to `high`."""
@@ -46,12 +56,16 @@ class Config:
             return value
         raise self.error(field, f"expected an integer from {low} to {high}")
 
-    def number(self, field: str, default: float) -> float:
-        """A number of at least 0 and below 1."""
+    def number(self, field: str, default: float, high: float = 1.0) -> float:
+        """A number of at least 0 and below `high`."""
         value = self._get(field, default)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < high:
             return float(value)
-        raise self.error(field, "expected a number of at least 0 and below 1")
+        raise self.error(field, f"expected a number of at least 0 and below {high:g}")
+
+    def flag(self, field: str, *, default: bool) -> bool:
+        """True or false."""
+        return bool(self.choice(field, [True, False], default))
 
     def choice(self, field: str, options: Collection[Any], default: Any = None) -> Any:
         """One of `options`; the message lists them."""
@@ -60,11 +74,30 @@ class Config:
             return value
         raise self.error(field, f"supported: {', '.join(map(repr, options))}")
 
+    def width_and_heads(self, width: str, heads: str) -> tuple[int, int]:
+        """Two fields: how wide the hidden states are, and how many heads share them in equal parts."""
+        hidden, count = self.integer(width, high=100_000), self.integer(heads, high=10_000)
+        if hidden % count:
+            raise self.error(heads, f"{width} {hidden} is not a multiple of it")
+        return hidden, count
+
+    def section(self, field: str) -> Config:
+        """A nested object; without fields if it is missing."""
+        value = self._get(field, {})
+        if isinstance(value, dict):
+            return Config(self.path, value, f"{self._within}{field}.")
+        raise self.error(field, "expected an object")
+
+    def text(self, field: str) -> str:
+        """Whatever stands there, shortened, for a message."""
+        return reprlib.repr(self._values.get(field))
+
     def error(self, field: str, expected: str) -> ModelLoadError:
         """The error to raise for a field, for checks that concern more than one."""
+        where = f"{self.path}: field {self._within + field!r}"
         if field not in self._values:
-            return ModelLoadError(f"{self.path}: field {field!r} is missing; {expected}")
-        return ModelLoadError(f"{self.path}: field {field!r} is {reprlib.repr(self._values[field])}; {expected}")
+            return ModelLoadError(f"{where} is missing; {expected}")
+        return ModelLoadError(f"{where} is {self.text(field)}; {expected}")
 
     def _get(self, field: str, default: Any) -> Any:
         value = self._values.get(field)

@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R and CamemBERT, equal to transformers' models without pooler.
+"""RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R and CamemBERT, equal to transformers' models.
 
 BERT but for two things: token types are not an input (all are 0), and positions are counted over the tokens that
 are not padding, from `pad_token_id + 1`; padding has position `pad_token_id`.
@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastrank.graph import bert, proto
+from fastrank.graph import bert, blocks, heads, post_norm, proto
 
 if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
     from fastrank.graph.config import Config
+    from fastrank.graph.encoded import Encoded
 
 
-def encoder(graph: Graph, config: Config) -> str:
+def encoder(graph: Graph, config: Config) -> Encoded:
     """Write the encoder; its inputs are int64 `input_ids` and `attention_mask`, both [batch, sequence].
 
     A sequence longer than `max_position_embeddings - pad_token_id - 1` makes the run fail.
-
-    Returns:
-        The hidden states of the last layer, float32 [batch, sequence, hidden].
 
     Raises:
         ModelLoadError: The configuration or a tensor is missing or not as expected.
@@ -29,13 +27,16 @@ def encoder(graph: Graph, config: Config) -> str:
     graph.prefix = "roberta."
     size = bert.sizes(config)
     pad = config.integer("pad_token_id", default=1, low=0, high=size.vocabulary - 1)
+    types = config.integer("type_vocab_size", default=2)
     ids, mask = (graph.input(name, proto.INT64, ["batch", "sequence"]) for name in ("input_ids", "attention_mask"))
-    words = graph.lookup("embeddings.word_embeddings.weight", ids, size.vocabulary, size.hidden)
-    kind = graph.lookup("embeddings.token_type_embeddings.weight", graph.integer(0), size.types, size.hidden)
+    words = graph.lookup(bert.WORDS, ids, size.vocabulary, size.hidden)
+    kind = graph.lookup("embeddings.token_type_embeddings.weight", graph.integer(0), types, size.hidden)
     numbers = position_ids(graph, ids, pad)
     positions = graph.lookup("embeddings.position_embeddings.weight", numbers, size.positions, size.hidden)
-    embedded = graph.op("Add", graph.op("Add", words, kind), positions)
-    return bert.layers(graph, embedded, ids, mask, size)
+    x = graph.op("Add", graph.op("Add", words, kind), positions)
+    x = graph.op("Reshape", x, graph.integers(-1, size.hidden))
+    x = blocks.layer_norm(graph, x, "embeddings.LayerNorm", size.hidden, size.epsilon)
+    return post_norm.layers(graph, x, ids, mask, sizes=size)
 
 
 def position_ids(graph: Graph, input_ids: str, pad: int) -> str:
@@ -47,3 +48,29 @@ def position_ids(graph: Graph, input_ids: str, pad: int) -> str:
     real = graph.op("Cast", graph.op("Not", is_pad), to=proto.INT64)
     counted = graph.op("Mul", graph.op("CumSum", real, graph.integer(1)), real)
     return graph.op("Add", counted, graph.integer(pad))
+
+
+def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
+    """Write `logits`, float32 [batch, sequence, vocabulary]: transformers' `RobertaForMaskedLM` and its copies.
+
+    Raises:
+        ModelLoadError: A tensor is missing or not as expected.
+    """
+    size = encoded.sizes
+    x = blocks.linear(graph, encoded.rows, "lm_head.dense", size.hidden, size.hidden)
+    x = blocks.gelu(graph, x)  # whatever `hidden_act` says
+    x = blocks.layer_norm(graph, x, "lm_head.layer_norm", size.hidden, size.epsilon)
+    heads.word_logits(
+        graph, config, encoded, x, size.hidden, decoder="lm_head.decoder", bias="lm_head.bias", embeddings=bert.WORDS
+    )
+
+
+def sequence_classification(graph: Graph, config: Config, encoded: Encoded) -> None:  # noqa: ARG001
+    """Write `logits`, float32 [batch, labels]: transformers' `RobertaForSequenceClassification` and its copies.
+
+    Raises:
+        ModelLoadError: A tensor is missing or not as expected.
+    """
+    hidden = encoded.sizes.hidden
+    pooled = blocks.linear(graph, heads.first_token(graph, encoded), "classifier.dense", hidden, hidden)
+    heads.label_logits(graph, graph.op("Tanh", pooled), "classifier.out_proj", hidden)

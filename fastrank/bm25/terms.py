@@ -1,0 +1,30 @@
+"""Single words as BM25 sees them, for models that share its vocabulary but weigh words themselves: BM42, MiniCOIL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from fastrank.bm25.analysis import Terms
+from fastrank.bm25.languages import stopwords
+
+__all__ = ["stemmer", "stopwords", "term_id", "terms"]
+
+
+def stemmer(language: str) -> Callable[[str], str]:
+    """Snowball's stemmer of a language, in the version whose stems FastEmbed's ids are of."""
+    from py_rust_stemmers import SnowballStemmer  # type: ignore[import-untyped]
+
+    stem: Callable[[str], str] = SnowballStemmer(language).stem_word
+    return stem
+
+
+def term_id(stem: str) -> int:
+    """abs(murmur3) of 32 bits, seed 0: from 0 to 2**31."""
+    from mmh3 import hash as murmur3
+
+    return abs(murmur3(stem))
+
+
+def terms(language: str, leave_out: Iterable[str] = ()) -> Terms:
+    """Word -> id of its stem, or DROPPED for stop words and those of `leave_out`."""
+    return Terms(stopwords(language) | frozenset(leave_out), None, stemmer(language))

@@ -1,0 +1,49 @@
+"""Where and how to run a model, as the constructors of the public classes take it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias
+
+OnnxProvider: TypeAlias = "str | tuple[str, dict[Any, Any]]"
+
+
+class Device(str, Enum):
+    """Where to run. Names and values as in FastEmbed."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Provider, devices and threads."""
+
+    threads: int | None = None
+    providers: Sequence[OnnxProvider] | None = None
+    cuda: bool | Device = Device.AUTO
+    device_ids: Sequence[int] | None = None
+    enable_cpu_mem_arena: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without onnxruntime."""
+        if not isinstance(self.cuda, bool) and self.cuda not in list(Device):
+            raise ValueError(f"cuda must be True, False, 'auto', 'cuda' or 'cpu', not {self.cuda!r}")
+        if isinstance(self.providers, str):
+            raise TypeError(f"providers must be a list, such as [{self.providers!r}]")
+        if self.providers is not None and self.cuda in (True, Device.CUDA):
+            warnings.warn(
+                f"`cuda` and `providers` are mutually exclusive parameters, cuda: {self.cuda}, providers: "
+                f"{self.providers}. If you'd like to use providers, cuda should be one of "
+                "[False, Device.CPU, Device.AUTO].",
+                stacklevel=4,
+            )
+
+    @property
+    def demands_cuda(self) -> bool:
+        """Whether the caller asked for CUDA by name."""
+        return self.providers is None and self.cuda in (True, Device.CUDA)

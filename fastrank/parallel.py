@@ -1,0 +1,45 @@
+"""A `map` over processes, for work that holds the interpreter lock. Models need none: onnxruntime lets go of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_function: Callable[[Any], Any]  # of a worker process; set once, so that it need not travel with every item
+
+
+def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """`map(function, items)` over so many processes, at most two items a worker read ahead.
+
+    `function` travels to each worker once. An error in a worker is raised here as it is; if one is killed,
+    `BrokenProcessPool` is raised at once; leaving the iterator early ends the workers. They are started by forkserver
+    or spawn, so a script needs the usual `if __name__ == "__main__":`.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(function,))
+    ahead: deque[Future[Any]] = deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(_work, item))
+            if len(ahead) >= 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start(function: Callable[[Any], Any]) -> None:
+    global _function  # noqa: PLW0603
+    _function = function
+
+
+def _work(item: Any) -> Any:
+    return _function(item)

@@ -1,0 +1,48 @@
+"""A sparse vector: the few coordinates that are not zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(eq=False)
+class SparseEmbedding:
+    """A sparse vector, with FastEmbed's fields in FastEmbed's order.
+
+    Attributes:
+        values: (terms,): float64 for BM25 documents, int64 ones for its queries, float32 for learned models.
+        indices: int64 (terms,): ids of terms, distinct, in no particular order.
+    """
+
+    values: NDArray[Any]
+    indices: NDArray[np.int64]
+
+    def as_object(self) -> dict[str, NDArray[Any]]:
+        """`{"values": ..., "indices": ...}`, as qdrant-client's SparseVector takes it."""
+        return {"values": self.values, "indices": self.indices}
+
+    def as_dict(self) -> dict[int, float]:
+        """Id -> value, as Python numbers."""
+        return dict(zip(self.indices.tolist(), map(float, self.values.tolist()), strict=True))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[int, float]) -> SparseEmbedding:
+        """The vector of a mapping id -> value, in the mapping's order."""
+        if not data:
+            return cls(values=np.array([]), indices=np.array([], np.int64))
+        return cls(values=np.array(list(data.values())), indices=np.array(list(data), np.int64))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SparseEmbedding):
+            return NotImplemented
+        return np.array_equal(self.indices, other.indices) and np.array_equal(self.values, other.values)
+
+    __hash__ = None  # type: ignore[assignment]  # as arrays
+
+    def __len__(self) -> int:
+        return len(self.indices)

@@ -1,0 +1,91 @@
+"""A model behind `SparseTextEmbedding`: its pipeline, and queries of those that run no model for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
+
+from fastrank import sparse_heads, store
+from fastrank.minicoil import MiniCOIL
+from fastrank.options import Options
+from fastrank.pipeline import Head, LazyPipeline, Pipeline, load
+from fastrank.registry import SparseTask
+from fastrank.sparse_embedding import SparseEmbedding
+from fastrank.tokenizer import Tokenizer
+
+Vectors: TypeAlias = Iterator[SparseEmbedding]
+
+_BUILT = {"splade": "masked-lm", "bm42": "attention", "minicoil": "encoder"}  # what to build on a checkpoint
+
+
+class ModelEncoder:
+    """A model whose output a sparse head reads. Some have queries that run no model."""
+
+    def __init__(
+        self,
+        task: SparseTask,
+        locate: Callable[[], store.ModelFiles],
+        options: Options,
+        max_length: int | None,
+        own: Mapping[str, float],
+    ) -> None:
+        self._task = task if "alpha" not in own else replace(task, alpha=own["alpha"])
+        self._minicoil_options = own if task.kind == "minicoil" else {}
+        self._pipeline: LazyPipeline[SparseEmbedding] = LazyPipeline(
+            partial(
+                load,
+                locate,
+                self._make_head,
+                options,
+                max_length=max_length,
+                output=task.output,
+                graph_head=_BUILT[task.kind],
+            )
+        )
+        # For models whose queries are made in another way than documents; known when the model is loaded.
+        self._query: sparse_heads.Query | None = None
+        self._query_head: Head[SparseEmbedding] | None = None
+
+    def documents(self, texts: Iterator[str], batch_size: int, workers: int | None) -> Vectors:
+        """One vector for each document: int64 ids, float32 values."""
+        return self._pipeline.get().run(texts, batch_size, workers)
+
+    def queries(self, texts: Iterator[str], batch_size: int, workers: int | None) -> Vectors:
+        """One vector for each query."""
+        pipeline = self._pipeline.get()
+        if self._query is not None:
+            return self._looked_up(pipeline, self._query, texts)
+        if self._query_head is not None:
+            pipeline = replace(pipeline, head=self._query_head)
+        return pipeline.run(texts, batch_size, workers)
+
+    def token_count(self, texts: Iterator[str], batch_size: int) -> int:
+        """Tokens of all texts after truncation, special ones included."""
+        return self._pipeline.get().token_count(texts, batch_size)
+
+    def load(self) -> None:
+        """Load the model."""
+        self._pipeline.get()
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._pipeline.close()
+
+    def _make_head(self, files: store.ModelFiles, tokenizer: Tokenizer) -> Head[SparseEmbedding]:
+        if self._task.kind == "minicoil":
+            minicoil = MiniCOIL(files.folder, tokenizer, **self._minicoil_options)
+            self._query_head = minicoil.queries
+            return minicoil.documents
+        if self._task.kind == "bm42":
+            self._query = sparse_heads.bm42_query(self._task, tokenizer)
+            return sparse_heads.bm42(self._task, tokenizer)
+        if self._task.query_weights:
+            self._query = sparse_heads.idf_query(files.folder, self._task.query_weights, tokenizer)
+        return sparse_heads.splade(self._task, tokenizer)
+
+    @staticmethod
+    def _looked_up(pipeline: Pipeline[SparseEmbedding], query: sparse_heads.Query, texts: Iterator[str]) -> Vectors:
+        for text in texts:
+            yield query(pipeline.tokenizer.encode([text])[0])

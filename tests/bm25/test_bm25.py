@@ -1,0 +1,342 @@
+"""What is ours: analyzers, statistics, settings, and a vocabulary that many share."""
+
+import copy
+import math
+import pickle
+import subprocess
+import sys
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+
+import mmh3
+import numpy as np
+import pytest
+
+from fastrank.bm25 import BM25, LANGUAGES, analysis, weights
+
+
+def terms(bm25, text):
+    """The ids of a document as a set."""
+    ((ids, _),) = bm25.documents([text])
+    return set(ids.tolist())
+
+
+def ids_of(*words):
+    return {abs(mmh3.hash(word)) for word in words}
+
+
+# -- weights --------------------------------------------------------------------------------------------------------
+
+COLLIDING = "kitchens", "prostaglandins"
+
+
+@pytest.mark.parametrize("counts", [(1, 2), (3, 1), (2, 5), (7, 3)])
+def test_where_stems_share_an_id_their_counts_are_added(counts):
+    bm25 = BM25(disable_stemmer=True)
+    words = [word for word, count in zip(COLLIDING, counts, strict=True) for _ in range(count)]
+    f, length = sum(counts), len(words) + 1
+    expected = f * 2.2 / (f + 1.2 * (0.25 + 0.75 * length / 256))
+    for order in (words, words[::-1], sorted(words)):
+        ((ids, values),) = bm25.documents([" ".join([*order, "hello"])])
+        assert ids.tolist() == [358434922, abs(mmh3.hash("hello"))]
+        assert values[0] == pytest.approx(expected, rel=1e-14)
+
+
+def test_no_texts_and_texts_without_words():
+    bm25 = BM25()
+    assert bm25.documents([]) == bm25.queries([]) == []
+    for (ids, values), (query, ones) in zip(bm25.documents(["", "the"]), bm25.queries(["", "the"]), strict=True):
+        assert [each.shape for each in (ids, values, query, ones)] == [(0,)] * 4
+        assert [each.dtype for each in (ids, values, query, ones)] == [np.int64, np.float64, np.int64, np.int64]
+
+
+def test_a_text_of_more_words_than_a_batch_has():
+    words = weights._TOKENS * 2 + 5
+    text = " ".join(f"w{number % 1000}" for number in range(words))
+    short, long, last = BM25(disable_stemmer=True).documents(["a b", text, "c"])
+    assert (len(short[0]), len(long[0]), len(last[0])) == (2, 1000, 1)
+    assert long[0].tolist() == [abs(mmh3.hash(f"w{number}")) for number in range(1000)]
+    f = -(-words // 1000)
+    assert long[1][0] == pytest.approx(f * 2.2 / (f + 1.2 * (0.25 + 0.75 * words / 256)))
+
+
+def test_more_texts_than_a_batch_has():
+    texts = [f"word{number} word{number} other" for number in range(weights._BATCH * 2 + 1)]
+    found = BM25(disable_stemmer=True).documents(texts)
+    assert [ids.tolist() for ids, _ in found] == [
+        [abs(mmh3.hash(f"word{number}")), abs(mmh3.hash("other"))] for number in range(len(texts))
+    ]
+    assert len({tuple(values.tolist()) for _, values in found}) == 1
+
+
+def test_a_lone_surrogate_parts_words():
+    assert terms(BM25(disable_stemmer=True), "one\ud800two") == ids_of("one", "two")
+
+
+# -- statistics -----------------------------------------------------------------------------------------------------
+
+CORPUS = ["the red fox", "a red dog ran", "dogs", ""]
+
+
+def test_fit_finds_the_average_length_and_idf():
+    bm25 = BM25(avg_len="auto")
+    assert bm25.avg_len == "auto"
+    assert bm25.fit(iter(CORPUS)) is bm25
+    assert bm25.avg_len == (2 + 3 + 1 + 0) / 4
+    red, fox, dog, new = (abs(mmh3.hash(word)) for word in ("red", "fox", "dog", "new"))
+    expected = [math.log(1 + (4 - n + 0.5) / (n + 0.5)) for n in (2, 1, 2, 0)]
+    assert bm25.statistics.idf(np.array([red, fox, dog, new])) == pytest.approx(expected)
+    ((ids, values),) = bm25.documents(["red red"])
+    assert ids.tolist() == [red]
+    assert values[0] == pytest.approx(2 * 2.2 / (2 + 1.2 * (0.25 + 0.75 * 2 / 1.5)))
+
+
+def test_document_values_may_carry_the_idf():
+    plain, heavy = BM25().fit(CORPUS), BM25(idf=True).fit(CORPUS)
+    for (ids, values), (same, more) in zip(plain.documents(CORPUS), heavy.documents(CORPUS), strict=True):
+        assert same.tolist() == ids.tolist()
+        assert more == pytest.approx(values * plain.statistics.idf(ids))
+    assert heavy.queries(["red"])[0][1].tolist() == [1]
+
+
+def test_fitting_anew_forgets():
+    bm25 = BM25().fit(CORPUS)
+    assert bm25.fit(["one two"]).statistics.documents == 1
+    assert bm25.avg_len == 2
+
+
+@pytest.mark.parametrize("options", [{"avg_len": "auto"}, {"idf": True}])
+def test_statistics_that_are_asked_for_must_be_there(options):
+    with pytest.raises(ValueError, match=r"needs the statistics of a corpus: call fit\(corpus\) first"):
+        BM25(**options).documents(["x"])
+
+
+@pytest.mark.parametrize("corpus", [[], ["", "the"]])
+def test_a_corpus_without_words_has_no_statistics(corpus):
+    with pytest.raises(ValueError, match="without a single word"):
+        BM25().fit(corpus)
+
+
+def test_a_corpus_is_made_of_strings():
+    with pytest.raises(TypeError, match=r"corpus\[1\] must be a string, not NoneType"):
+        BM25().fit(["a", None])
+
+
+# -- analyzers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\u0ba8\u0bbe\u0b99\u0bcd\u0b95\u0bb3\u0bcd \u0bb5\u0bbe\u0bb0\u0bc1\u0b99\u0bcd\u0b95\u0bb3\u0bcd", 2),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940 \u092d\u093e\u0937\u093e", 2),
+        ("e\u0301cole, na\u0308ive", 2),
+        ("\u0130stanbul", 1),
+        ("\u2260 a \u2026 b\u00a0c", 3),
+        ("\u0301 \ufe0f \u200d", 0),
+    ],
+)
+def test_the_unicode_analyzer_keeps_words_whole(text, words):
+    bm25 = BM25(None, analyzer="unicode")
+    assert len(terms(bm25, text)) == bm25.token_count([text]) == words
+
+
+def test_fastembeds_analyzer_does_not():
+    assert len(terms(BM25("tamil"), "\u0ba8\u0bbe\u0b99\u0bcd\u0b95\u0bb3\u0bcd")) > 1
+
+
+@pytest.mark.parametrize("analyzer", ["unicode", "bigram"])
+@pytest.mark.parametrize(
+    "text",
+    ["\u00c9cole na\u00efve", "\ud55c\uad6d\uc5b4 \uac00", "\u30ac\u30ae\u30b0", "\u2260x \u226ey", "\u1eaf\u1e69"],
+)
+def test_normal_forms_are_equal(analyzer, text):
+    bm25 = BM25(analyzer=analyzer)
+    found = [terms(bm25, unicodedata.normalize(form, text)) for form in ("NFC", "NFD", "NFKC", "NFKD")]
+    assert found[0]
+    assert found.count(found[0]) == 4
+
+
+def test_letters_that_look_alike_are_one():
+    bm25 = BM25(analyzer="unicode")
+    assert terms(bm25, "\ufb01nance \uff21\uff22\uff23") == terms(bm25, "finance abc")
+    assert terms(bm25, "\u0130stanbul") == terms(bm25, "istanbul")
+    assert terms(BM25(), "\u0130stanbul") != terms(BM25(), "istanbul")
+
+
+def test_turkish_lower_case_is_turkish():
+    turkish = BM25("turkish", disable_stemmer=True, analyzer="unicode")
+    assert terms(turkish, "KIRMIZI \u0130\u015e") == terms(turkish, "k\u0131rm\u0131z\u0131 i\u015f")
+    english = BM25(analyzer="unicode", disable_stemmer=True)
+    assert terms(english, "KIRMIZI") == terms(english, "kirmizi")
+
+
+def test_named_analyzers_stem_and_leave_out_stop_words():
+    for analyzer in ("unicode", "bigram"):
+        assert terms(BM25(analyzer=analyzer), "The foxes _ were running") == ids_of("fox", "run")
+        assert terms(BM25("german", analyzer=analyzer), "f\u00fcr die H\u00e4user") == ids_of("haus")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\u6211\u7231\u5317\u4eac", ["\u6211\u7231", "\u7231\u5317", "\u5317\u4eac"]),
+        ("\u4e2d", ["\u4e2d"]),
+        ("\u4e2d, \u6587", ["\u4e2d", "\u6587"]),
+        ("GPT\u6a21\u578b3", ["gpt", "\u6a21\u578b", "3"]),
+        ("\u30ab\u30ca", ["\u30ab\u30ca"]),
+        ("\u0e07\u0e48\u0e32\u0e22", ["\u0e07\u0e48\u0e32", "\u0e32\u0e22"]),  # a consonant and its tone mark are one
+    ],
+)
+def test_bigrams(text, expected):
+    assert terms(BM25(None, analyzer="bigram"), text) == ids_of(*expected)
+
+
+def test_a_long_run_without_spaces_is_not_kept():
+    bm25 = BM25("chinese", analyzer="bigram")
+    before = len(bm25._analysis)
+    text = "".join(chr(0x4E00 + number) for number in range(200))
+    assert len(terms(bm25, text)) == 199
+    assert len(bm25._analysis) == before
+
+
+def test_an_analyzer_of_ones_own_is_final():
+    bm25 = BM25(analyzer=lambda text: text.split("|"))
+    ((ids, values),) = bm25.documents(["The|The Foxes||" + "x" * 50])
+    assert ids.tolist() == [abs(mmh3.hash(term)) for term in ("The", "The Foxes", "x" * 50)]
+    assert values[0] == pytest.approx(2.2 / (1 + 1.2 * (0.25 + 0.75 * 3 / 256)))
+    assert bm25.token_count(["a|b", "c"]) == 3
+
+
+class Vowelless:
+    def stem_word(self, word):
+        return "".join(letter for letter in word if letter not in "aeiou")
+
+
+def test_a_stemmer_of_ones_own():
+    bm25 = BM25("klingon", stemmer=Vowelless())
+    assert terms(bm25, "the red aeiou") == ids_of("th", "rd")
+    assert terms(BM25("english", stemmer=Vowelless()), "the red") == ids_of("rd")
+    assert terms(BM25("klingon", stemmer=Vowelless(), stopwords={"RED"}), "the red") == ids_of("th")
+
+
+# -- settings -------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_language_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="polish language is not supported") as raised:
+        BM25("polish")
+    assert all(language in str(raised.value) for language in LANGUAGES)
+    with pytest.raises(ValueError, match="englsh"):
+        BM25("englsh", analyzer="unicode")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"language": None},
+        {"language": "polish", "disable_stemmer": True},
+        {"language": "chinese", "analyzer": "bigram"},
+        {"language": "thai", "analyzer": str.split},
+    ],
+)
+def test_languages_without_a_stemmer_are_a_choice(options):
+    assert terms(BM25(**options), "the foxes") == ids_of("the", "foxes")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"disable_stemmer": True, "stemmer": Vowelless()}, ValueError, "stemmer cannot be supplied with disable_stem"),
+        ({"stemmer": "english"}, TypeError, "stemmer must be an object with a method stem_word, not str"),
+        ({"stopwords": "the"}, TypeError, "stopwords must be a collection of words, not str"),
+        ({"analyzer": "trigram"}, ValueError, "analyzer must be None, a function, or one of unicode, bigram"),
+        ({"analyzer": str.split, "stopwords": {"a"}}, ValueError, "its terms are final"),
+        ({"k": -1}, ValueError, "k must be >= 0"),
+        ({"k": float("nan")}, ValueError, "k must be >= 0"),
+        ({"b": 1.5}, ValueError, "b must be between 0 and 1"),
+        ({"avg_len": 0}, ValueError, "avg_len must be > 0"),
+        ({"token_max_length": 0}, ValueError, "token_max_length must be >= 1"),
+    ],
+)
+def test_settings_are_checked(options, error, message):
+    with pytest.raises(error, match=message):
+        BM25(**options)
+
+
+@pytest.mark.parametrize(
+    "bm25",
+    [
+        BM25(),
+        BM25("german", k=2, b=0.1, avg_len=9, token_max_length=5, stopwords={"Haus"}, analyzer="unicode"),
+        BM25(stemmer=Vowelless()),
+        BM25(analyzer=str.split, avg_len="auto", idf=True).fit(CORPUS),
+    ],
+    ids=repr,
+)
+def test_pickles_are_small_and_give_the_same(bm25):
+    texts = ["Die H\u00e4user were running", *CORPUS]
+    before = [(ids.tolist(), values.tolist()) for ids, values in bm25.documents(texts)]
+    for other in (pickle.loads(pickle.dumps(bm25)), copy.deepcopy(bm25)):  # noqa: S301 - our own bytes
+        assert [(ids.tolist(), values.tolist()) for ids, values in other.documents(texts)] == before
+        assert (other.avg_len, other.settings().keys()) == (bm25.avg_len, bm25.settings().keys())
+    assert len(pickle.dumps(bm25)) < 2000
+
+
+# -- the vocabulary -------------------------------------------------------------------------------------------------
+
+
+def test_equal_settings_share_a_vocabulary():
+    assert BM25(k=2)._analysis is BM25(b=0.1, avg_len=3)._analysis
+    assert BM25()._analysis is not BM25("german")._analysis
+
+
+def test_a_word_is_stemmed_once():
+    class Counting:
+        def __init__(self):
+            self.seen = []
+
+        def stem_word(self, word):
+            self.seen.append(word)
+            return word
+
+    stemmer = Counting()
+    bm25 = BM25(stemmer=stemmer)
+    bm25.documents(["fox fox fox", "fox \u00e9t\u00e9"])
+    bm25.queries(["fox, \u00e9t\u00e9-\u00e9t\u00e9", "\u00c9t\u00e9"])
+    assert sorted(stemmer.seen) == ["fox", "\u00e9t\u00e9"]
+
+
+def test_the_vocabulary_is_bounded(monkeypatch):
+    monkeypatch.setattr(analysis, "_PIECES", 50)
+    bm25 = BM25(stemmer=Vowelless())
+    plain = [f"word{number} w\u00f6rter{number}" for number in range(500)]
+    first = [ids.tolist() for ids, _ in bm25.documents(plain)]
+    assert max(len(bm25._analysis), len(bm25._analysis._terms)) <= 50
+    assert [ids.tolist() for ids, _ in bm25.documents(plain)] == first
+    assert len({tuple(ids) for ids in first}) == 500
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9"])
+def test_huge_words_are_not_kept(letter):
+    bm25 = BM25(stemmer=Vowelless(), token_max_length=10**6)
+    assert len(terms(bm25, letter * 10**5)) == 1
+    assert len(bm25._analysis) == len(bm25._analysis._terms) == 0
+
+
+def test_many_threads_get_what_one_gets():
+    texts = [f"thread{number % 97} l\u00e4uft{number % 89}\u2014w\u00f6rter run{number}" for number in range(4000)]
+    expected = [ids.tolist() for ids, _ in BM25(stemmer=Vowelless()).documents(texts)]
+    shared = BM25(stemmer=Vowelless())
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(shared.documents, [texts] * 16):
+            assert [ids.tolist() for ids, _ in found] == expected
+
+
+def test_importing_loads_nothing_heavy():
+    code = (
+        "import sys, fastrank.bm25 as m; heavy = {'numpy', 'mmh3', 'py_rust_stemmers', 'onnxruntime', 'tokenizers'}; "
+        "assert not heavy & set(sys.modules); m.BM25().documents(['x']); "
+        "assert not {'onnxruntime', 'tokenizers', 'huggingface_hub', 'tqdm'} & set(sys.modules); print('fine')"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "fine\n"
