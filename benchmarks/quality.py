@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from itertools import islice, tee
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -32,6 +32,7 @@ import numpy as np
 from search import Best
 
 from fastrank.errors import FastrankError
+from fastrank.fusion import reciprocal_rank_fusion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +51,8 @@ class Options:
     max_length: int | None
     threads: int | None
     similarity: str  # cosine or dot
+    language: str = "english"  # of BM25's stemmer and stop words
+    no_stemmer: bool = False  # and no stop words
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,38 @@ def dense(options: Options, dataset: beir.Dataset) -> Outcome:
         best.add_vectors(queries, list(islice(ids, len(block))), _matrix(block, options.similarity))
 
 
-METHODS: dict[str, Method] = {"dense": dense}
+def bm25(options: Options, dataset: beir.Dataset) -> Outcome:
+    """Words, by Lucene's formula (`fastrank.bm25.BM25Index`)."""
+    from fastrank.bm25 import BM25, BM25Index
+
+    start = time.perf_counter()
+    for_ids, for_texts = tee(dataset.documents())
+    index = BM25Index(BM25(options.language, disable_stemmer=options.no_stemmer))
+    index.add(document.text for document in for_texts)
+    ids = [document.id for document in for_ids]
+    encoding = time.perf_counter() - start
+    best = Best(list(dataset.queries), DEPTH)
+    for number, query in enumerate(dataset.queries.values()):
+        positions, scores = index.search(query, DEPTH + 1)
+        if len(positions):
+            best.add([ids[at] for at in positions.tolist()], scores[None], number)
+    return Outcome(best.rankings(), len(ids), encoding)
+
+
+def hybrid(options: Options, dataset: beir.Dataset) -> Outcome:
+    """Both, by reciprocal rank fusion of the best hundred of each."""
+    words, meaning = bm25(options, dataset), dense(options, dataset)
+    rankings = {}
+    for query in dataset.queries:
+        lists = [outcome.rankings.get(query, []) for outcome in (words, meaning)]
+        ids = list(dict.fromkeys(chain.from_iterable(lists)))
+        numbers = {document: number for number, document in enumerate(ids)}
+        fused = reciprocal_rank_fusion([[numbers[document] for document in ranking] for ranking in lists])
+        rankings[query] = [ids[number] for number, _ in fused[:DEPTH]]
+    return Outcome(rankings, meaning.documents, words.encoding + meaning.encoding)
+
+
+METHODS: dict[str, Method] = {"dense": dense, "bm25": bm25, "hybrid": hybrid}
 
 
 @lru_cache(maxsize=1)
@@ -142,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not given.folders and not given.sts:
         parser.error("name at least one BEIR folder, or --sts FILE")
-    options = Options(given.model, given.max_length, given.threads, given.similarity)
+    options = Options(given.model, given.max_length, given.threads, given.similarity, given.language, given.no_stemmer)
     report: dict[str, Any] = {
         "machine": machine.describe(),
         "method": given.method,
@@ -182,6 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2", help="default: %(default)s")
     parser.add_argument("--max-length", type=_positive, help="tokens a text may have (default: the model's own limit)")
     parser.add_argument("--similarity", choices=("cosine", "dot"), default="cosine", help="default: cosine")
+    parser.add_argument("--language", default="english", help="of BM25's words (default: %(default)s)")
+    parser.add_argument("--no-stemmer", action="store_true", help="BM25 without stemmer and stop words")
     parser.add_argument("--threads", type=_positive, help="threads of the model (default: fastrank's choice)")
     parser.add_argument("--limit", type=_positive, help="only so many documents or pairs: to try the command")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")

@@ -149,7 +149,7 @@ class Session:
         model: str | bytes = str(path)
         if self.built:
             # The graph is made here and points into the checkpoint: nothing is written, nothing is copied.
-            model = graph.build(self._folder, *([] if self._graph_head == "encoder" else [self._graph_head]))
+            model = graph.build(self._folder, self._graph_head)
             weights = str(path.resolve().parent)
             settings.add_session_config_entry("session.model_external_initializers_file_folder_path", weights)
         try:

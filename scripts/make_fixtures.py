@@ -12,6 +12,7 @@ is fine as long as all files of a checkpoint are committed together. Nothing is 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,55 @@ SMALL = {
 }
 
 
-def make_models() -> dict[str, Any]:
-    """The checkpoints by folder: each activation, names with and without prefix, unlike padding ids."""
-    bert = transformers.BertConfig(**SMALL)
-    bert_new = transformers.BertConfig(**SMALL, hidden_act="gelu_new")
-    roberta = transformers.RobertaConfig(**SMALL, layer_norm_eps=1e-5)
-    xlm = transformers.XLMRobertaConfig(**SMALL, hidden_act="relu", type_vocab_size=1, pad_token_id=3)
+MODERN = SMALL | {
+    "num_hidden_layers": 4,  # the first and the last look at everything, those between at 4 tokens to each side
+    "intermediate_size": 24,
+    "local_attention": 8,
+    **{f"{name}_token_id": number for number, name in enumerate(["pad", "bos", "eos", "cls", "sep"])},
+}
+
+
+def make_models() -> dict[str, tuple[Any, list[str]]]:
+    """The checkpoints by folder, and what to store of each beside the hidden states.
+
+    Together they have each activation, names with and without prefix, unlike padding ids, and both values of every
+    switch.
+    """
+    t = transformers
+    bert = t.BertConfig(**SMALL)
+    bert_new = t.BertConfig(**SMALL, hidden_act="gelu_new", num_labels=3)
+    roberta = t.RobertaConfig(**SMALL, layer_norm_eps=1e-5)
+    xlm = t.XLMRobertaConfig(**SMALL, hidden_act="relu", type_vocab_size=1, pad_token_id=3)
+    xlm_one = t.XLMRobertaConfig(**SMALL, type_vocab_size=1, num_labels=1)
+    electra = t.ElectraConfig(**SMALL, embedding_size=32, num_labels=3)
+    narrow = t.ElectraConfig(**SMALL, embedding_size=16, hidden_act="relu")
+    distilbert = t.DistilBertConfig(
+        vocab_size=64, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=40
+    )
+    modern = t.ModernBertConfig(**MODERN)
+    biased = t.ModernBertConfig(
+        **MODERN,
+        **dict.fromkeys(["attention_bias", "mlp_bias", "norm_bias", "classifier_bias"], True),
+        hidden_activation="gelu_pytorch_tanh",
+        classifier_activation="relu",
+        classifier_pooling="mean",
+        num_labels=1,
+    )
     return {
-        "bert": transformers.BertModel(bert, add_pooling_layer=False),
-        "bert_with_head": transformers.BertForSequenceClassification(bert_new),
-        "roberta": transformers.RobertaModel(roberta, add_pooling_layer=False),
-        "xlm_roberta_with_head": transformers.XLMRobertaForTokenClassification(xlm),
+        "bert": (t.BertModel(bert, add_pooling_layer=False), ["attention"]),
+        "bert_masked_lm": (t.BertForMaskedLM(bert), ["logits", "splade"]),
+        "bert_with_head": (t.BertForSequenceClassification(bert_new), ["logits"]),
+        "distilbert_classifier": (t.DistilBertForSequenceClassification(distilbert), ["logits", "attention"]),
+        "distilbert_masked_lm": (t.DistilBertForMaskedLM(distilbert), ["logits", "splade"]),
+        "electra_classifier": (t.ElectraForSequenceClassification(electra), ["logits", "attention"]),
+        "electra_masked_lm": (t.ElectraForMaskedLM(narrow), ["logits", "splade"]),
+        "modernbert_classifier": (t.ModernBertForSequenceClassification(biased), ["logits"]),
+        "modernbert_cls": (t.ModernBertForSequenceClassification(modern), ["logits", "attention"]),
+        "modernbert_masked_lm": (t.ModernBertForMaskedLM(modern), ["logits", "splade"]),
+        "roberta": (t.RobertaModel(roberta, add_pooling_layer=False), ["attention"]),
+        "roberta_masked_lm": (t.RobertaForMaskedLM(roberta), ["logits", "splade"]),
+        "xlm_roberta_classifier": (t.XLMRobertaForSequenceClassification(xlm_one), ["logits"]),
+        "xlm_roberta_with_head": (t.XLMRobertaForTokenClassification(xlm), []),
     }
 
 
@@ -48,7 +87,7 @@ def randomize(model: Any) -> None:
     """Draw every parameter, because fresh biases are all 0 and would hide a missing one."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
-        centre = 1.0 if name.endswith("LayerNorm.weight") else 0.0
+        centre = 1.0 if name.lower().replace("_", "").endswith("norm.weight") else 0.0
         parameter.data = centre + 0.2 * torch.randn(parameter.shape, generator=generator)
 
 
@@ -73,24 +112,44 @@ def make_batches(pad: int, longest: int) -> dict[str, dict[str, list[Any]]]:
     return {**batches, "odd_masks": odd}
 
 
+def run(model: Any, inputs: dict[str, list[Any]], keys: list[str]) -> dict[str, list[Any]]:
+    """What transformers computes, to six decimals: the last hidden states, and the outputs named by `keys`."""
+    with torch.no_grad():
+        tensors = {key: torch.tensor(rows) for key, rows in inputs.items()}
+        hidden = model.base_model(**tensors).last_hidden_state
+        output = model(**tensors, output_attentions=True)
+    results = {"last_hidden_state": hidden, "attention": output.attentions[-1]}
+    if "logits" in keys:
+        results["logits"] = output.logits
+    if "splade" in keys:  # Formal et al. 2021, arXiv:2109.10086, with the maximum of its version 2
+        weights = output.logits.double().relu().log1p() * tensors["attention_mask"].unsqueeze(-1)
+        results["splade"] = weights.amax(dim=1)
+    return {key: rounded(results[key].tolist()) for key in ("last_hidden_state", *keys)}
+
+
+def rounded(values: Any) -> Any:
+    """Numbers in nested lists, to six decimals; None for what is not a number, such as the mean of no tokens."""
+    if isinstance(values, list):
+        return [rounded(value) for value in values]
+    return None if math.isnan(values) else round(values, 6)
+
+
 def main() -> None:
     """Write all folders anew."""
     transformers.logging.disable_progress_bar()
-    for name, model in make_models().items():
+    for name, (model, keys) in make_models().items():
         folder = OUT / name
         shutil.rmtree(folder, ignore_errors=True)
         randomize(model)
         model.eval().set_attn_implementation("eager")
         model.save_pretrained(folder)
-        is_bert = name.startswith("bert")
+        counts_from_pad = "roberta" in name
         pad, positions = model.config.pad_token_id, SMALL["max_position_embeddings"]
-        batches = make_batches(pad, positions if is_bert else positions - pad - 1)
+        batches = make_batches(pad, positions - pad - 1 if counts_from_pad else positions)
         for inputs in batches.values():
-            if not is_bert:
+            if model.config.model_type not in {"bert", "electra"}:
                 del inputs["token_type_ids"]
-            with torch.no_grad():
-                hidden = model.base_model(**{key: torch.tensor(rows) for key, rows in inputs.items()}).last_hidden_state
-            inputs["last_hidden_state"] = [[[round(x, 6) for x in row] for row in text] for text in hidden.tolist()]
+            inputs.update(run(model, inputs, keys))
         (folder / "expected.json").write_text(json.dumps(batches, separators=(",", ":")) + "\n")
         print(folder.name, *(f"{file.name} {file.stat().st_size}" for file in sorted(folder.iterdir())))
 

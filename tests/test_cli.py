@@ -46,7 +46,7 @@ def documents(tmp_path):
 
 
 def test_rerank_ranks_by_cosine(fastrank, documents, tiny):
-    status, out, err = fastrank("rerank", "the cat", str(documents))
+    status, out, err = fastrank("rerank", "the cat", str(documents), "--method", "dense")
     rows = [json.loads(line) for line in out.splitlines()]
     assert status == 0
     assert [row["rank"] for row in rows] == [1, 2, 3]
@@ -58,7 +58,38 @@ def test_rerank_ranks_by_cosine(fastrank, documents, tiny):
     for row in rows:
         assert row["text"] == texts[row["index"]]
         assert row["score"] == pytest.approx(float(query @ vectors[row["index"]]), abs=1e-6)
-    assert "no reranker yet: scores are cosines of acme/tiny" in err
+    assert err == ""
+
+
+def test_rerank_by_words_needs_no_model(fastrank, documents, monkeypatch):
+    monkeypatch.setenv("FASTRANK_OFFLINE", "1")
+    status, out, _ = fastrank("rerank", "dogs and cats", str(documents), "--method", "bm25", model=False)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert [row["text"] for row in rows] == ["the cat is red", "fast dog", "paris is the capital of france"]
+    assert rows[0]["score"] == rows[1]["score"] > rows[2]["score"] == 0  # two words each, without the stop words
+    german = fastrank("rerank", "Häuser", "--method", "bm25", "--language", "german", model=False, stdin="Haus\nMaus\n")
+    assert json.loads(german[1].splitlines()[0])["score"] > 0
+
+
+def test_rerank_by_both_is_the_default(fastrank, documents):
+    def order(method):
+        out = fastrank("rerank", "france cat", str(documents), "--method", method)[1]
+        return [json.loads(line) for line in out.splitlines()]
+
+    words = [row["index"] for row in order("bm25") if row["score"] > 0]
+    meaning = [row["index"] for row in order("dense")]
+    scores = {n: sum(1 / (61 + ranking.index(n)) for ranking in (words, meaning) if n in ranking) for n in meaning}
+    hybrid = order("hybrid")
+    assert [row["index"] for row in hybrid] == sorted(meaning, key=lambda n: (-scores[n], n))
+    assert [row["score"] for row in hybrid] == pytest.approx([scores[row["index"]] for row in hybrid], abs=1e-6)
+    assert hybrid == [json.loads(line) for line in fastrank("rerank", "france cat", str(documents))[1].splitlines()]
+
+
+def test_rerank_without_the_model_says_what_needs_none(fastrank, documents):
+    status, _, err = fastrank("rerank", "x", str(documents), "--model", NAME, "--offline", model=False)
+    assert status == 1
+    assert "`fastrank rerank --method bm25` needs no model" in err
 
 
 def test_rerank_top_k(fastrank, documents):

@@ -15,6 +15,7 @@ ALLOWED = {
     "inputs": set(),
     "processors": set(),
     "options": set(),
+    "fusion": set(),
     "parallel": set(),
     "schedule": set(),
     "registry": {"errors"},
@@ -36,7 +37,7 @@ ALLOWED = {
     "sparse_text_embedding": {
         *("bm25", "inputs", "options", "registry", "sparse_bm25", "sparse_embedding", "sparse_model", "store"),
     },
-    "cli": {"errors", "environment", "inputs", "registry", "store", "text_embedding", "fastrank"},
+    "cli": {"bm25", "errors", "environment", "fusion", "inputs", "registry", "store", "text_embedding", "fastrank"},
     "__main__": {"cli"},
     "fastrank": {
         "errors",

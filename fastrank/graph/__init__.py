@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fastrank.errors import ModelLoadError
-from fastrank.graph import bert, heads, roberta
+from fastrank.graph import bert, distilbert, electra, heads, modernbert, roberta
 from fastrank.graph.builder import Graph
 from fastrank.graph.config import Config
 from fastrank.graph.safetensors import read_header
@@ -29,6 +29,9 @@ __all__ = ["SUPPORTED", "build"]
 _ENCODERS: Final[Mapping[str, Callable[[Graph, Config], Encoded]]] = {
     "bert": bert.encoder,
     "camembert": roberta.encoder,
+    "distilbert": distilbert.encoder,
+    "electra": electra.encoder,
+    "modernbert": modernbert.encoder,
     "roberta": roberta.encoder,
     "xlm-roberta": roberta.encoder,
 }
@@ -38,12 +41,19 @@ _HEADS: Final[Mapping[tuple[str, str], Callable[[Graph, Config, Encoded], None]]
     **{(model_type, "encoder"): heads.hidden_states for model_type in _ENCODERS},
     **{(model_type, "attention"): heads.attention for model_type in _ENCODERS},
     ("bert", "masked-lm"): bert.masked_lm,
+    ("camembert", "masked-lm"): roberta.masked_lm,
+    ("distilbert", "masked-lm"): distilbert.masked_lm,
+    ("electra", "masked-lm"): electra.masked_lm,
+    ("modernbert", "masked-lm"): modernbert.masked_lm,
+    ("roberta", "masked-lm"): roberta.masked_lm,
+    ("xlm-roberta", "masked-lm"): roberta.masked_lm,
     ("bert", "sequence-classification"): bert.sequence_classification,
-    **{(model_type, "masked-lm"): roberta.masked_lm for model_type in ("camembert", "roberta", "xlm-roberta")},
-    **{
-        (model_type, "sequence-classification"): roberta.sequence_classification
-        for model_type in ("camembert", "roberta", "xlm-roberta")
-    },
+    ("camembert", "sequence-classification"): roberta.sequence_classification,
+    ("distilbert", "sequence-classification"): distilbert.sequence_classification,
+    ("electra", "sequence-classification"): electra.sequence_classification,
+    ("modernbert", "sequence-classification"): modernbert.sequence_classification,
+    ("roberta", "sequence-classification"): roberta.sequence_classification,
+    ("xlm-roberta", "sequence-classification"): roberta.sequence_classification,
 }
 """By `model_type` and head: writes the nodes on top of the encoder, and the outputs."""
 

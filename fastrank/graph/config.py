@@ -56,12 +56,12 @@ class Config:
             return value
         raise self.error(field, f"expected an integer from {low} to {high}")
 
-    def number(self, field: str, default: float, high: float = 1.0) -> float:
-        """A number of at least 0 and below `high`."""
+    def number(self, field: str, default: float, low: float = 0, high: float = 1) -> float:
+        """A number of at least `low` and below `high`."""
         value = self._get(field, default)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < high:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value < high:
             return float(value)
-        raise self.error(field, f"expected a number of at least 0 and below {high:g}")
+        raise self.error(field, f"expected a number of at least {low:g} and below {high:g}")
 
     def flag(self, field: str, *, default: bool) -> bool:
         """True or false."""
@@ -73,6 +73,13 @@ class Config:
         if any(type(value) is type(option) and value == option for option in options):
             return value
         raise self.error(field, f"supported: {', '.join(map(repr, options))}")
+
+    def choices(self, field: str, options: Collection[str], default: list[str]) -> list[str]:
+        """A list of some of `options`."""
+        values = self._get(field, default)
+        if isinstance(values, list) and all(isinstance(value, str) and value in options for value in values):
+            return values
+        raise self.error(field, f"expected a list of: {', '.join(map(repr, options))}")
 
     def width_and_heads(self, width: str, heads: str) -> tuple[int, int]:
         """Two fields: how wide the hidden states are, and how many heads share them in equal parts."""

@@ -39,6 +39,14 @@ def first_token(graph: Graph, encoded: Encoded) -> str:
     return graph.op("Gather", states(graph, encoded), graph.integer(0), axis=1)
 
 
+def mean(graph: Graph, encoded: Encoded) -> str:
+    """The mean of the last hidden states of a text's tokens, without padding, float32 [batch, hidden]."""
+    mask = graph.op("Cast", encoded.attention_mask, to=proto.FLOAT)
+    weights = graph.op("Unsqueeze", mask, graph.integers(2))
+    total = graph.op("ReduceSum", graph.op("Mul", states(graph, encoded), weights), graph.integers(1), keepdims=0)
+    return graph.op("Div", total, graph.op("ReduceSum", mask, graph.integers(1), keepdims=1))
+
+
 def label_logits(graph: Graph, x: str, name: str, size: int) -> None:
     """Write the output `logits`, float32 [batch, labels], from float32 [batch, size] and a linear layer's name.
 
