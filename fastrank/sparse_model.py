@@ -31,7 +31,7 @@ class ModelEncoder:
         max_length: int | None,
         own: Mapping[str, float],
     ) -> None:
-        self._task = task if "alpha" not in own else replace(task, alpha=own["alpha"])
+        self._task = task._replace(alpha=own["alpha"]) if "alpha" in own else task
         self._minicoil_options = own if task.kind == "minicoil" else {}
         self._pipeline: LazyPipeline[SparseEmbedding] = LazyPipeline(
             partial(

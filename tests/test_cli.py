@@ -257,16 +257,14 @@ def test_download_verify_cache_remove(fastrank, hub):
 
 
 def test_verify_replays_known_answers(fastrank, hub, monkeypatch):
-    import dataclasses
-
     hub.add_repo(NAME, tiny_models.model_files())
     fastrank("download", NAME, model=False)
     key = (NAME, "text-embedding")
     values = tuple(float(x) for x in next(TextEmbedding(NAME).embed("hello"))[:4])
     for shift, status, words in [(0.0, 0, "largest difference 0.0e+00"), (0.5, 1, "embed('hello') differs by 0.5")]:
         answer = registry.Answer("embed", "hello", (values[0] + shift, *values[1:]), 1e-4)
-        task = dataclasses.replace(registry._custom[key].tasks[key[1]], answers=(answer,))
-        monkeypatch.setitem(registry._custom, key, dataclasses.replace(registry._custom[key], tasks={key[1]: task}))
+        task = registry._custom[key].tasks[key[1]]._replace(answers=(answer,))
+        monkeypatch.setitem(registry._custom, key, registry._custom[key]._replace(tasks={key[1]: task}))
         found = fastrank("verify", NAME, model=False)
         assert found[0] == status
         assert words in found[1]

@@ -1,6 +1,5 @@
 """The real all-MiniLM-L6-v2: published values, and the same vectors through every source of its files."""
 
-import dataclasses
 import hashlib
 import os
 import re
@@ -79,8 +78,8 @@ def test_hub_onnx_safetensors_and_given_folder_give_the_same_vectors(model, real
     commit = hub.add_repo(REAL, files)
     spec = registry.find(REAL)
     pins = tuple(FileSpec(path, len(data), hashlib.sha256(data).hexdigest()) for path, data in files.items())
-    variant = dataclasses.replace(spec.variant("onnx")[0], files=pins, sources=(HubSource(REAL, commit),))
-    onnx_spec = dataclasses.replace(spec, variants=(variant, *spec.variant("safetensors")))
+    variant = spec.variant("onnx")[0]._replace(files=pins, sources=(HubSource(REAL, commit),))
+    onnx_spec = spec._replace(variants=(variant, *spec.variant("safetensors")))
     monkeypatch.setattr(registry, "_index", lambda: {REAL.casefold(): onnx_spec})
 
     given = rows(model.embed(TEXTS))
