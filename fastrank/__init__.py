@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastrank.registry import ModelSource, PoolingType
     from fastrank.sparse_embedding import SparseEmbedding
     from fastrank.sparse_text_embedding import SparseTextEmbedding
+    from fastrank.text_cross_encoder import RankedDocument, TextCrossEncoder
     from fastrank.text_embedding import TextEmbedding
 
 __version__ = "0.1.0"
@@ -40,9 +41,11 @@ __all__ = [
     "OutputError",
     "PoolingType",
     "ProviderError",
+    "RankedDocument",
     "RegistryError",
     "SparseEmbedding",
     "SparseTextEmbedding",
+    "TextCrossEncoder",
     "TextEmbedding",
 ]
 
@@ -50,8 +53,10 @@ _HOMES = {
     "Device": "options",
     "ModelSource": "registry",
     "PoolingType": "registry",
+    "RankedDocument": "text_cross_encoder",
     "SparseEmbedding": "sparse_embedding",
     "SparseTextEmbedding": "sparse_text_embedding",
+    "TextCrossEncoder": "text_cross_encoder",
     "TextEmbedding": "text_embedding",
 }
 

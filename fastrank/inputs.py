@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+_PAIR = 2
 _NOT_TEXTS = (bytes, bytearray, memoryview, Mapping)
 
 
@@ -24,6 +25,30 @@ def texts(documents: str | Iterable[str], name: str = "documents") -> Iterator[s
     if isinstance(documents, _NOT_TEXTS) or not isinstance(documents, Iterable):
         raise TypeError(f"{name} must be a string or an iterable of strings, not {type(documents).__name__}")
     return _each(iter(documents), name)
+
+
+def documents(values: Iterable[str], name: str = "documents") -> Iterator[str]:
+    """Like `texts`, but a string is refused: it would be scored letter by letter, or as one, and neither was meant.
+
+    Raises:
+        TypeError: as `texts`, and for a string.
+    """
+    if isinstance(values, str):
+        raise TypeError(f"{name} must be an iterable of strings, not one string; for one document pass [document]")
+    return texts(values, name)
+
+
+def pairs(values: Iterable[tuple[str, str]], name: str = "pairs") -> Iterator[tuple[str, str]]:
+    """Pairs of texts one by one; a single tuple of two strings is one pair.
+
+    Raises:
+        TypeError: at the call, if `values` is no iterable; at the item, if it is no pair of strings.
+    """
+    if isinstance(values, tuple) and len(values) == _PAIR and all(isinstance(value, str) for value in values):
+        values = (values,)
+    if isinstance(values, (str, *_NOT_TEXTS)) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be an iterable of (query, document) pairs, not {type(values).__name__}")
+    return _each_pair(iter(values), name)
 
 
 def text(value: Any, name: str) -> str:
@@ -69,6 +94,13 @@ def _integer(value: Any, name: str) -> int:
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
+
+
+def _each_pair(items: Iterator[Any], name: str) -> Iterator[tuple[str, str]]:
+    for position, item in enumerate(items):
+        if isinstance(item, str) or not isinstance(item, Sequence) or len(item) != _PAIR:
+            raise TypeError(f"{name}[{position}] must be a pair of strings, not {type(item).__name__}")
+        yield text(item[0], f"{name}[{position}][0]"), text(item[1], f"{name}[{position}][1]")
 
 
 def _each(items: Iterator[Any], name: str) -> Iterator[str]:

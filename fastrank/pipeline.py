@@ -18,10 +18,15 @@ from fastrank.heads import Floats
 from fastrank.options import Options
 from fastrank.schedule import WINDOW, Batch, collate, plan, windows
 from fastrank.session import Session
-from fastrank.tokenizer import Tokenizer
+from fastrank.tokenizer import Text, Tokenizer
 
 # What `graph.build` calls the output of its heads.
-_BUILT_OUTPUTS = {"encoder": "last_hidden_state", "attention": "attention", "masked-lm": "logits"}
+_BUILT_OUTPUTS = {
+    "encoder": "last_hidden_state",
+    "attention": "attention",
+    "masked-lm": "logits",
+    "sequence-classification": "logits",
+}
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,7 +35,7 @@ Head: TypeAlias = "Callable[[Floats, Batch], Sequence[T]]"
 
 @dataclass(frozen=True)
 class Pipeline(Generic[T]):
-    """A loaded model, whose head makes a T of each text."""
+    """A loaded model, whose head makes a T of each text or pair of texts."""
 
     folder: Path
     tokenizer: Tokenizer
@@ -38,7 +43,7 @@ class Pipeline(Generic[T]):
     head: Head[T]
     output: str | None = None
 
-    def run(self, texts: Iterator[str], batch_size: int, workers: int | None) -> Iterator[T]:
+    def run(self, texts: Iterator[Text], batch_size: int, workers: int | None) -> Iterator[T]:
         """One result for each text, in order.
 
         Texts are read ahead by a window, never more, so memory stays flat over endless iterators. What comes before an
@@ -56,7 +61,7 @@ class Pipeline(Generic[T]):
                     raise window.error
                 start += len(window.items)
 
-    def token_count(self, texts: Iterator[str], batch_size: int) -> int:
+    def token_count(self, texts: Iterator[Text], batch_size: int) -> int:
         """Tokens of all texts after truncation, special ones included."""
         total = 0
         for window in windows(texts, batch_size):
@@ -69,7 +74,7 @@ class Pipeline(Generic[T]):
         """`parallel` of the public methods: None is what measured best, 0 one a processor."""
         return self.session.workers if asked is None else asked or processors.available()
 
-    def _window(self, texts: list[str], start: int, batch_size: int, side_by_side: _SideBySide) -> Iterator[T]:
+    def _window(self, texts: list[Text], start: int, batch_size: int, side_by_side: _SideBySide) -> Iterator[T]:
         tokens = self.tokenizer.encode(texts)
         batches = plan([len(each.ids) for each in tokens], self.session.budget, batch_size)
         wide = len(batches) == 1
@@ -157,13 +162,14 @@ def load(
     max_length: int | None,
     output: str | None = None,
     graph_head: str = "encoder",
+    truncation: str = "longest_first",
 ) -> Pipeline[T]:
     """Find a model's files and load them.
 
     `output` is the output of an ONNX file to use (None: its first), `graph_head` what to build on a checkpoint.
     """
     files = locate()
-    tokenizer = Tokenizer(files.folder, max_length)
+    tokenizer = Tokenizer(files.folder, max_length, truncation)
     session = Session(files.folder, files.model, options, graph_head)
     output = _BUILT_OUTPUTS[graph_head] if session.built else output
     return Pipeline(files.folder, tokenizer, session, make_head(files, tokenizer), output)

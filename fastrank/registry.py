@@ -36,6 +36,8 @@ CLASSES = {
     CROSS_ENCODER: "TextCrossEncoder",
 }
 
+ACTIVATIONS = ("none", "sigmoid", "softmax")  # of cross-encoders, from logits to scores
+
 # A path that cannot leave its folder on any system: no "..", no drive, no backslash, no hidden file.
 PATH = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*"
 NAME = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+"
@@ -174,9 +176,13 @@ class LateInteractionTask(NamedTuple):
 
 
 class CrossEncoderTask(NamedTuple):
-    """How a score is made of the model's output: FastEmbed's is the raw logit."""
+    """How a score is made of the model's output: FastEmbed's is the raw logit.
+
+    `label` is the class that means "relevant", where the model has several.
+    """
 
     activation: str = "none"
+    label: int | None = None
     answers: tuple[Answer, ...] = ()
 
 
@@ -597,7 +603,11 @@ def _task(task: str, row: Any, where: str) -> Task:
             **common,
         )
     elif task == CROSS_ENCODER:
-        settings = CrossEncoderTask(activation=entry.take("activation", _one_of("none", "sigmoid"), "none"), **common)
+        settings = CrossEncoderTask(
+            activation=entry.take("activation", _one_of(*ACTIVATIONS), "none"),
+            label=entry.take("label", _between(0, 1000), None),
+            **common,
+        )
     else:
         raise RegistryError(f"{where}: unknown task; known are {', '.join(CLASSES)}")
     entry.close()

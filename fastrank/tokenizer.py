@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from fastrank.schedule import Tokens
 
 if TYPE_CHECKING:
     import tokenizers
+
+Text: TypeAlias = "str | tuple[str, str]"
 
 _FALLBACK_LIMIT = 512
 _ENDLESS = 1_000_000  # transformers writes 10**30 for "no limit"
@@ -33,13 +35,15 @@ class Tokenizer:
     Args:
         folder: holds tokenizer.json, and config.json or tokenizer_config.json where it has them.
         max_length: tokens a text may have, special ones included; what is longer is cut. None: what the folder says.
+        truncation: for pairs: "longest_first" cuts the longer of the two, token by token; "only_second" leaves the
+            first whole, unless it alone is too long.
 
     Raises:
         ModelLoadError: tokenizer.json is missing, damaged or hostile.
         ValueError: `max_length` is more than the model can take, or leaves no room beside the special tokens.
     """
 
-    def __init__(self, folder: Path, max_length: int | None = None) -> None:
+    def __init__(self, folder: Path, max_length: int | None = None, truncation: str = "longest_first") -> None:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ModelLoadError(f"There is no tokenizer.json in {folder}. fastrank needs the model's tokenizer.json.")
@@ -58,22 +62,42 @@ class Tokenizer:
                 )
             if (positions := settings.positions()) and self.max_length > positions:
                 raise ValueError(f"max_length={self.max_length} is more than this model has positions: {positions}")
-            self._tokenizer.enable_truncation(self.max_length)
+            self._other: tokenizers.Tokenizer | None = None
+            if truncation != "longest_first":
+                self._other = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+                self._other.enable_truncation(self.max_length)
+            self._tokenizer.enable_truncation(self.max_length, strategy=truncation)
             self.pad_id = settings.pad_id(self._tokenizer, padding)
         added = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(number for number, token in added.items() if token.special)
         self._cut = max(_SHORTEST_CUT, self.max_length * _CHARACTERS_A_TOKEN)
 
-    def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """Token ids of each text, special tokens included, at most `max_length` each and at least one."""
-        shortened = [self._prefix(text, self._cut) for text in texts]
-        with _no_panic("the tokenizer"):
-            encodings = self._tokenizer.encode_batch_fast(shortened)
-        found = [np.asarray(encoding.ids, np.int32) for encoding in encodings]
+    def encode(self, texts: Sequence[Text]) -> list[Tokens]:
+        """Token ids of each text or pair, special tokens included, at most `max_length` each and at least one."""
+        shortened = [_beginning(text, self._cut) for text in texts]
+        encodings = self._encoded(shortened)
         for position, text in enumerate(texts):
-            if len(found[position]) < self.max_length and len(shortened[position]) < len(text):
-                found[position] = self._whole(text)
-        return [Tokens(ids if len(ids) else np.array([self.pad_id], np.int32)) for ids in found]
+            if len(encodings[position]) < self.max_length and shortened[position] != text:
+                encodings[position] = self._whole(text)
+        return [
+            self._tokens(encoding, pair=isinstance(text, tuple))
+            for encoding, text in zip(encodings, texts, strict=True)
+        ]
+
+    def _encoded(self, texts: Sequence[Text]) -> list[tokenizers.Encoding]:
+        with _no_panic("the tokenizer"):
+            try:
+                return list(self._tokenizer.encode_batch_fast(texts))
+            except Exception:
+                if self._other is None or len(texts) == 0:
+                    raise
+                if len(texts) == 1:  # its query alone is too long: cut that too
+                    return list(self._other.encode_batch_fast(texts))
+        return [self._encoded([text])[0] for text in texts]
+
+    def _tokens(self, encoding: tokenizers.Encoding, *, pair: bool) -> Tokens:
+        ids = np.asarray(encoding.ids or [self.pad_id], np.int32)
+        return Tokens(ids, np.asarray(encoding.type_ids or [0], np.int32) if pair else None)
 
     @cached_property
     def pieces(self) -> list[str | None]:
@@ -84,27 +108,33 @@ class Tokenizer:
             found[number] = piece
         return found
 
-    def _whole(self, text: str) -> Any:
+    def _whole(self, text: Text) -> tokenizers.Encoding:
         """For the rare text whose long beginning has fewer tokens than the limit (a megabyte of spaces, say)."""
         cut = self._cut
         while True:
             cut *= 8
-            shortened = self._prefix(text, cut)
-            with _no_panic("the tokenizer"):
-                ids = self._tokenizer.encode_batch_fast([shortened])[0].ids
-            if len(ids) >= self.max_length or len(shortened) == len(text):
-                return np.asarray(ids, np.int32)
+            shortened = _beginning(text, cut)
+            (encoding,) = self._encoded([shortened])
+            if len(encoding) >= self.max_length or shortened == text:
+                return encoding
 
-    @staticmethod
-    def _prefix(text: str, cut: int) -> str:
-        """The beginning of a huge text, ended between two words where it has words.
 
-        Cutting 10 MB to 512 tokens takes `tokenizers` 11 seconds and 1.3 GB; with the rest cut off before, nothing.
-        """
-        if len(text) <= cut:
-            return text
-        end = max(text.rfind(" ", cut // 2, cut), text.rfind("\n", cut // 2, cut))
-        return text[: end if end > 0 else cut]
+def _beginning(text: Text, cut: int) -> Text:
+    """The beginning of a huge text (or of both of a pair), ended between two words where it has words.
+
+    Cutting 10 MB to 512 tokens takes `tokenizers` 11 seconds and 1.3 GB; with the rest cut off before, nothing.
+    """
+    if isinstance(text, tuple):
+        first, second = text
+        return (first, second) if len(first) <= cut >= len(second) else (_cut(first, cut), _cut(second, cut))
+    return _cut(text, cut)
+
+
+def _cut(text: str, cut: int) -> str:
+    if len(text) <= cut:
+        return text
+    end = max(text.rfind(" ", cut // 2, cut), text.rfind("\n", cut // 2, cut))
+    return text[: end if end > 0 else cut]
 
 
 class _Settings:

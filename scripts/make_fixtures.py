@@ -56,6 +56,8 @@ def make_models() -> dict[str, tuple[Any, list[str]]]:
     distilbert = t.DistilBertConfig(
         vocab_size=64, dim=32, n_layers=2, n_heads=4, hidden_dim=48, max_position_embeddings=40
     )
+    mpnet = t.MPNetConfig(**SMALL, num_labels=3)
+    far = t.MPNetConfig(**SMALL | {"max_position_embeddings": 102, "pad_token_id": 3})  # has all buckets of distances
     modern = t.ModernBertConfig(**MODERN)
     biased = t.ModernBertConfig(
         **MODERN,
@@ -76,6 +78,8 @@ def make_models() -> dict[str, tuple[Any, list[str]]]:
         "modernbert_classifier": (t.ModernBertForSequenceClassification(biased), ["logits"]),
         "modernbert_cls": (t.ModernBertForSequenceClassification(modern), ["logits", "attention"]),
         "modernbert_masked_lm": (t.ModernBertForMaskedLM(modern), ["logits", "splade"]),
+        "mpnet_classifier": (t.MPNetForSequenceClassification(mpnet), ["logits", "attention"]),
+        "mpnet_masked_lm": (t.MPNetForMaskedLM(far), ["logits", "splade"]),
         "roberta": (t.RobertaModel(roberta, add_pooling_layer=False), ["attention"]),
         "roberta_masked_lm": (t.RobertaForMaskedLM(roberta), ["logits", "splade"]),
         "xlm_roberta_classifier": (t.XLMRobertaForSequenceClassification(xlm_one), ["logits"]),
@@ -143,9 +147,12 @@ def main() -> None:
         randomize(model)
         model.eval().set_attn_implementation("eager")
         model.save_pretrained(folder)
-        counts_from_pad = "roberta" in name
-        pad, positions = model.config.pad_token_id, SMALL["max_position_embeddings"]
-        batches = make_batches(pad, positions - pad - 1 if counts_from_pad else positions)
+        pad, positions = model.config.pad_token_id, model.config.max_position_embeddings
+        if "roberta" in name:
+            positions -= pad + 1
+        elif "mpnet" in name:
+            positions -= 2
+        batches = make_batches(pad, positions)
         for inputs in batches.values():
             if model.config.model_type not in {"bert", "electra"}:
                 del inputs["token_type_ids"]

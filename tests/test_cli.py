@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from fastrank import ModelSource, PoolingType, TextEmbedding, __version__, cli, registry, store
+from fastrank import ModelSource, PoolingType, TextCrossEncoder, TextEmbedding, __version__, cli, registry, store
 
 NAME = "acme/tiny"
 
@@ -84,6 +84,22 @@ def test_rerank_by_both_is_the_default(fastrank, documents):
     assert [row["index"] for row in hybrid] == sorted(meaning, key=lambda n: (-scores[n], n))
     assert [row["score"] for row in hybrid] == pytest.approx([scores[row["index"]] for row in hybrid], abs=1e-6)
     assert hybrid == [json.loads(line) for line in fastrank("rerank", "france cat", str(documents))[1].splitlines()]
+
+
+def test_rerank_by_a_cross_encoder(fastrank, documents, tmp_path):
+    folder = tiny_models.write_model(tmp_path / "cross", tiny_models.tiny_cross_encoder())
+    TextCrossEncoder.add_custom_model("acme/cross", ModelSource(hf="acme/cross"), max_length=64)
+    more = ("--method", "cross-encoder", "--model", "acme/cross", "--path", str(folder))
+    status, out, _ = fastrank("rerank", "the cat", str(documents), *more, model=False)
+    rows = [json.loads(line) for line in out.splitlines()]
+    model = TextCrossEncoder("acme/cross", specific_model_path=folder)
+    ranked = model.rank("the cat", ["the cat is red", "paris is the capital of france", "fast dog"])
+    assert status == 0
+    assert [row["index"] for row in rows] == [each.index for each in ranked]
+    assert [row["score"] for row in rows] == pytest.approx([each.score for each in ranked], abs=1e-6)
+    status, _, err = fastrank("rerank", "x", str(documents), "--method", "cross-encoder", model=False)
+    assert status == 1
+    assert "needs --model, such as Xenova/ms-marco-MiniLM-L-6-v2" in err
 
 
 def test_rerank_without_the_model_says_what_needs_none(fastrank, documents):

@@ -27,6 +27,8 @@ ALLOWED = {
     "session": {"errors", "environment", "graph", "options", "processors", "schedule"},
     "pipeline": {"errors", "heads", "options", "processors", "schedule", "session", "store", "tokenizer"},
     "text_embedding": {"errors", "heads", "inputs", "options", "pipeline", "registry", "schedule", "store"},
+    "text_cross_encoder": {"errors", "heads", "inputs", "options", "pipeline", "registry", "schedule", "store"},
+    "rerank": {"text_cross_encoder"},
     "sparse_embedding": set(),
     "sparse_heads": {"bm25", "errors", "heads", "registry", "schedule", "sparse_embedding", "tokenizer"},
     "minicoil": {"bm25", "errors", "heads", "schedule", "sparse_embedding", "tokenizer"},
@@ -40,11 +42,7 @@ ALLOWED = {
     "cli": {"bm25", "errors", "environment", "fusion", "inputs", "registry", "store", "text_embedding", "fastrank"},
     "__main__": {"cli"},
     "fastrank": {
-        "errors",
-        "options",
-        "registry",
-        "sparse_embedding",
-        "sparse_text_embedding",
+        *("errors", "options", "registry", "sparse_embedding", "sparse_text_embedding", "text_cross_encoder"),
         "text_embedding",
     },  # __init__.py; for type checkers only
 }
@@ -57,7 +55,7 @@ HOMES = {
     "tqdm": {"store", "cli"},
     "numpy": {
         *("schedule", "heads", "tokenizer", "session", "pipeline", "text_embedding", "cli", "bm25"),
-        *("minicoil", "sparse_bm25", "sparse_embedding", "sparse_heads"),
+        *("minicoil", "sparse_bm25", "sparse_embedding", "sparse_heads", "text_cross_encoder"),
     },
     "multiprocessing": {"parallel"},
     "mmh3": {"bm25"},

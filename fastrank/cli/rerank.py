@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastrank.bm25 import LANGUAGES
-from fastrank.cli.options import add_model_options, add_text_options, model_arguments, read_texts
+from fastrank.cli.options import DEFAULT_MODEL, add_model_options, add_text_options, model_arguments, read_texts
 from fastrank.errors import DownloadError, ModelNotCachedError
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "films.txt"
@@ -36,7 +36,8 @@ def add_to(commands: Any) -> None:
         "--method",
         choices=tuple(_METHODS),
         default="hybrid",
-        help="bm25: words, no model; dense: cosine of vectors; hybrid: both, fused by rank (%(default)s)",
+        help="bm25: words, no model; dense: cosine of vectors; hybrid: both, fused by rank; cross-encoder: a model "
+        "that reads query and document together, named by --model (%(default)s)",
     )
     parser.add_argument("--language", choices=LANGUAGES, default="english", help="of the words, for bm25 (%(default)s)")
     parser.add_argument("--top-k", type=int, metavar="N", help="show only the best N")
@@ -90,10 +91,21 @@ def _hybrid(options: argparse.Namespace, documents: Sequence[str]) -> list[_Hit]
     return [_Hit(position, score) for position, score in reciprocal_rank_fusion([words, meaning])]
 
 
+def _cross_encoder(options: argparse.Namespace, documents: Sequence[str]) -> list[_Hit]:
+    """By a model that reads both."""
+    from fastrank import TextCrossEncoder
+
+    if options.model == DEFAULT_MODEL and options.path is None:
+        raise ValueError("--method cross-encoder needs --model, such as Xenova/ms-marco-MiniLM-L-6-v2")
+    with TextCrossEncoder(**model_arguments(options)) as model:
+        return _sorted(list(model.rerank(options.query, documents)))
+
+
 _METHODS: dict[str, Callable[[argparse.Namespace, Sequence[str]], list[_Hit]]] = {
     "bm25": _bm25,
     "dense": _dense,
     "hybrid": _hybrid,
+    "cross-encoder": _cross_encoder,
 }
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fastrank.errors import ModelLoadError
-from fastrank.graph import bert, distilbert, electra, heads, modernbert, roberta
+from fastrank.graph import bert, distilbert, electra, heads, modernbert, mpnet, roberta
 from fastrank.graph.builder import Graph
 from fastrank.graph.config import Config
 from fastrank.graph.safetensors import read_header
@@ -32,6 +32,7 @@ _ENCODERS: Final[Mapping[str, Callable[[Graph, Config], Encoded]]] = {
     "distilbert": distilbert.encoder,
     "electra": electra.encoder,
     "modernbert": modernbert.encoder,
+    "mpnet": mpnet.encoder,
     "roberta": roberta.encoder,
     "xlm-roberta": roberta.encoder,
 }
@@ -45,6 +46,7 @@ _HEADS: Final[Mapping[tuple[str, str], Callable[[Graph, Config, Encoded], None]]
     ("distilbert", "masked-lm"): distilbert.masked_lm,
     ("electra", "masked-lm"): electra.masked_lm,
     ("modernbert", "masked-lm"): modernbert.masked_lm,
+    ("mpnet", "masked-lm"): roberta.masked_lm,
     ("roberta", "masked-lm"): roberta.masked_lm,
     ("xlm-roberta", "masked-lm"): roberta.masked_lm,
     ("bert", "sequence-classification"): bert.sequence_classification,
@@ -52,6 +54,7 @@ _HEADS: Final[Mapping[tuple[str, str], Callable[[Graph, Config, Encoded], None]]
     ("distilbert", "sequence-classification"): distilbert.sequence_classification,
     ("electra", "sequence-classification"): electra.sequence_classification,
     ("modernbert", "sequence-classification"): modernbert.sequence_classification,
+    ("mpnet", "sequence-classification"): roberta.sequence_classification,
     ("roberta", "sequence-classification"): roberta.sequence_classification,
     ("xlm-roberta", "sequence-classification"): roberta.sequence_classification,
 }

@@ -90,7 +90,7 @@ def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
         ModelLoadError: A tensor is missing or not as expected.
     """
     size, name = encoded.sizes, "cls.predictions"
-    x = blocks.linear(graph, encoded.rows, f"{name}.transform.dense", size.hidden, size.hidden)
+    x = blocks.linear(graph, encoded.all_tokens()[0], f"{name}.transform.dense", size.hidden, size.hidden)
     x = blocks.ACTIVATIONS[size.activation](graph, x)
     x = blocks.layer_norm(graph, x, f"{name}.transform.LayerNorm", size.hidden, size.epsilon)
     heads.word_logits(
@@ -105,5 +105,5 @@ def sequence_classification(graph: Graph, config: Config, encoded: Encoded) -> N
         ModelLoadError: A tensor is missing or not as expected.
     """
     hidden = encoded.sizes.hidden
-    pooled = blocks.linear(graph, heads.first_token(graph, encoded), "pooler.dense", hidden, hidden)
+    pooled = blocks.linear(graph, encoded.first_token(), "pooler.dense", hidden, hidden)
     heads.label_logits(graph, graph.op("Tanh", pooled), "classifier", hidden)

@@ -80,41 +80,38 @@ def text_shape(graph: Graph, input_ids: str, *sizes: int) -> str:
     return graph.op("Concat", graph.op("Shape", input_ids), graph.integers(*sizes), axis=0)
 
 
-def attention(
-    graph: Graph,
-    query: str,
-    key: str,
-    value: str,
-    *,
-    bias: str,
-    shape: str,
-    size: int,
-    heads: int,
-    rotate: Callable[[str], str] = str,
-) -> tuple[str, str]:
+def places(graph: Graph, input_ids: str) -> str:
+    """0, 1, 2 ... for the tokens of a text, int64 [sequence]."""
+    length = graph.op("Gather", graph.op("Shape", input_ids), graph.integer(1))
+    return graph.op("Range", graph.integer(0), length, graph.integer(1))
+
+
+def first_token(graph: Graph, x: str, input_ids: str, size: int) -> str:
+    """Every text's first token: [batch * sequence, size] to [batch, size]."""
+    x = graph.op("Reshape", x, text_shape(graph, input_ids, size))
+    return graph.op("Gather", x, graph.integer(0), axis=1)
+
+
+def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, heads: int, width: int) -> tuple[str, str]:
     """Scaled dot-product attention of several heads (Vaswani et al. 2017).
 
     Args:
         graph: Receives the nodes.
-        query: [batch * sequence, size], as `key` and `value`; already projected.
-        key: See `query`.
-        value: See `query`.
-        bias: Added to the scaled scores; broadcast to [batch, heads, sequence, sequence].
-        shape: [batch, sequence, heads, size / heads], from `text_shape`.
-        size: The width of all heads together.
+        query: [batch, asking, heads, width], already projected.
+        key: [batch, sequence, heads, width], already projected.
+        value: As `key`.
+        bias: Added to the scaled scores; broadcast to [batch, heads, asking, sequence].
         heads: How many.
-        rotate: What to do with query and key, [batch, sequence, heads, size / heads]; by default nothing.
+        width: Of one head.
 
     Returns:
-        The mixed values, [batch * sequence, size], not yet projected; and the probabilities they were mixed by,
-        [batch, heads, sequence, sequence].
+        The mixed values, [batch * asking, heads * width], not yet projected; and the probabilities they were mixed
+        by, [batch, heads, asking, sequence].
     """
-    split = [graph.op("Reshape", x, shape) for x in (query, key, value)]
-    rows, values = (graph.op("Transpose", x, perm=[0, 2, 1, 3]) for x in (rotate(split[0]), split[2]))
-    columns = graph.op("Transpose", rotate(split[1]), perm=[0, 2, 3, 1])
-    scale = graph.real(1 / math.sqrt(size // heads))
+    rows, values = (graph.op("Transpose", x, perm=[0, 2, 1, 3]) for x in (query, value))
+    columns = graph.op("Transpose", key, perm=[0, 2, 3, 1])
+    scale = graph.real(1 / math.sqrt(width))
     scores = graph.op("Add", graph.op("Mul", graph.op("MatMul", rows, columns), scale), bias)
     probabilities = graph.op("Softmax", scores, axis=-1)
-    mixed = graph.op("MatMul", probabilities, values)
-    mixed = graph.op("Reshape", graph.op("Transpose", mixed, perm=[0, 2, 1, 3]), graph.integers(-1, size))
-    return mixed, probabilities
+    mixed = graph.op("Transpose", graph.op("MatMul", probabilities, values), perm=[0, 2, 1, 3])
+    return graph.op("Reshape", mixed, graph.integers(-1, heads * width)), probabilities

@@ -62,7 +62,7 @@ def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
         ModelLoadError: A tensor is missing or not as expected.
     """
     size, decoder = encoded.sizes, "vocab_projector"
-    x = blocks.linear(graph, encoded.rows, "vocab_transform", size.hidden, size.hidden)
+    x = blocks.linear(graph, encoded.all_tokens()[0], "vocab_transform", size.hidden, size.hidden)
     x = blocks.ACTIVATIONS[size.activation](graph, x)
     x = blocks.layer_norm(graph, x, "vocab_layer_norm", size.hidden, size.epsilon)
     heads.word_logits(
@@ -77,5 +77,5 @@ def sequence_classification(graph: Graph, config: Config, encoded: Encoded) -> N
         ModelLoadError: A tensor is missing or not as expected.
     """
     hidden = encoded.sizes.hidden
-    pooled = blocks.linear(graph, heads.first_token(graph, encoded), "pre_classifier", hidden, hidden)
+    pooled = blocks.linear(graph, encoded.first_token(), "pre_classifier", hidden, hidden)
     heads.label_logits(graph, blocks.relu(graph, pooled), "classifier", hidden)

@@ -47,7 +47,7 @@ def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
         ModelLoadError: A tensor is missing or not as expected.
     """
     size, width, name = encoded.sizes, embedding_width(config), "generator_predictions"
-    x = blocks.linear(graph, encoded.rows, f"{name}.dense", size.hidden, width)
+    x = blocks.linear(graph, encoded.all_tokens()[0], f"{name}.dense", size.hidden, width)
     x = blocks.gelu(graph, x)  # whatever `hidden_act` says
     x = blocks.layer_norm(graph, x, f"{name}.LayerNorm", width, size.epsilon)
     decoder = "generator_lm_head"
@@ -61,5 +61,5 @@ def sequence_classification(graph: Graph, config: Config, encoded: Encoded) -> N
         ModelLoadError: A tensor is missing or not as expected.
     """
     hidden = encoded.sizes.hidden
-    pooled = blocks.linear(graph, heads.first_token(graph, encoded), "classifier.dense", hidden, hidden)
+    pooled = blocks.linear(graph, encoded.first_token(), "classifier.dense", hidden, hidden)
     heads.label_logits(graph, blocks.gelu(graph, pooled), "classifier.out_proj", hidden)

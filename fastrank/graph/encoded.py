@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -21,18 +22,20 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Names of values in the graph, and the encoder's sizes.
+    """An encoder written up to its last layer. The head says which tokens it needs of that one, by ONE call.
 
     Attributes:
-        rows: The hidden states of the last layer, float32 [batch * sequence, hidden].
-        attention: The probabilities of the last layer's attention, float32 [batch, heads, sequence, sequence].
         input_ids: The input, int64 [batch, sequence].
         attention_mask: The input, int64 [batch, sequence].
         sizes: The encoder's.
+        all_tokens: Writes the rest and names two values: the last hidden states, float32 [batch * sequence, hidden],
+            and the probabilities of the last layer's attention, float32 [batch, heads, sequence, sequence].
+        first_token: Writes the rest and names the last hidden states of every text's first token, float32
+            [batch, hidden]. Where it can, it computes no others: of 6 layers that saves a seventh of the time.
     """
 
-    rows: str
-    attention: str
     input_ids: str
     attention_mask: str
     sizes: Sizes
+    all_tokens: Callable[[], tuple[str, str]]
+    first_token: Callable[[], str]

@@ -14,37 +14,24 @@ if TYPE_CHECKING:
 
 def hidden_states(graph: Graph, config: Config, encoded: Encoded) -> None:  # noqa: ARG001 - heads are called alike
     """Write the output `last_hidden_state`, float32 [batch, sequence, hidden]."""
-    graph.output("last_hidden_state", states(graph, encoded), proto.FLOAT, ["batch", "sequence", encoded.sizes.hidden])
+    _hidden_states(graph, encoded, encoded.all_tokens()[0])
 
 
-def attention(graph: Graph, config: Config, encoded: Encoded) -> None:
+def attention(graph: Graph, config: Config, encoded: Encoded) -> None:  # noqa: ARG001
     """Write `last_hidden_state`, and `attention`, float32 [batch, heads, sequence, sequence].
 
     The latter are the probabilities of the last layer, which BM42 makes weights of: transformers' `attentions[-1]`.
     A row is a token that looks, a column one that is looked at; each row sums to 1, columns of padding are 0.
     """
-    hidden_states(graph, config, encoded)
-    count = encoded.sizes.heads
-    graph.output("attention", encoded.attention, proto.FLOAT, ["batch", count, "sequence", "sequence"])
+    rows, probabilities = encoded.all_tokens()
+    _hidden_states(graph, encoded, rows)
+    graph.output("attention", probabilities, proto.FLOAT, ["batch", encoded.sizes.heads, "sequence", "sequence"])
 
 
-def states(graph: Graph, encoded: Encoded) -> str:
-    """The last hidden states, float32 [batch, sequence, hidden]."""
-    shape = blocks.text_shape(graph, encoded.input_ids, encoded.sizes.hidden)
-    return graph.op("Reshape", encoded.rows, shape)
-
-
-def first_token(graph: Graph, encoded: Encoded) -> str:
-    """The last hidden states of every text's first token, float32 [batch, hidden]."""
-    return graph.op("Gather", states(graph, encoded), graph.integer(0), axis=1)
-
-
-def mean(graph: Graph, encoded: Encoded) -> str:
-    """The mean of the last hidden states of a text's tokens, without padding, float32 [batch, hidden]."""
-    mask = graph.op("Cast", encoded.attention_mask, to=proto.FLOAT)
-    weights = graph.op("Unsqueeze", mask, graph.integers(2))
-    total = graph.op("ReduceSum", graph.op("Mul", states(graph, encoded), weights), graph.integers(1), keepdims=0)
-    return graph.op("Div", total, graph.op("ReduceSum", mask, graph.integers(1), keepdims=1))
+def _hidden_states(graph: Graph, encoded: Encoded, rows: str) -> None:
+    hidden = encoded.sizes.hidden
+    states = graph.op("Reshape", rows, blocks.text_shape(graph, encoded.input_ids, hidden))
+    graph.output("last_hidden_state", states, proto.FLOAT, ["batch", "sequence", hidden])
 
 
 def label_logits(graph: Graph, x: str, name: str, size: int) -> None:

@@ -55,7 +55,13 @@ def encoder(graph: Graph, config: Config) -> Encoded:
         x = graph.op("Add", x, mixed)
         fed = _feed_forward(graph, norm(graph, x, f"{name}.mlp_norm"), f"{name}.mlp", config=config, size=size)
         x = graph.op("Add", x, fed)
-    return Encoded(norm(graph, x, "final_norm"), probabilities, ids, mask, size)
+    return Encoded(
+        ids,
+        mask,
+        size,
+        all_tokens=lambda: (norm(graph, x, "final_norm"), probabilities),
+        first_token=lambda: norm(graph, blocks.first_token(graph, x, ids, size.hidden), "final_norm"),
+    )
 
 
 def _sizes(config: Config) -> Sizes:
@@ -92,8 +98,7 @@ def _theta(config: Config, kind: str, old_field: str, default: float) -> float:
 
 
 def _looks(graph: Graph, config: Config, size: Sizes, input_ids: str, attention_mask: str) -> dict[str, _Look]:
-    length = graph.op("Gather", graph.op("Shape", input_ids), graph.integer(1))
-    places = graph.op("Range", graph.integer(0), length, graph.integer(1))
+    places = blocks.places(graph, input_ids)
     column = graph.op("Unsqueeze", places, graph.integers(1))
     seen = blocks.padding_mask(graph, attention_mask)
     reach = graph.integer(config.integer("local_attention", default=128, low=2) // 2)  # to each side
@@ -136,21 +141,14 @@ def _rotate(graph: Graph, x: str, look: _Look) -> str:
 def _attention(
     graph: Graph, x: str, name: str, look: _Look, shape: str, *, config: Config, size: Sizes
 ) -> tuple[str, str]:
-    bias = config.flag("attention_bias", default=False)
-    joint = blocks.linear(graph, x, f"{name}.Wqkv", size.hidden, 3 * size.hidden, bias=bias)
-    query, key, value = graph.split(joint, 3)
+    bias, hidden = config.flag("attention_bias", default=False), size.hidden
+    parts = graph.split(blocks.linear(graph, x, f"{name}.Wqkv", hidden, 3 * hidden, bias=bias), 3)
+    query, key, value = (graph.op("Reshape", part, shape) for part in parts)
+    query, key = (_rotate(graph, part, look) for part in (query, key))
     mixed, probabilities = blocks.attention(
-        graph,
-        query,
-        key,
-        value,
-        bias=look.bias,
-        shape=shape,
-        size=size.hidden,
-        heads=size.heads,
-        rotate=lambda x: _rotate(graph, x, look),
+        graph, query, key, value, bias=look.bias, heads=size.heads, width=hidden // size.heads
     )
-    return blocks.linear(graph, mixed, f"{name}.Wo", size.hidden, size.hidden, bias=bias), probabilities
+    return blocks.linear(graph, mixed, f"{name}.Wo", hidden, hidden, bias=bias), probabilities
 
 
 def _feed_forward(graph: Graph, x: str, name: str, *, config: Config, size: Sizes) -> str:
@@ -176,13 +174,23 @@ def _transform(graph: Graph, x: str, *, config: Config, size: Sizes) -> str:
     return _norm(graph, x, "head.norm", config=config, size=size)
 
 
+def _mean(graph: Graph, encoded: Encoded) -> str:
+    """The mean of the last hidden states of a text's tokens, without padding, float32 [batch, hidden]."""
+    shape = blocks.text_shape(graph, encoded.input_ids, encoded.sizes.hidden)
+    states = graph.op("Reshape", encoded.all_tokens()[0], shape)
+    mask = graph.op("Cast", encoded.attention_mask, to=proto.FLOAT)
+    weighted = graph.op("Mul", states, graph.op("Unsqueeze", mask, graph.integers(2)))
+    total = graph.op("ReduceSum", weighted, graph.integers(1), keepdims=0)
+    return graph.op("Div", total, graph.op("ReduceSum", mask, graph.integers(1), keepdims=1))
+
+
 def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
     """Write `logits`, float32 [batch, sequence, vocabulary]: transformers' `ModernBertForMaskedLM`.
 
     Raises:
         ModelLoadError: The configuration or a tensor is missing or not as expected.
     """
-    x = _transform(graph, encoded.rows, config=config, size=encoded.sizes)
+    x = _transform(graph, encoded.all_tokens()[0], config=config, size=encoded.sizes)
     bias = "decoder.bias" if config.flag("decoder_bias", default=True) else None
     heads.word_logits(graph, config, encoded, x, encoded.sizes.hidden, decoder="decoder", bias=bias, embeddings=WORDS)
 
@@ -196,8 +204,8 @@ def sequence_classification(graph: Graph, config: Config, encoded: Encoded) -> N
         ModelLoadError: The configuration or a tensor is missing or not as expected.
     """
     if config.choice("classifier_pooling", ["cls", "mean"], default="cls") == "cls":
-        pooled = heads.first_token(graph, encoded)
+        pooled = encoded.first_token()
     else:
-        pooled = heads.mean(graph, encoded)
+        pooled = _mean(graph, encoded)
     pooled = _transform(graph, pooled, config=config, size=encoded.sizes)
     heads.label_logits(graph, pooled, "classifier", encoded.sizes.hidden)

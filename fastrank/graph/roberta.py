@@ -57,7 +57,7 @@ def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
         ModelLoadError: A tensor is missing or not as expected.
     """
     size = encoded.sizes
-    x = blocks.linear(graph, encoded.rows, "lm_head.dense", size.hidden, size.hidden)
+    x = blocks.linear(graph, encoded.all_tokens()[0], "lm_head.dense", size.hidden, size.hidden)
     x = blocks.gelu(graph, x)  # whatever `hidden_act` says
     x = blocks.layer_norm(graph, x, "lm_head.layer_norm", size.hidden, size.epsilon)
     heads.word_logits(
@@ -72,5 +72,5 @@ def sequence_classification(graph: Graph, config: Config, encoded: Encoded) -> N
         ModelLoadError: A tensor is missing or not as expected.
     """
     hidden = encoded.sizes.hidden
-    pooled = blocks.linear(graph, heads.first_token(graph, encoded), "classifier.dense", hidden, hidden)
+    pooled = blocks.linear(graph, encoded.first_token(), "classifier.dense", hidden, hidden)
     heads.label_logits(graph, graph.op("Tanh", pooled), "classifier.out_proj", hidden)

@@ -249,7 +249,7 @@ def test_missing_optional_fields_take_the_defaults_of_transformers(checkpoint):
         (
             "model_type",
             "gpt2",
-            "'gpt2'; supported: 'bert', 'camembert', 'distilbert', 'electra', 'modernbert', 'roberta', 'xlm-",
+            "'gpt2'; supported: 'bert', 'camembert', 'distilbert', 'electra', 'modernbert', 'mpnet', 'roberta'",
         ),
         ("model_type", ..., "missing; supported: 'bert'"),
         ("model_type", ["bert"], "supported: 'bert'"),
@@ -345,6 +345,26 @@ def test_a_bad_field_of_modernbert_is_named(modern, fields, says):
         build(modern, "sequence-classification")
     assert str(caught.value).startswith(f"{modern / 'config.json'}: field ")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "says"),
+    [
+        ("electra_masked_lm", "embedding_size", 0, "is 0; expected an integer from 1"),
+        ("electra_masked_lm", "is_decoder", True, "is True; supported: False"),
+        ("distilbert_masked_lm", "dim", ..., "is missing; expected an integer"),
+        ("distilbert_masked_lm", "n_heads", 5, "is 5; dim 32 is not a multiple of it"),
+        ("distilbert_masked_lm", "activation", "silu", "is 'silu'; supported: 'gelu'"),
+        ("mpnet_masked_lm", "relative_attention_num_buckets", 64, "is 64; supported: 32"),
+        ("bert_masked_lm", "tie_word_embeddings", "yes", "is 'yes'; supported: True, False"),
+    ],
+)
+def test_a_bad_field_of_other_models_is_named(tmp_path, name, field, value, says):
+    folder = Path(shutil.copytree(FIXTURES / name, tmp_path / "copy", copy_function=shutil.copyfile))
+    edit_config(folder, **{field: value})
+    with pytest.raises(ModelLoadError) as caught:
+        build(folder, "masked-lm")
+    assert str(caught.value).startswith(f"{folder / 'config.json'}: field {field!r} {says}")
 
 
 def test_a_padding_id_outside_the_vocabulary_is_refused(tmp_path):

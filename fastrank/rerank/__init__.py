@@ -1,0 +1,1 @@
+"""FastEmbed's place for cross-encoders: `from fastrank.rerank.cross_encoder import TextCrossEncoder`."""

@@ -1,0 +1,356 @@
+"""Scores of query and document, read together: reranking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from fastrank import inputs, registry, store
+from fastrank.errors import ModelLoadError
+from fastrank.heads import Floats
+from fastrank.options import Device, OnnxProvider, Options
+from fastrank.pipeline import Head, LazyPipeline, load
+from fastrank.registry import ACTIVATIONS, CROSS_ENCODER, CrossEncoderTask, ModelSource
+from fastrank.schedule import Batch
+
+Document: TypeAlias = "str | Mapping[str, Any]"
+
+_TRUNCATIONS = ("longest_first", "only_second")
+
+
+@dataclass(frozen=True)
+class RankedDocument:
+    """A document in its place in a ranking.
+
+    Attributes:
+        index: its place among the documents given.
+        score: as `rerank` gives it; higher is better.
+        text: the document as it was given: a string, or a mapping.
+    """
+
+    index: int
+    score: float
+    text: Any
+
+
+class TextCrossEncoder:
+    """Scores of documents for a query, with FastEmbed's names, order and defaults.
+
+    >>> from fastrank import TextCrossEncoder
+    >>> model = TextCrossEncoder("Xenova/ms-marco-MiniLM-L-6-v2")
+    >>> list(model.rerank("capital of France", ["Paris is its capital.", "Berlin is not."]))
+    [8.5..., -2.5...]
+
+    A cross-encoder reads query and document together: slower than comparing vectors and better at telling which of
+    some candidates answers. Pairs of all lengths, and of all queries given at once, are sorted by length and run in
+    batches that pad little.
+
+    Args:
+        model_name: a name or alias of the registry, in any case (see `list_supported_models`).
+        cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
+        threads: processors to use; None: those this process may use.
+        providers: onnxruntime execution providers, used as given.
+        cuda: `Device.AUTO` takes CUDA if this onnxruntime has it, True or `Device.CUDA` insists.
+        device_ids: GPUs to use, one session each.
+        lazy_load: find, fetch and load the model at the first use instead of now.
+        specific_model_path: a folder with an ONNX graph or a safetensors checkpoint and tokenizer.json.
+        local_files_only: open no connection.
+        variant: which of the model's variants to use.
+        max_length: tokens a pair may have, special ones included; None: the model's own limit.
+        truncation: what is cut of a pair that is longer: "longest_first" as the reference implementations do, which may
+            cut the query; "only_second" cuts the document and never the query, unless that alone is too long.
+        activation: from logits to score: "none" for raw logits, "sigmoid", or "softmax" over the classes;
+            None: as the registry says, which for all its models is FastEmbed's raw logit.
+        device_id: one GPU; the same as `device_ids=[device_id]`.
+        enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
+
+    Raises:
+        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotCachedError: offline, and the model is not on this machine.
+        DownloadError: no source of the model could be used; the message lists them all.
+        ModelLoadError: the files cannot be used.
+        ProviderError: a provider that was asked for is not there.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        cache_dir: str | Path | None = None,
+        threads: int | None = None,
+        providers: Sequence[OnnxProvider] | None = None,
+        cuda: bool | Device = Device.AUTO,
+        device_ids: Sequence[int] | None = None,
+        lazy_load: bool = False,
+        *,
+        specific_model_path: str | Path | None = None,
+        local_files_only: bool = False,
+        variant: str | None = None,
+        max_length: int | None = None,
+        truncation: Literal["longest_first", "only_second"] = "longest_first",
+        activation: Literal["none", "sigmoid", "softmax"] | None = None,
+        device_id: int | None = None,
+        enable_cpu_mem_arena: bool = True,
+    ) -> None:
+        _check_choice("truncation", truncation, _TRUNCATIONS)
+        _check_choice("activation", activation, (None, *ACTIVATIONS))
+        spec = registry.find(model_name, CROSS_ENCODER)
+        spec.variant(variant)
+        self.model_name = spec.name
+        self.cache_dir = cache_dir
+        self.threads = None if threads is None else inputs.positive(threads, "threads")
+        task = spec.task(CROSS_ENCODER, CrossEncoderTask)
+        head = _head(spec.name, task if activation is None else task._replace(activation=activation))
+        self._pipeline: LazyPipeline[float] = LazyPipeline(
+            partial(
+                load,
+                partial(
+                    store.locate,
+                    spec,
+                    cache_dir=cache_dir,
+                    given=specific_model_path,
+                    local_files_only=local_files_only,
+                    variant=variant,
+                ),
+                lambda _files, _tokenizer: head,
+                Options(
+                    threads=self.threads,
+                    providers=providers,
+                    cuda=cuda,
+                    device_ids=device_ids if device_id is None else [device_id],
+                    enable_cpu_mem_arena=enable_cpu_mem_arena,
+                ),
+                max_length=spec.max_length if max_length is None else inputs.positive(max_length, "max_length"),
+                graph_head="sequence-classification",
+                truncation=truncation,
+            )
+        )
+        if not lazy_load:
+            self._pipeline.get()
+
+    # -- scores -----------------------------------------------------------------------------------------------------
+
+    def rerank(
+        self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
+    ) -> Iterator[float]:
+        """The score of each document, in the order given: not sorted (see `rank`).
+
+        Lazy: documents are read ahead by at most 256 (or `batch_size`, if that is more).
+
+        Args:
+            query: one text.
+            documents: texts.
+            batch_size: the most pairs that run together; usually fewer do, as a budget of tokens decides.
+            parallel: batches that run at once, on threads that share the weights; None: what suits this machine,
+                0: one a processor.
+
+        Returns:
+            An iterator of Python floats: raw logits, unless the model was made with another `activation`.
+
+        Raises:
+            TypeError: at the call, if the query is no string or `documents` is a string or no iterable; when it is
+                reached, if a document is no string. What came before it is delivered first.
+            ValueError: `batch_size` or `parallel` is out of range.
+            OutputError: the model returned NaN or infinity; the message names the document.
+        """
+        query = inputs.text(query, "query")
+        return self._scores(((query, text) for text in inputs.documents(documents)), batch_size, parallel)
+
+    def rerank_pairs(
+        self, pairs: Iterable[tuple[str, str]], batch_size: int = 64, parallel: int | None = None
+    ) -> Iterator[float]:
+        """The score of each (query, document) pair, in the order given; a single tuple is one pair."""
+        return self._scores(inputs.pairs(pairs), batch_size, parallel)
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[Document],
+        top_k: int | None = None,
+        batch_size: int = 64,
+        parallel: int | None = None,
+        *,
+        field: str = "text",
+    ) -> list[RankedDocument]:
+        """The documents, best first; equal scores in the order given.
+
+        Args:
+            query: one text.
+            documents: texts, or mappings with the text under `field`.
+            top_k: how many to return; None: all.
+            batch_size: as `rerank`.
+            parallel: as `rerank`.
+            field: where mappings have their text.
+
+        Raises:
+            TypeError: as `rerank`, and if a mapping has no text under `field`.
+        """
+        return self.rank_batch([query], [documents], top_k, batch_size, parallel, field=field)[0]
+
+    def rank_batch(
+        self,
+        queries: Sequence[str],
+        documents: Iterable[Iterable[Document]],
+        top_k: int | None = None,
+        batch_size: int = 64,
+        parallel: int | None = None,
+        *,
+        field: str = "text",
+    ) -> list[list[RankedDocument]]:
+        """`rank` for many queries, each with documents of its own; batches are shared by all of them.
+
+        Raises:
+            TypeError: as `rank`.
+            ValueError: there are not as many lists of documents as queries.
+        """
+        most = None if top_k is None else inputs.positive(top_k, "top_k")
+        asked = list(inputs.documents(queries, "queries"))
+        given = [_listed(each) for each in documents]
+        if len(asked) != len(given):
+            raise ValueError(f"{len(asked)} queries, but documents for {len(given)}")
+        pairs = [
+            (query, _text(document, field, position))
+            for query, each in zip(asked, given, strict=True)
+            for position, document in enumerate(each)
+        ]
+        scores = self._scores(iter(pairs), batch_size, parallel)
+        return [
+            sorted(
+                (RankedDocument(index, next(scores), document) for index, document in enumerate(each)),
+                key=lambda ranked: -ranked.score,
+            )[:most]
+            for each in given
+        ]
+
+    def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
+        """Tokens the model would see: of all pairs together, after truncation, special tokens included."""
+        found = inputs.pairs(pairs)
+        return self._pipeline.get().token_count(found, inputs.positive(batch_size, "batch_size"))
+
+    def _scores(self, pairs: Iterator[tuple[str, str]], batch_size: int, parallel: int | None) -> Iterator[float]:
+        size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
+        return self._pipeline.get().run(pairs, size, workers)
+
+    # -- the model --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def list_supported_models(cls) -> list[dict[str, Any]]:
+        """The models of the registry and custom ones, as fresh dicts with FastEmbed's keys."""
+        return [registry.describe(spec, CROSS_ENCODER) for spec in registry.entries(CROSS_ENCODER)]
+
+    @classmethod
+    def add_custom_model(
+        cls,
+        model: str,
+        sources: ModelSource,
+        model_file: str = "onnx/model.onnx",
+        description: str = "",
+        license: str = "",  # noqa: A002 - FastEmbed's name
+        size_in_gb: float = 0.0,
+        additional_files: Sequence[str] | None = None,
+        *,
+        label: int | None = None,
+        activation: Literal["none", "sigmoid", "softmax"] = "none",
+        max_length: int | None = None,
+    ) -> None:
+        """Make a model known to this process, so that the constructor takes its name.
+
+        Its files are fetched from the hub's main branch and nothing says what they should be: they are not checked.
+
+        Args:
+            model: its name, like "organisation/model".
+            sources: `ModelSource(hf="organisation/repository")`.
+            model_file: the graph's path in the repository, or "model.safetensors" of a sequence classification
+                checkpoint.
+            description: shown in lists.
+            license: shown in lists.
+            size_in_gb: accepted as FastEmbed has it; the size is taken from the files.
+            additional_files: further files the graph needs.
+            label: the class that means "relevant"; needed where the model has several.
+            activation: from logits to score; "softmax" needs a `label`.
+            max_length: tokens a pair may have; None: what the files say.
+
+        Raises:
+            ValueError: the name is taken, or a name, path or option is malformed.
+        """
+        del size_in_gb
+        _check_choice("activation", activation, ACTIVATIONS)
+        spec = registry.custom_spec(
+            model,
+            CROSS_ENCODER,
+            CrossEncoderTask(activation, label),
+            sources,
+            model_file=model_file,
+            additional_files=tuple(additional_files or ()),
+            description=description,
+            license=license,
+            max_length=max_length,
+        )
+        registry.add(spec, CROSS_ENCODER)
+
+    def close(self) -> None:
+        """Free the model's memory. Iterators that are running finish; new calls raise RuntimeError."""
+        self._pipeline.close()
+
+    def __enter__(self) -> TextCrossEncoder:  # noqa: PYI034 - Self is not in Python 3.10
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"TextCrossEncoder({self.model_name!r})"
+
+
+def _head(name: str, task: CrossEncoderTask) -> Head[float]:
+    """From logits, (pairs,) or (pairs, classes), to one Python float a pair."""
+
+    def head(output: Floats, batch: Batch) -> list[float]:
+        logits = output.reshape(len(batch.ids), -1)
+        classes = logits.shape[1]
+        label = task.label
+        if label is None:
+            if classes != 1:
+                raise ModelLoadError(
+                    f"{name}: the model returns {classes} numbers a pair; which of them is the score? "
+                    "Say so with label=... in add_custom_model"
+                )
+            label = 0
+        if label >= classes:
+            raise ModelLoadError(f"{name}: label {label} of a model with {classes} classes")
+        if task.activation == "softmax":
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            logits = powers / powers.sum(axis=1, keepdims=True)
+        scores = logits[:, label]
+        if task.activation == "sigmoid":
+            scores = 0.5 * (1 + np.tanh(0.5 * scores))  # does not overflow
+        found: list[float] = scores.tolist()
+        return found
+
+    return head
+
+
+def _listed(documents: Iterable[Document]) -> list[Document]:
+    if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
+        raise TypeError(f"documents must be an iterable of strings or mappings, not {type(documents).__name__}")
+    return list(documents)
+
+
+def _text(document: Document, field: str, position: int) -> str:
+    if isinstance(document, Mapping):
+        if field not in document:
+            raise TypeError(f"documents[{position}] has no field {field!r}; it has {', '.join(map(str, document))}")
+        return inputs.text(document[field], f"documents[{position}][{field!r}]")
+    return inputs.text(document, f"documents[{position}]")
+
+
+def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
