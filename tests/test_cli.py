@@ -286,6 +286,19 @@ def test_verify_replays_known_answers(fastrank, hub, monkeypatch):
         assert words in found[1]
 
 
+def test_verify_replays_scores(fastrank, hub, monkeypatch):
+    hub.add_repo("acme/cross", tiny_models.model_files(tiny_models.tiny_cross_encoder()))
+    TextCrossEncoder.add_custom_model("acme/cross", ModelSource(hf="acme/cross"), max_length=64)
+    fastrank("download", "acme/cross", model=False)
+    key = ("acme/cross", "cross-encoder")
+    score = next(TextCrossEncoder("acme/cross").rerank("cat", ["dog"]))
+    for shift, status in [(0.0, 0), (0.5, 1)]:
+        answer = registry.Answer("rerank", ("cat", "dog"), (score + shift,), 1e-4)
+        task = registry._custom[key].tasks[key[1]]._replace(answers=(answer,))
+        monkeypatch.setitem(registry._custom, key, registry._custom[key]._replace(tasks={key[1]: task}))
+        assert fastrank("verify", "acme/cross", model=False)[0] == status
+
+
 def test_verify_nothing(fastrank):
     assert fastrank("verify", model=False)[:2] == (0, "no models on this machine; nothing was checked\n")
     status, out, _ = fastrank("verify", NAME, model=False)

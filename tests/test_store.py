@@ -507,6 +507,15 @@ def test_two_sources_of_the_same_files_share_a_folder(hub, spec):
     assert store.locate(spec).folder == store.locate(mirror).folder
 
 
+def test_two_models_with_the_same_files_share_a_folder(hub, spec):
+    folder = store.locate(spec).folder
+    other = model("1" * 40, name="acme/other")
+    assert store.locate(other, local_files_only=True).folder == folder
+    store.clear()
+    with pytest.raises(ModelNotCachedError):
+        store.locate(other, local_files_only=True)
+
+
 # -- wheels -----------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from fastrank import registry, store
@@ -100,20 +101,30 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _answers(spec: ModelSpec, copy: store.ModelFiles) -> list[str]:
     """What differs from the known answers, in words."""
-    settings = spec.tasks.get(registry.TEXT_EMBEDDING)
-    if settings is None or not settings.answers:
-        return []
-    from fastrank import TextEmbedding
+    import fastrank
 
     differing = []
-    with TextEmbedding(spec.name, specific_model_path=copy.folder, variant=copy.variant) as model:
-        for answer in settings.answers:
-            found = next(getattr(model, answer.method)(answer.input))
-            largest = max(abs(float(a) - b) for a, b in zip(found, answer.values, strict=False))
-            _say(answer, largest)
-            if not largest <= answer.tolerance:
-                differing.append(f"{answer.method}({answer.input!r}) differs by {largest:.2g}")
+    for task, settings in spec.tasks.items():
+        if not settings.answers:
+            continue
+        with getattr(fastrank, registry.CLASSES[task])(
+            spec.name, specific_model_path=copy.folder, variant=copy.variant
+        ) as model:
+            for answer in settings.answers:
+                found = _asked(model, answer)
+                largest = max(abs(float(a) - b) for a, b in zip(found, answer.values, strict=False))
+                _say(answer, largest)
+                if not largest <= answer.tolerance:
+                    differing.append(f"{answer.method}({answer.input!r}) differs by {largest:.2g}")
     return differing
+
+
+def _asked(model: Any, answer: Answer) -> Sequence[float]:
+    """What the model says now: the values of a vector, or one score."""
+    if isinstance(answer.input, tuple):
+        return list(model.rerank_pairs(answer.input))
+    found: Sequence[float] = next(getattr(model, answer.method)(answer.input))
+    return found
 
 
 def _say(answer: Answer, largest: float) -> None:

@@ -179,8 +179,11 @@ def _on_this_machine(spec: ModelSpec, variants: tuple[Variant, ...], root: Path)
             if folders.verified(folder, variant, root):
                 yield ModelFiles(folder, variant.model, variant.name, f"installed package {folder.name}")
     for variant in variants:
-        folder = folders.place(root, spec, variant).final
-        if folders.complete(folder, variant):
+        place = folders.place(root, spec, variant)
+        # Another model may have the very same files: BM42 has those of all-MiniLM-L6-v2.
+        for folder in (place.final, *(place.twins() if variant.pinned else ())):
+            if not folders.complete(folder, variant):
+                continue
             yield ModelFiles(folder, variant.model, variant.name, CACHE)
 
 

@@ -41,6 +41,10 @@ class Place:
         """The folder of the complete model."""
         return self.root / "models" / self.model / self.key
 
+    def twins(self) -> Iterator[Path]:
+        """Folders of other models with the same files."""
+        yield from (folder for folder in sorted((self.root / "models").glob(f"*/{self.key}")) if folder != self.final)
+
     @property
     def lock(self) -> Path:
         """The lock that guards fetching it."""
