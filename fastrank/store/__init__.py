@@ -167,6 +167,16 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path) -> ModelFiles:
 
 def _on_this_machine(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> Iterator[ModelFiles]:
     """Variants that are here, in the order in which they are to be used."""
+    yield from _installed(spec, variants, root)
+    for variant in variants:
+        place = folders.place(root, spec, variant)
+        # Another model may have the very same files: BM42 has those of all-MiniLM-L6-v2.
+        for folder in (place.final, *(place.twins() if variant.pinned else ())):
+            if folders.complete(folder, variant):
+                yield ModelFiles(folder, variant.model, variant.name, CACHE)
+
+
+def _installed(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> Iterator[ModelFiles]:
     for variant in variants:
         for source in variant.sources:
             if isinstance(source, WheelSource) and (folder := wheel.installed(source)):
@@ -178,13 +188,6 @@ def _on_this_machine(spec: ModelSpec, variants: tuple[Variant, ...], root: Path)
         for variant in variants:
             if folders.verified(folder, variant, root):
                 yield ModelFiles(folder, variant.model, variant.name, f"installed package {folder.name}")
-    for variant in variants:
-        place = folders.place(root, spec, variant)
-        # Another model may have the very same files: BM42 has those of all-MiniLM-L6-v2.
-        for folder in (place.final, *(place.twins() if variant.pinned else ())):
-            if not folders.complete(folder, variant):
-                continue
-            yield ModelFiles(folder, variant.model, variant.name, CACHE)
 
 
 def _fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> ModelFiles:
