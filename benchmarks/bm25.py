@@ -31,13 +31,15 @@ from typing import Any
 import beir
 import machine
 
-from fastrank.bm25 import BM25, BM25Index, analysis
+from fastrank import SparseTextEmbedding
+from fastrank.bm25 import BM25Index, analysis
 from fastrank.bm25.languages import stopwords
 
 VERSIONS = ("mmh3", "py-rust-stemmers", "fastembed", "bm25s", "PyStemmer")
 QUERY_WORDS = 10
+MANY = 25  # times the documents, for a row on worker processes
 STARTS = {
-    "fastrank": "from fastrank.bm25 import BM25; BM25().documents(['hello world'])",
+    "fastrank": "from fastrank import SparseTextEmbedding as S; list(S('Qdrant/bm25').embed(['hello world']))",
     "fastembed": "from fastembed import SparseTextEmbedding as S; "
     "list(S('Qdrant/bm25', specific_model_path={folder!r}, cache_dir={folder!r}).embed(['hello world']))",
 }
@@ -78,10 +80,16 @@ def measure(arms: Arms, rounds: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def cold() -> BM25:
-    """An instance that has seen no word."""
+def cold() -> SparseTextEmbedding:
+    """A model that has seen no word."""
     analysis.forget()
-    return BM25()
+    return SparseTextEmbedding("Qdrant/bm25")
+
+
+def indexed(texts: list[str]) -> BM25Index:
+    """An index, made by an engine that has seen no word."""
+    analysis.forget()
+    return BM25Index.build(texts)
 
 
 def fastembed(folder: Path) -> Any | None:
@@ -113,25 +121,25 @@ def bm25s_index() -> Callable[[list[str]], Any] | None:
 
 def check_equal(peer: Any, texts: list[str], queries: list[str]) -> None:
     """Fails if one id or value differs."""
-    bm25 = BM25()
-    for (ids, values), theirs in zip(bm25.documents(texts), peer.embed(texts), strict=True):
-        if ids.tolist() != theirs.indices.tolist() or values.tolist() != theirs.values.tolist():
+    own = SparseTextEmbedding("Qdrant/bm25")
+    for ours, theirs in zip(own.embed(texts), peer.embed(texts), strict=True):
+        if ours.indices.tolist() != theirs.indices.tolist() or ours.values.tolist() != theirs.values.tolist():
             raise SystemExit("FastEmbed's document vectors differ: no figures")
-    for (ids, _), theirs in zip(bm25.queries(queries), peer.query_embed(queries), strict=True):
-        if sorted(ids.tolist()) != sorted(theirs.indices.tolist()):
+    for ours, theirs in zip(own.query_embed(queries), peer.query_embed(queries), strict=True):
+        if ours.as_dict() != theirs.as_dict():
             raise SystemExit("FastEmbed's query vectors differ: no figures")
 
 
 def run(texts: list[str], queries: list[str], rounds: int) -> dict[str, dict[str, float]]:
     """Seconds by measure and engine."""
     with tempfile.TemporaryDirectory() as folder:
-        peer, build, warm = fastembed(Path(folder)), bm25s_index(), BM25()
+        peer, build, warm = fastembed(Path(folder)), bm25s_index(), SparseTextEmbedding("Qdrant/bm25")
         documents: Arms = {
-            "fastrank warm": lambda: warm.documents(texts),
-            "fastrank cold": lambda: cold().documents(texts),
+            "fastrank warm": lambda: list(warm.embed(texts)),
+            "fastrank cold": lambda: list(cold().embed(texts)),
         }
-        asked: Arms = {"fastrank warm": lambda: warm.queries(queries)}
-        index: Arms = {"fastrank cold": lambda: BM25Index(cold()).add(texts)}
+        asked: Arms = {"fastrank warm": lambda: list(warm.query_embed(queries))}
+        index: Arms = {"fastrank cold": lambda: indexed(texts)}
         start: Arms = {"fastrank": lambda: _start("fastrank", folder)}
         if peer is None:
             print("fastembed is not installed: not compared")
@@ -145,12 +153,18 @@ def run(texts: list[str], queries: list[str], rounds: int) -> dict[str, dict[str
             print("bm25s with PyStemmer is not installed: not compared")
         else:
             index["bm25s"] = lambda: build(texts)
-        warm.documents(texts)
+        list(warm.embed(texts))
+        many = texts * MANY
+        workers: Arms = {
+            "one process": lambda: list(warm.embed(many)),
+            "parallel=0": lambda: list(warm.embed(many, parallel=0)),
+        }
         return {
             "documents": measure(documents, rounds),
             "queries": measure(asked, rounds),
             "tokenize and index": measure(index, rounds),
             "start": measure(start, rounds),
+            f"{MANY} times as many documents": measure(workers, 3),
         }
 
 
@@ -180,7 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{name}")
         slowest = max(seconds.values())
         for engine, value in seconds.items():
-            speed = "" if name == "start" else f"{len(texts) / value:10,.0f} a second"
+            count = len(texts) * (MANY if name.startswith(str(MANY)) else 1)
+            speed = "" if name == "start" else f"{count / value:10,.0f} a second"
             print(f"  {engine:15} {value * 1000:8.1f} ms {speed} {slowest / value:6.2f}x")
     if given.json:
         report = {"machine": about, "documents": len(texts), "characters": size, "seconds": results}
