@@ -103,7 +103,6 @@ def build(folder: Path, head: str = "encoder") -> bytes:
     if weights.is_symlink():  # as in huggingface_hub's cache; onnxruntime follows no link out of a folder
         weights = weights.resolve()
     graph = Graph(weights, read_header(weights))
-    encoded = _ENCODERS[model_type](graph, config)
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
-    _HEADS[model_type, head](graph, config, encoded)
+    _HEADS[model_type, head](graph, config, _ENCODERS[model_type](graph, config))
     return graph.to_bytes()

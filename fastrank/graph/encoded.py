@@ -31,7 +31,7 @@ class Encoded:
         all_tokens: Writes the rest and names two values: the last hidden states, float32 [batch * sequence, hidden],
             and the probabilities of the last layer's attention, float32 [batch, heads, sequence, sequence].
         first_token: Writes the rest and names the last hidden states of every text's first token, float32
-            [batch, hidden]. Where it can, it computes no others: of 6 layers that saves a seventh of the time.
+            [batch, hidden]. Where it can, it computes no others: of 6 layers that saves an eighth of the time.
     """
 
     input_ids: str
