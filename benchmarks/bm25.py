@@ -22,13 +22,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import beir
+import interleaved
 import machine
 
 from fastrank import SparseTextEmbedding
@@ -68,16 +67,9 @@ def generated(documents: int) -> list[str]:
     return texts
 
 
-def measure(arms: Arms, rounds: int) -> dict[str, float]:
+def measure(arms: interleaved.Arms, rounds: int) -> dict[str, float]:
     """The median seconds of each arm, all of them in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for number in range(rounds):
-        names = list(arms)
-        for name in names if number % 2 else names[::-1]:
-            start = time.perf_counter()
-            arms[name]()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: statistics.median(values) for name, values in interleaved.seconds(arms, rounds).items()}
 
 
 def cold() -> SparseTextEmbedding:
@@ -185,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except beir.DataError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     queries = [" ".join(text.split()[:QUERY_WORDS]) for text in texts]
-    about = {**machine.describe(), **{name: _version(name) for name in VERSIONS}}
+    about = {**machine.describe(), **{name: interleaved.version(name) for name in VERSIONS}}
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     size = sum(map(len, texts)) / len(texts)
     print(f"{len(texts)} documents of {size:.0f} characters on average from {given.folder or 'a generator'}")
@@ -206,13 +198,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _start(engine: str, folder: str) -> None:
     code = STARTS[engine].format(folder=folder)
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)  # noqa: S603 - our own code
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 if __name__ == "__main__":

@@ -178,11 +178,13 @@ class LateInteractionTask(NamedTuple):
 class CrossEncoderTask(NamedTuple):
     """How a score is made of the model's output: FastEmbed's is the raw logit.
 
-    `label` is the class that means "relevant", where the model has several.
+    `label` is the class that means "relevant", where the model has several. `modules`: the graph ends at the encoder,
+    and the folder's sentence-transformers modules make the score.
     """
 
     activation: str = "none"
     label: int | None = None
+    modules: bool = False
     answers: tuple[Answer, ...] = ()
 
 
@@ -606,6 +608,7 @@ def _task(task: str, row: Any, where: str) -> Task:
         settings = CrossEncoderTask(
             activation=entry.take("activation", _one_of(*ACTIVATIONS), "none"),
             label=entry.take("label", _between(0, 1000), None),
+            modules=entry.take("modules", _is(bool), default=False),
             **common,
         )
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -60,7 +60,9 @@ class BM25Encoder:
 def _side_by_side(
     function: Callable[[list[str]], _Packed], texts: Iterator[list[str]], workers: int
 ) -> Iterator[_Packed]:
-    if workers == 1:
+    first = list(islice(texts, 0 if workers == 1 else 2))
+    texts = chain(first, texts)
+    if len(first) < 2:  # noqa: PLR2004 - one window is done before a process has started
         return map(function, texts)
     from fastrank.parallel import ordered_map  # multiprocessing takes 15 ms to import
 

@@ -18,6 +18,7 @@ from fastrank.options import Device, OnnxProvider, Options
 from fastrank.pipeline import Head, LazyPipeline, load
 from fastrank.registry import ACTIVATIONS, CROSS_ENCODER, CrossEncoderTask, ModelSource
 from fastrank.schedule import Batch
+from fastrank.tokenizer import Tokenizer
 
 Document: TypeAlias = "str | Mapping[str, Any]"
 
@@ -105,7 +106,7 @@ class TextCrossEncoder:
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
         task = spec.task(CROSS_ENCODER, CrossEncoderTask)
-        head = _head(spec.name, task if activation is None else task._replace(activation=activation))
+        task = task if activation is None else task._replace(activation=activation)
         self._pipeline: LazyPipeline[float] = LazyPipeline(
             partial(
                 load,
@@ -117,7 +118,7 @@ class TextCrossEncoder:
                     local_files_only=local_files_only,
                     variant=variant,
                 ),
-                lambda _files, _tokenizer: head,
+                partial(_make_head, spec.name, task),
                 Options(
                     threads=self.threads,
                     providers=providers,
@@ -126,7 +127,7 @@ class TextCrossEncoder:
                     enable_cpu_mem_arena=enable_cpu_mem_arena,
                 ),
                 max_length=spec.max_length if max_length is None else inputs.positive(max_length, "max_length"),
-                graph_head="sequence-classification",
+                graph_head="encoder" if task.modules else "sequence-classification",
                 truncation=truncation,
             )
         )
@@ -256,6 +257,7 @@ class TextCrossEncoder:
         *,
         label: int | None = None,
         activation: Literal["none", "sigmoid", "softmax"] = "none",
+        modules: bool = False,
         max_length: int | None = None,
     ) -> None:
         """Make a model known to this process, so that the constructor takes its name.
@@ -273,6 +275,8 @@ class TextCrossEncoder:
             additional_files: further files the graph needs.
             label: the class that means "relevant"; needed where the model has several.
             activation: from logits to score; "softmax" needs a `label`.
+            modules: the graph ends at the encoder, and sentence-transformers modules (Pooling, Dense, LayerNorm) make
+                the score: name `modules.json` and their files in `additional_files`.
             max_length: tokens a pair may have; None: what the files say.
 
         Raises:
@@ -283,7 +287,7 @@ class TextCrossEncoder:
         spec = registry.custom_spec(
             model,
             CROSS_ENCODER,
-            CrossEncoderTask(activation, label),
+            CrossEncoderTask(activation, label, modules),
             sources,
             model_file=model_file,
             additional_files=tuple(additional_files or ()),
@@ -307,6 +311,16 @@ class TextCrossEncoder:
 
     def __repr__(self) -> str:
         return f"TextCrossEncoder({self.model_name!r})"
+
+
+def _make_head(name: str, task: CrossEncoderTask, files: store.ModelFiles, _tokenizer: Tokenizer) -> Head[float]:
+    scored = _head(name, task)
+    if not task.modules:
+        return scored
+    from fastrank import modules
+
+    chain = modules.chain(files.folder)
+    return lambda output, batch: scored(chain(output, batch), batch)
 
 
 def _head(name: str, task: CrossEncoderTask) -> Head[float]:

@@ -27,8 +27,11 @@ ALLOWED = {
     "session": {"errors", "environment", "graph", "options", "processors", "schedule"},
     "pipeline": {"errors", "heads", "options", "processors", "schedule", "session", "store", "tokenizer"},
     "text_embedding": {"errors", "heads", "inputs", "options", "pipeline", "registry", "schedule", "store"},
-    "text_cross_encoder": {"errors", "heads", "inputs", "options", "pipeline", "registry", "schedule", "store"},
+    "text_cross_encoder": {
+        *("errors", "heads", "inputs", "modules", "options", "pipeline", "registry", "schedule", "store", "tokenizer"),
+    },
     "rerank": {"text_cross_encoder"},
+    "modules": {"errors", "graph", "heads", "schedule"},
     "sparse_embedding": set(),
     "sparse_heads": {"bm25", "errors", "heads", "registry", "schedule", "sparse_embedding", "tokenizer"},
     "minicoil": {"bm25", "errors", "heads", "schedule", "sparse_embedding", "tokenizer"},
@@ -55,7 +58,7 @@ HOMES = {
     "tqdm": {"store", "cli"},
     "numpy": {
         *("schedule", "heads", "tokenizer", "session", "pipeline", "text_embedding", "cli", "bm25"),
-        *("minicoil", "sparse_bm25", "sparse_embedding", "sparse_heads", "text_cross_encoder"),
+        *("minicoil", "modules", "sparse_bm25", "sparse_embedding", "sparse_heads", "text_cross_encoder"),
     },
     "multiprocessing": {"parallel"},
     "mmh3": {"bm25"},
