@@ -27,6 +27,7 @@ class Options:
     providers: Sequence[OnnxProvider] | None = None
     cuda: bool | Device = Device.AUTO
     device_ids: Sequence[int] | None = None
+    device_id: int | None = None
     enable_cpu_mem_arena: bool = True
 
     def __post_init__(self) -> None:
@@ -42,6 +43,11 @@ class Options:
                 "[False, Device.CPU, Device.AUTO].",
                 stacklevel=4,
             )
+
+    @property
+    def devices(self) -> Sequence[int]:
+        """The GPUs that were named, by either argument."""
+        return [self.device_id] if self.device_id is not None else list(self.device_ids or ())
 
     @property
     def demands_cuda(self) -> bool:

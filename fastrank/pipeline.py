@@ -12,10 +12,11 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from fastrank import processors, store
+from fastrank import inputs, processors, store
 from fastrank.errors import OutputError
 from fastrank.heads import Floats
 from fastrank.options import Options
+from fastrank.registry import ModelSpec
 from fastrank.schedule import WINDOW, Batch, collate, plan, windows
 from fastrank.session import Session
 from fastrank.tokenizer import Text, Tokenizer
@@ -154,22 +155,32 @@ def _check_finite(results: Sequence[T], batch: Batch, start: int) -> None:
             )
 
 
-def load(
-    locate: Callable[[], store.ModelFiles],
+def prepare(
+    spec: ModelSpec,
     make_head: Callable[[store.ModelFiles, Tokenizer], Head[T]],
     options: Options,
     *,
+    cache_dir: str | Path | None,
+    given: str | Path | None,
+    local_files_only: bool,
+    variant: str | None,
     max_length: int | None,
     output: str | None = None,
     graph_head: str = "encoder",
     truncation: str = "longest_first",
-) -> Pipeline[T]:
-    """Find a model's files and load them.
+) -> LazyPipeline[T]:
+    """A pipeline that finds a model's files and loads them when it is first needed. Arguments are checked now.
 
     `output` is the output of an ONNX file to use (None: its first), `graph_head` what to build on a checkpoint.
     """
-    files = locate()
-    tokenizer = Tokenizer(files.folder, max_length, truncation)
-    session = Session(files.folder, files.model, options, graph_head)
-    output = _BUILT_OUTPUTS[graph_head] if session.built else output
-    return Pipeline(files.folder, tokenizer, session, make_head(files, tokenizer), output)
+    spec.variant(variant)
+    limit = spec.max_length if max_length is None else inputs.positive(max_length, "max_length")
+
+    def load() -> Pipeline[T]:
+        files = store.locate(spec, cache_dir=cache_dir, given=given, local_files_only=local_files_only, variant=variant)
+        tokenizer = Tokenizer(files.folder, limit, truncation)
+        session = Session(files.folder, files.model, options, graph_head)
+        named = _BUILT_OUTPUTS[graph_head] if session.built else output
+        return Pipeline(files.folder, tokenizer, session, make_head(files, tokenizer), named)
+
+    return LazyPipeline(load)

@@ -166,8 +166,8 @@ def _resolve(options: Options, available: Sequence[str]) -> list[list[OnnxProvid
     if options.providers is not None:
         wanted: list[OnnxProvider] = list(options.providers)
     elif options.demands_cuda or (options.cuda == Device.AUTO and _CUDA in available):
-        if options.device_ids:
-            return [_checked([(_CUDA, {"device_id": n}), _CPU], available) for n in options.device_ids]
+        if options.devices:
+            return [_checked([(_CUDA, {"device_id": n}), _CPU], available) for n in options.devices]
         wanted = [_CUDA, _CPU]
     else:
         wanted = [_CPU]

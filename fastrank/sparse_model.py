@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from fastrank import sparse_heads, store
 from fastrank.minicoil import MiniCOIL
 from fastrank.options import Options
-from fastrank.pipeline import Head, LazyPipeline, Pipeline, load
-from fastrank.registry import SparseTask
+from fastrank.pipeline import Head, LazyPipeline, Pipeline, prepare
+from fastrank.registry import SPARSE_EMBEDDING, ModelSpec, SparseTask
 from fastrank.sparse_embedding import SparseEmbedding
 from fastrank.tokenizer import Tokenizer
 
@@ -21,28 +20,14 @@ _BUILT = {"splade": "masked-lm", "bm42": "attention", "minicoil": "encoder"}  # 
 
 
 class ModelEncoder:
-    """A model whose output a sparse head reads. Some have queries that run no model."""
+    """A model whose output a sparse head reads. Some have queries that run no model. `where` is for `prepare`."""
 
-    def __init__(
-        self,
-        task: SparseTask,
-        locate: Callable[[], store.ModelFiles],
-        options: Options,
-        max_length: int | None,
-        own: Mapping[str, float],
-    ) -> None:
+    def __init__(self, spec: ModelSpec, own: Mapping[str, float], options: Options, **where: Any) -> None:
+        task = spec.task(SPARSE_EMBEDDING, SparseTask)
         self._task = task._replace(alpha=own["alpha"]) if "alpha" in own else task
         self._minicoil_options = own if task.kind == "minicoil" else {}
-        self._pipeline: LazyPipeline[SparseEmbedding] = LazyPipeline(
-            partial(
-                load,
-                locate,
-                self._make_head,
-                options,
-                max_length=max_length,
-                output=task.output,
-                graph_head=_BUILT[task.kind],
-            )
+        self._pipeline: LazyPipeline[SparseEmbedding] = prepare(
+            spec, self._make_head, options, output=task.output, graph_head=_BUILT[task.kind], **where
         )
         # For models whose queries are made in another way than documents; known when the model is loaded.
         self._query: sparse_heads.Query | None = None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fastrank import inputs, registry
 from fastrank.bm25 import BM25
+from fastrank.closeable import Closeable
 from fastrank.options import Device, OnnxProvider, Options
 from fastrank.registry import SPARSE_EMBEDDING, ModelSource, SparseTask
 from fastrank.sparse_bm25 import BM25Encoder
@@ -48,7 +47,7 @@ class _Encoder(Protocol):
         """Free memory."""
 
 
-class SparseTextEmbedding:
+class SparseTextEmbedding(Closeable):
     """Sparse vectors for texts, with FastEmbed's names, order and defaults.
 
     >>> from fastrank import SparseTextEmbedding
@@ -146,36 +145,24 @@ class SparseTextEmbedding:
         own: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if foreign := set(own) - _OPTIONS[task.kind]:
             raise TypeError(f"{spec.name} has no option {', '.join(sorted(foreign))}")
-        self._encoder: _Encoder
+        self._engine: _Encoder
         if task.kind == "bm25":
-            self._encoder = BM25Encoder(BM25(**own))
+            self._engine = BM25Encoder(BM25(**own))
         else:
-            spec.variant(variant)
-            from fastrank import store
             from fastrank.sparse_model import ModelEncoder  # with all the machinery of models, which BM25 does not need
 
-            self._encoder = ModelEncoder(
-                task,
-                partial(
-                    store.locate,
-                    spec,
-                    cache_dir=cache_dir,
-                    given=specific_model_path,
-                    local_files_only=local_files_only,
-                    variant=variant,
-                ),
-                Options(
-                    threads=self.threads,
-                    providers=providers,
-                    cuda=cuda,
-                    device_ids=device_ids if device_id is None else [device_id],
-                    enable_cpu_mem_arena=enable_cpu_mem_arena,
-                ),
-                spec.max_length if max_length is None else inputs.positive(max_length, "max_length"),
+            self._engine = ModelEncoder(
+                spec,
                 own,
+                Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena),
+                cache_dir=cache_dir,
+                given=specific_model_path,
+                local_files_only=local_files_only,
+                variant=variant,
+                max_length=max_length,
             )
         if not lazy_load:
-            self._encoder.load()
+            self._engine.load()
 
     # -- embedding --------------------------------------------------------------------------------------------------
 
@@ -202,25 +189,25 @@ class SparseTextEmbedding:
             OutputError: the model returned NaN or infinity; the message names the text.
         """
         texts = inputs.texts(documents)
-        return self._encoder.documents(texts, inputs.positive(batch_size, "batch_size"), inputs.workers(parallel))
+        return self._engine.documents(texts, inputs.positive(batch_size, "batch_size"), inputs.workers(parallel))
 
     def query_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[SparseEmbedding]:
         """Vectors of queries. BM25, BM42 and inference-free models run nothing for them."""
         texts = inputs.texts(query, "query")
-        return self._encoder.queries(texts, inputs.positive(batch_size, "batch_size"), inputs.workers(parallel))
+        return self._engine.queries(texts, inputs.positive(batch_size, "batch_size"), inputs.workers(parallel))
 
     def passage_embed(
         self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[SparseEmbedding]:
         """Vectors of passages: the same as `embed`."""
         found = inputs.texts(texts, "texts")
-        return self._encoder.documents(found, inputs.positive(batch_size, "batch_size"), inputs.workers(parallel))
+        return self._engine.documents(found, inputs.positive(batch_size, "batch_size"), inputs.workers(parallel))
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """Tokens of all texts together: after truncation, special ones included; for BM25 words, stop words too."""
-        return self._encoder.token_count(inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size"))
+        return self._engine.token_count(inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size"))
 
     def fit(self, corpus: Iterable[str]) -> SparseTextEmbedding:
         """BM25: take the average length and the IDF from a corpus, for `avg_len="auto"` and `idf=True`.
@@ -232,9 +219,9 @@ class SparseTextEmbedding:
             TypeError: this model has nothing to fit, or the corpus is no iterable of strings.
             ValueError: the corpus has no words.
         """
-        if not isinstance(self._encoder, BM25Encoder):
+        if not isinstance(self._engine, BM25Encoder):
             raise TypeError(f"{self.model_name} takes no statistics from a corpus; only BM25 does")
-        self._encoder.bm25.fit(corpus)
+        self._engine.bm25.fit(corpus)
         return self
 
     # -- the model --------------------------------------------------------------------------------------------------
@@ -311,18 +298,3 @@ class SparseTextEmbedding:
             max_length=max_length,
         )
         registry.add(spec, SPARSE_EMBEDDING)
-
-    def close(self) -> None:
-        """Free the model's memory. Iterators that are running finish; new calls raise RuntimeError."""
-        self._encoder.close()
-
-    def __enter__(self) -> SparseTextEmbedding:  # noqa: PYI034 - Self is not in Python 3.10
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"SparseTextEmbedding({self.model_name!r})"

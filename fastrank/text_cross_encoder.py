@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from fastrank import inputs, registry, store
+from fastrank.closeable import Closeable
 from fastrank.errors import ModelLoadError
 from fastrank.heads import Floats
 from fastrank.options import Device, OnnxProvider, Options
-from fastrank.pipeline import Head, LazyPipeline, load
+from fastrank.pipeline import Head, LazyPipeline, prepare
 from fastrank.registry import ACTIVATIONS, CROSS_ENCODER, CrossEncoderTask, ModelSource
 from fastrank.schedule import Batch
 from fastrank.tokenizer import Tokenizer
@@ -40,7 +40,7 @@ class RankedDocument:
     text: Any
 
 
-class TextCrossEncoder:
+class TextCrossEncoder(Closeable):
     """Scores of documents for a query, with FastEmbed's names, order and defaults.
 
     >>> from fastrank import TextCrossEncoder
@@ -101,38 +101,25 @@ class TextCrossEncoder:
         _check_choice("truncation", truncation, _TRUNCATIONS)
         _check_choice("activation", activation, (None, *ACTIVATIONS))
         spec = registry.find(model_name, CROSS_ENCODER)
-        spec.variant(variant)
         self.model_name = spec.name
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
         task = spec.task(CROSS_ENCODER, CrossEncoderTask)
         task = task if activation is None else task._replace(activation=activation)
-        self._pipeline: LazyPipeline[float] = LazyPipeline(
-            partial(
-                load,
-                partial(
-                    store.locate,
-                    spec,
-                    cache_dir=cache_dir,
-                    given=specific_model_path,
-                    local_files_only=local_files_only,
-                    variant=variant,
-                ),
-                partial(_make_head, spec.name, task),
-                Options(
-                    threads=self.threads,
-                    providers=providers,
-                    cuda=cuda,
-                    device_ids=device_ids if device_id is None else [device_id],
-                    enable_cpu_mem_arena=enable_cpu_mem_arena,
-                ),
-                max_length=spec.max_length if max_length is None else inputs.positive(max_length, "max_length"),
-                graph_head="encoder" if task.modules else "sequence-classification",
-                truncation=truncation,
-            )
+        self._engine: LazyPipeline[float] = prepare(
+            spec,
+            partial(_make_head, spec.name, task),
+            Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena),
+            cache_dir=cache_dir,
+            given=specific_model_path,
+            local_files_only=local_files_only,
+            variant=variant,
+            max_length=max_length,
+            graph_head="encoder" if task.modules else "sequence-classification",
+            truncation=truncation,
         )
         if not lazy_load:
-            self._pipeline.get()
+            self._engine.get()
 
     # -- scores -----------------------------------------------------------------------------------------------------
 
@@ -231,11 +218,11 @@ class TextCrossEncoder:
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Tokens the model would see: of all pairs together, after truncation, special tokens included."""
         found = inputs.pairs(pairs)
-        return self._pipeline.get().token_count(found, inputs.positive(batch_size, "batch_size"))
+        return self._engine.get().token_count(found, inputs.positive(batch_size, "batch_size"))
 
     def _scores(self, pairs: Iterator[tuple[str, str]], batch_size: int, parallel: int | None) -> Iterator[float]:
         size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
-        return self._pipeline.get().run(pairs, size, workers)
+        return self._engine.get().run(pairs, size, workers)
 
     # -- the model --------------------------------------------------------------------------------------------------
 
@@ -296,21 +283,6 @@ class TextCrossEncoder:
             max_length=max_length,
         )
         registry.add(spec, CROSS_ENCODER)
-
-    def close(self) -> None:
-        """Free the model's memory. Iterators that are running finish; new calls raise RuntimeError."""
-        self._pipeline.close()
-
-    def __enter__(self) -> TextCrossEncoder:  # noqa: PYI034 - Self is not in Python 3.10
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"TextCrossEncoder({self.model_name!r})"
 
 
 def _make_head(name: str, task: CrossEncoderTask, files: store.ModelFiles, _tokenizer: Tokenizer) -> Head[float]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrank import heads, inputs, registry, store
+from fastrank import heads, inputs, registry
+from fastrank.closeable import Closeable
 from fastrank.errors import ModelLoadError
 from fastrank.options import Device, OnnxProvider, Options
-from fastrank.pipeline import LazyPipeline, Pipeline, load
-from fastrank.registry import TEXT_EMBEDDING, DenseTask, ModelSource, ModelSpec, PoolingType, Prefixes
+from fastrank.pipeline import Head, LazyPipeline, prepare
+from fastrank.registry import TEXT_EMBEDDING, DenseTask, ModelSource, PoolingType, Prefixes
 from fastrank.schedule import Batch
 
 Vector = NDArray[np.float32]
@@ -28,7 +27,7 @@ _POOLINGS = {
 }
 
 
-class TextEmbedding:
+class TextEmbedding(Closeable):
     """Dense vectors for texts, with FastEmbed's names, order and defaults.
 
     >>> from fastrank import TextEmbedding
@@ -86,37 +85,25 @@ class TextEmbedding:
         enable_cpu_mem_arena: bool = True,
     ) -> None:
         spec = registry.find(model_name, TEXT_EMBEDDING)
-        spec.variant(variant)
         self.model_name = spec.name
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
         self._task = spec.task(TEXT_EMBEDDING, DenseTask)
         self._prefixes = prefixes
-        self._pipeline = LazyPipeline(
-            partial(
-                _load,
-                spec,
-                partial(
-                    store.locate,
-                    spec,
-                    cache_dir=cache_dir,
-                    given=specific_model_path,
-                    local_files_only=local_files_only,
-                    variant=variant,
-                ),
-                Options(
-                    threads=self.threads,
-                    providers=providers,
-                    cuda=cuda,
-                    device_ids=device_ids if device_id is None else [device_id],
-                    enable_cpu_mem_arena=enable_cpu_mem_arena,
-                ),
-                spec.max_length if max_length is None else inputs.positive(max_length, "max_length"),
-                self._task.normalize if normalize is None else normalize,
-            )
+        head = _head(spec.name, self._task, self._task.normalize if normalize is None else normalize)
+        self._engine: LazyPipeline[Vector] = prepare(
+            spec,
+            lambda _files, _tokenizer: head,
+            Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena),
+            cache_dir=cache_dir,
+            given=specific_model_path,
+            local_files_only=local_files_only,
+            variant=variant,
+            max_length=max_length,
+            output=self._task.output,
         )
         if not lazy_load:
-            self._pipeline.get()
+            self._engine.get()
 
     # -- embedding --------------------------------------------------------------------------------------------------
 
@@ -172,11 +159,11 @@ class TextEmbedding:
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """Tokens the model would see: of all texts together, after truncation, special tokens included."""
         found = inputs.texts(texts, "texts")
-        return self._pipeline.get().token_count(found, inputs.positive(batch_size, "batch_size"))
+        return self._engine.get().token_count(found, inputs.positive(batch_size, "batch_size"))
 
     def _rows(self, texts: Iterator[str], batch_size: int, parallel: int | None) -> Iterator[Vector]:
         size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
-        return self._pipeline.get().run(texts, size, workers)
+        return self._engine.get().run(texts, size, workers)
 
     def _prefixed(self, texts: Iterator[str], kind: str, wanted: bool | None) -> Iterator[str]:
         prefix: str = getattr(self._task.prefixes, kind)
@@ -268,39 +255,19 @@ class TextEmbedding:
         )
         registry.add(spec, TEXT_EMBEDDING)
 
-    def close(self) -> None:
-        """Free the model's memory. Iterators that are running finish; new calls raise RuntimeError."""
-        self._pipeline.close()
 
-    def __enter__(self) -> TextEmbedding:  # noqa: PYI034 - Self is not in Python 3.10
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"TextEmbedding({self.model_name!r})"
-
-
-def _load(
-    spec: ModelSpec, locate: Callable[[], store.ModelFiles], options: Options, max_length: int | None, normalize: bool
-) -> Pipeline[Vector]:
-    task = spec.task(TEXT_EMBEDDING, DenseTask)
+def _head(name: str, task: DenseTask, normalize: bool) -> Head[Vector]:
     pool = heads.POOLINGS[task.pooling]
 
     def head(output: heads.Floats, batch: Batch) -> Sequence[Vector]:
         pooled = task.pooling == "none" or (task.pooling == "cls" and output.ndim == 2)  # noqa: PLR2004 - by the graph
         if output.ndim != (2 if pooled else 3):
             raise ModelLoadError(
-                f"{spec.name}: the model's output has shape {output.shape}, which pooling {task.pooling!r} cannot take"
+                f"{name}: the model's output has shape {output.shape}, which pooling {task.pooling!r} cannot take"
             )
         rows = output if pooled else pool(output, batch)
         if rows.shape[1] != task.dim:
-            raise ModelLoadError(
-                f"{spec.name}: the model returns vectors of {rows.shape[1]} numbers, not of {task.dim}"
-            )
+            raise ModelLoadError(f"{name}: the model returns vectors of {rows.shape[1]} numbers, not of {task.dim}")
         return list(heads.unit(rows) if normalize else rows)
 
-    return load(locate, lambda _files, _tokenizer: head, options, max_length=max_length, output=task.output)
+    return head

@@ -321,7 +321,7 @@ def test_vespas_dummy_splade_model(tmp_path):
     SparseTextEmbedding.add_custom_model("acme/vespa", ModelSource(hf="a/b"), output_name="logits")
     splade = SparseTextEmbedding("acme/vespa", specific_model_path=tmp_path)
     vector = next(splade.embed("what was the manhattan project"))
-    pieces = splade._encoder._pipeline.get().tokenizer.pieces
+    pieces = splade._engine._pipeline.get().tokenizer.pieces
     high = {pieces[number] for number, value in vector.as_dict().items() if value > 1.15}
     assert len(high) == 3
     assert "relief" in high
@@ -405,7 +405,7 @@ def test_minicoil_by_hand(tmp_path):
     with SparseTextEmbedding(name, specific_model_path=folder, max_length=64) as model:
         (document,) = model.embed("the cats rank a document. cat!")
         (query,) = model.query_embed("the cats rank a document. cat!")
-        pipeline = model._encoder._pipeline.get()
+        pipeline = model._engine._pipeline.get()
     tokens = pipeline.tokenizer.encode(["the cats rank a document. cat!"])[0].ids
     pieces = [pipeline.tokenizer.pieces[number] for number in tokens]
     ids = tokens[None].astype(np.int64)

@@ -117,7 +117,7 @@ def test_poolings_take_the_right_token(known, tiny, pooling, expected):
     with TextEmbedding(NAME, specific_model_path=tiny) as model:
         from fastrank.schedule import collate
 
-        pipeline = model._pipeline.get()
+        pipeline = model._engine.get()
         tokens = pipeline.tokenizer.encode(["hello"])
         states = pipeline.session.run(collate(tokens, [0], 0))
         np.testing.assert_allclose(rows(model.embed(["hello", "the cat is red"]))[0], states[0, expected], atol=1e-6)
@@ -363,7 +363,7 @@ def test_r9_cuda_that_is_not_there(known, tiny, without_cuda, cuda):
 def test_r9_otherwise_the_cpu_in_silence(known, tiny, without_cuda, cuda, capfd):
     with TextEmbedding(NAME, specific_model_path=tiny, cuda=cuda) as model:
         assert len(list(model.embed(TEXTS))) == len(TEXTS)
-        assert model._pipeline.get().session.on_cpu
+        assert model._engine.get().session.on_cpu
     assert capfd.readouterr() == ("", "")
 
 
@@ -388,11 +388,11 @@ def test_lazy_load_touches_nothing_until_needed(known, tmp_path):
 
 
 def test_threads_that_start_together_load_once(known, tiny, monkeypatch):
-    import fastrank.text_embedding as module
+    import fastrank.pipeline as module
 
     loads = []
-    real = module.load
-    monkeypatch.setattr(module, "load", lambda *a, **k: loads.append(1) or real(*a, **k))
+    real = module.Session
+    monkeypatch.setattr(module, "Session", lambda *a, **k: loads.append(1) or real(*a, **k))
     model = TextEmbedding(NAME, specific_model_path=tiny, lazy_load=True)
     barrier = threading.Barrier(8)
 

@@ -1,0 +1,31 @@
+"""What the public classes have in common beside their constructors: a name, an end, and use in a `with` statement."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+S = TypeVar("S", bound="Closeable")
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+class Closeable:
+    """A model that can be closed."""
+
+    model_name: str
+    _engine: _Closes
+
+    def close(self) -> None:
+        """Free the model's memory. Iterators that are running finish; new calls raise RuntimeError."""
+        self._engine.close()
+
+    def __enter__(self: S) -> S:  # noqa: PYI019 - Self is not in Python 3.10
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model_name!r})"
