@@ -349,11 +349,16 @@ def test_no_command_is_wrong_usage():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one child")
 def test_ctrl_c_ends_quietly():
-    child = program("embed", "--path", "nowhere", stdin=subprocess.PIPE)
-    child.communicate()
+    import fcntl
+    import termios
+
     reader, writer = os.pipe()
-    child = program("rerank", "x", stdin=reader)  # waits for documents
-    time.sleep(1)
+    child = program("rerank", "x", stdin=reader)
+    os.write(writer, b"a document\n")
+    deadline = time.monotonic() + 30
+    while int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder):  # until it has been read
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=20)
     os.close(writer)
