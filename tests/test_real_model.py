@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,17 @@ def test_hub_onnx_safetensors_and_given_folder_give_the_same_vectors(model, real
     with TextEmbedding(REAL, variant="safetensors") as from_wheel:
         assert from_wheel._engine.get().folder == real_model_folder
         np.testing.assert_allclose(rows(from_wheel.embed(TEXTS)), given, atol=1e-5)
+
+
+def test_vectors_equal_an_installed_fastembed(model, real_model_folder, tmp_path):
+    fastembed = pytest.importorskip("fastembed", reason="fastembed is not installed")
+    for name in ("model.safetensors", "tokenizer.json"):
+        shutil.copyfile(real_model_folder / name, tmp_path / name)
+    (tmp_path / "model.onnx").write_bytes(build(real_model_folder))  # its weights are those of model.safetensors
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 256, "pad_token": "[PAD]"}')
+    (tmp_path / "special_tokens_map.json").write_text('{"cls_token": "[CLS]", "sep_token": "[SEP]"}')
+    theirs = fastembed.TextEmbedding(REAL, specific_model_path=str(tmp_path))
+    np.testing.assert_allclose(rows(model.embed(TEXTS)), rows(theirs.embed(TEXTS)), atol=1e-5)
 
 
 def test_vectors_do_not_depend_on_neighbours(model):
