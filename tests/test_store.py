@@ -92,6 +92,19 @@ def test_fetched_once_then_never_asked_again(hub, spec, cache):
     assert len(hub.requests) == requests
 
 
+@pytest.mark.parametrize(("wish", "shown"), [("1", True), ("0", False), (None, False)])
+def test_a_progress_bar_where_it_is_wanted(hub, spec, monkeypatch, capsys, wish, shown):
+    """None: standard error is no terminal here."""
+    monkeypatch.delenv("FASTRANK_PROGRESS")
+    if wish:
+        monkeypatch.setenv("FASTRANK_PROGRESS", wish)
+    store.locate(spec)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("acme/tiny:   0%" in err) is shown  # it is taken away when it is full
+    assert shown or err == ""
+
+
 def test_a_model_on_disk_does_not_import_the_hub(tiny):
     code = f"""
 import sys
