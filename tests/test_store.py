@@ -498,6 +498,24 @@ def test_d18_a_full_disk_gives_the_space_back(hub, spec, cache, monkeypatch):
     monkeypatch.undo()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_d18_a_write_that_fails_midway(hub, spec, cache, quick):
+    """A limit on the size of files stands in for a full disk: the n-th write fails."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(FILES["onnx/model.onnx"]) - 3000, hard))
+    try:
+        with pytest.raises(OSError, match=r"there is no room left\. Set FASTRANK_CACHE to another") as error:
+            store.locate(spec)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.errno == 27
+    assert quick == []  # what the disk says is not tried again
+    assert leftovers(cache) == []
+    assert content(store.locate(spec)) == FILES
+
+
 def test_contents_remove_and_clear(hub, spec):
     store.locate(spec)
     (entry,) = store.contents()

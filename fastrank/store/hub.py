@@ -182,7 +182,7 @@ class Hub:
                 if done > (wanted or _LARGEST):
                     part.unlink()
                     raise IntegrityError(f"{url} sends more than the {wanted} bytes it should have")
-                stream.write(chunk)
+                _write(stream, chunk, part)
                 report(len(chunk))
                 if (now := monotonic()) - mark > _STALL_SECONDS:
                     if done - marked < _STALL_BYTES:
@@ -202,6 +202,16 @@ class _AgainError(Exception):
 
 class _MissingError(DownloadError):
     """The hub says that there is no such file."""
+
+
+def _write(stream: Any, chunk: bytes, part: Path) -> None:
+    """All of it: an unbuffered file may take less. An error names the file: that tells it from the network's."""
+    rest = memoryview(chunk)
+    while rest:
+        try:
+            rest = rest[stream.write(rest) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(part)) from error
 
 
 def _opened(part: Path, *, append: bool) -> Any:
