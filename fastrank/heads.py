@@ -24,7 +24,7 @@ def mean(output: Floats, batch: Batch) -> Floats:
 
 def cls(output: Floats, _batch: Batch) -> Floats:
     """The state of the first token: (texts, length, dim) -> (texts, dim)."""
-    first: Floats = output[:, 0]
+    first: Floats = output[:, 0].copy()  # a view would keep the states of all tokens alive
     return first
 
 

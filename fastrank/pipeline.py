@@ -178,7 +178,7 @@ def prepare(
 
     def load() -> Pipeline[T]:
         files = store.locate(spec, cache_dir=cache_dir, given=given, local_files_only=local_files_only, variant=variant)
-        tokenizer = Tokenizer(files.folder, limit, truncation)
+        tokenizer = Tokenizer(files.folder, limit, truncation, capped=max_length is None)
         session = Session(files.folder, files.model, options, graph_head)
         named = _BUILT_OUTPUTS[graph_head] if session.built else output
         return Pipeline(files.folder, tokenizer, session, make_head(files, tokenizer), named)

@@ -24,25 +24,32 @@ class BM25Encoder:
 
     def __init__(self, bm25: BM25) -> None:
         self.bm25 = bm25
+        self._closed = False
 
     def documents(self, texts: Iterator[str], batch_size: int, workers: int | None) -> Vectors:
         """One vector for each document: int64 ids, float64 values."""
-        return self._vectors(partial(_documents, self.bm25), texts, batch_size, workers)
+        return self._vectors(partial(_documents, self._open()), texts, batch_size, workers)
 
     def queries(self, texts: Iterator[str], batch_size: int, workers: int | None) -> Vectors:
         """One vector for each query: int64 ids, int64 ones."""
-        return self._vectors(partial(_queries, self.bm25), texts, batch_size, workers)
+        return self._vectors(partial(_queries, self._open()), texts, batch_size, workers)
 
     def token_count(self, texts: Iterator[str], batch_size: int) -> int:
         """Words of all texts, stop words included."""
         del batch_size
-        return self.bm25.token_count(texts)
+        return self._open().token_count(texts)
 
     def load(self) -> None:
         """Nothing is left to load."""
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Nothing is freed, but as with other models new calls raise RuntimeError."""
+        self._closed = True
+
+    def _open(self) -> BM25:
+        if self._closed:
+            raise RuntimeError("This model is closed. Make a new one.")
+        return self.bm25
 
     def _vectors(
         self, function: Callable[[list[str]], _Packed], texts: Iterator[str], batch_size: int, workers: int | None

@@ -38,12 +38,16 @@ class Tokenizer:
         truncation: for pairs: "longest_first" cuts the longer of the two, token by token; "only_second" leaves the
             first whole, unless it alone is too long.
 
+        capped: lower `max_length` to the positions the model has, instead of raising an error.
+
     Raises:
         ModelLoadError: tokenizer.json is missing, damaged or hostile.
         ValueError: `max_length` is more than the model can take, or leaves no room beside the special tokens.
     """
 
-    def __init__(self, folder: Path, max_length: int | None = None, truncation: str = "longest_first") -> None:
+    def __init__(
+        self, folder: Path, max_length: int | None = None, truncation: str = "longest_first", *, capped: bool = False
+    ) -> None:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ModelLoadError(f"There is no tokenizer.json in {folder}. fastrank needs the model's tokenizer.json.")
@@ -60,7 +64,9 @@ class Tokenizer:
                 raise ValueError(
                     f"max_length={self.max_length} leaves no room for text: this model adds {special} special tokens"
                 )
-            if (positions := settings.positions()) and self.max_length > positions:
+            if (positions := settings.positions()) and self.max_length > positions and capped:
+                self.max_length = positions
+            elif positions and self.max_length > positions:
                 raise ValueError(f"max_length={self.max_length} is more than this model has positions: {positions}")
             self._other: tokenizers.Tokenizer | None = None
             if truncation != "longest_first":

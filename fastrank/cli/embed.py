@@ -41,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
     output = Path(options.output) if options.output else None
     if output is not None and output.suffix not in (".npy", ".jsonl"):
         raise ValueError(f"--output {output}: the name must end in .npy or .jsonl")
+    if output is not None and output.is_dir():
+        raise ValueError(f"--output {output}: is a folder")
     with TextEmbedding(**model_arguments(options)) as model:
         texts = read_texts(options)
         if options.kind == "plain":
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         if output is None:
             sys.stdout.writelines(_lines(vectors))
             return 0
-        part = output.with_name(output.name + ".part")
+        part = output.with_name(f"{output.name}.{os.getpid()}.part")
         try:
             _write(part, output.suffix, vectors, model.embedding_size)
             part.replace(output)

@@ -86,7 +86,7 @@ def _opened(file: str) -> Iterator[TextIO]:
 def _field(line: str, field: str, where: str) -> str:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON: {error}") from None
     if not isinstance(row, dict) or not isinstance(row.get(field), str):
         known = f"; it has {', '.join(row)}" if isinstance(row, dict) else ""

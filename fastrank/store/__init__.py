@@ -86,7 +86,7 @@ def locate(
     """
     variants = spec.variant(variant)
     if given is not None:
-        return _in_folder(variants, Path(given).expanduser())
+        return _in_folder(variants, Path(given).expanduser(), named=variant is not None)
     cache = root(cache_dir)
     if found := next(_on_this_machine(spec, variants, cache), None):
         return found
@@ -101,7 +101,9 @@ def locate(
 
 def root(cache_dir: str | Path | None = None) -> Path:
     """The cache folder: the one given, else FASTRANK_CACHE, else the user's. It may not exist yet."""
-    return environment.cache_root() if cache_dir is None else Path(cache_dir).expanduser().absolute()
+    if cache_dir is None or not str(cache_dir):  # an unset variable of a shell is no folder
+        return environment.cache_root()
+    return Path(cache_dir).expanduser().absolute()
 
 
 def copies(spec: ModelSpec, cache_dir: str | Path | None = None) -> list[ModelFiles]:
@@ -112,10 +114,19 @@ def copies(spec: ModelSpec, cache_dir: str | Path | None = None) -> list[ModelFi
         for source in variant.sources
         if isinstance(source, WheelSource) and (folder := wheel.installed(source))
     ]
+    for folder in wheel.packed(spec.name):
+        found += [
+            ModelFiles(folder, variant.model, variant.name, f"installed package {folder.name}")
+            for variant in spec.variants
+            if (folder / variant.model).is_file()
+        ]
     for variant in spec.variants:
-        folder = folders.place(root(cache_dir), spec, variant).final
-        if folder.is_dir():
-            found.append(ModelFiles(folder, variant.model, variant.name, CACHE))
+        place = folders.place(root(cache_dir), spec, variant)
+        found += [
+            ModelFiles(folder, variant.model, variant.name, CACHE)
+            for folder in (place.final, *(place.twins() if variant.pinned else ()))
+            if folder.is_dir()
+        ]
     return found
 
 
@@ -143,20 +154,20 @@ def clear(cache_dir: str | Path | None = None) -> None:
     """Delete every model from the cache, and what broken downloads left."""
     for entry in contents(cache_dir):
         remove(entry)
-    for name in ("models", "staging", "verified", "locks"):
-        shutil.rmtree(root(cache_dir) / name, ignore_errors=True)
+    folders.sweep(root(cache_dir))
 
 
-def _in_folder(variants: tuple[Variant, ...], folder: Path) -> ModelFiles:
+def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> ModelFiles:
     if not folder.is_dir():
         what = "is a file; pass the folder it is in" if folder.exists() else "does not exist"
         raise ModelLoadError(f"specific_model_path={str(folder)!r} {what}.")
-    candidates = dict.fromkeys([*(each.model for each in variants), *_USUAL_GRAPHS, _CHECKPOINT])
+    usual = () if named else (*_USUAL_GRAPHS, _CHECKPOINT)
+    candidates = dict.fromkeys([*(each.model for each in variants), *usual])
     for model in candidates:
         if (folder / model).is_file():
             return ModelFiles(folder.absolute(), model, "given", f"given folder {folder}")
     others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.onnx"))
-    if len(others) == 1:
+    if len(others) == 1 and not named:
         return ModelFiles(folder.absolute(), others[0], "given", f"given folder {folder}")
     found = f"several graphs ({', '.join(others[:5])}); keep the one to use" if others else "none"
     raise ModelLoadError(
@@ -215,17 +226,22 @@ def _fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> ModelF
 
 def _fetch_one(spec: ModelSpec, variant: Variant, source: Source, root: Path) -> ModelFiles:
     place = folders.place(root, spec, variant)
+    staging = place.staging
     try:
         with exclusive(place.lock, _LOCK_PATIENCE) as locked:
             if not folders.complete(place.final, variant):  # else another process was faster
                 staging = place.staging if locked else place.private_staging()
                 staging.mkdir(parents=True, exist_ok=True)
-                _fill(staging, place, spec, variant, source)
+                try:
+                    _fill(staging, place, spec, variant, source)
+                finally:
+                    if not locked:  # nobody could go on with it
+                        shutil.rmtree(staging, ignore_errors=True)
     except (DownloadError, TimeoutError):
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            shutil.rmtree(place.staging, ignore_errors=True)  # give the space back
+            shutil.rmtree(staging, ignore_errors=True)  # give the space back
             advice = "there is no room left"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             advice = "it cannot be written"
@@ -250,6 +266,7 @@ def _from_hub(staging: Path, spec: ModelSpec, variant: Variant, source: HubSourc
     hub = Hub()
     hub.reach(source, variant.files[0].path)
     source = hub.pin(source)
+    folders.begin(staging, source.revision)
     hashes = {}
     with bar(spec.name, variant.size, done=folders.size_on_disk(staging)) as report:
         for file in variant.files:

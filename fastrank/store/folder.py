@@ -25,6 +25,7 @@ from fastrank.errors import IntegrityError
 from fastrank.registry import FileSpec, ModelSpec, Variant
 
 MANIFEST = "fastrank.json"
+_COMMIT = "fastrank.commit"  # in staging: of which commit the files there are
 _CHUNK = 1 << 20
 
 
@@ -161,11 +162,37 @@ def verified(folder: Path, variant: Variant, root: Path) -> bool:
     return True
 
 
+def begin(staging: Path, commit: str | None) -> None:
+    """Keep what an earlier run left only if it is of the same commit: files of two would not fit together."""
+    note = staging / _COMMIT
+    left = note.read_text(encoding="ascii", errors="replace") if note.is_file() else None
+    if commit is None or left != commit:
+        for path in staging.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    note.write_text(commit or "", encoding="ascii")
+
+
+def sweep(root: Path) -> None:
+    """Delete what broken downloads left, by names that are ours, and folders of ours that are empty."""
+    for path in [
+        *(root / "staging").glob("*--*"),
+        *(root / "staging").glob("broken-*"),
+        *(root / "staging").glob("wheel-*"),
+    ]:
+        shutil.rmtree(path, ignore_errors=True)
+    for stamp in (root / "verified").glob("[0-9a-f]" * 32):
+        stamp.unlink(missing_ok=True)
+    for name in ("models", "staging", "verified"):
+        with suppress(OSError):  # not empty, or not there
+            (root / name).rmdir()
+
+
 def publish(staging: Path, target: Place, variant: Variant, facts: dict[str, str], hashes: dict[str, str]) -> None:
     """Give the files in `staging` their final name in one step. They are verified before; nothing else moves along.
 
     Everything is on the disk before the rename and the rename after it, so that no crash leaves a folder in between.
     """
+    (staging / _COMMIT).unlink(missing_ok=True)
     manifest = {
         **facts,
         "variant": variant.name,

@@ -132,6 +132,8 @@ class Hub:
             except self._broken as error:
                 failure = error
                 sleep(pause)
+            except Exception as error:  # noqa: BLE001 - said by the caller: a token or an endpoint that cannot be sent
+                return error
             else:
                 return int(answer.status_code)
         return failure
