@@ -142,6 +142,7 @@ def test_rerank_reads_standard_input_and_jsonl(fastrank, tmp_path):
         ("[1]", ":2: no string field 'body'"),
         ('{"text": "x", "n": 1}', ":2: no string field 'body'; it has text, n"),
         ('{"body": null}', ":2: no string field 'body'"),
+        ('{"a":' * 200_000, ":2: not JSON"),
     ],
 )
 def test_rerank_says_which_line_is_wrong(fastrank, tmp_path, line, message):
@@ -219,6 +220,10 @@ def test_embed_to_an_unknown_format(fastrank, documents, tmp_path):
     status, _, err = fastrank("embed", str(documents), "-o", str(tmp_path / "x.csv"))
     assert status == 1
     assert "must end in .npy or .jsonl" in err
+    (tmp_path / "folder.npy").mkdir()
+    status, _, err = fastrank("embed", str(documents), "-o", str(tmp_path / "folder.npy"))
+    assert status == 1
+    assert "is a folder" in err
 
 
 def test_embed_leaves_nothing_half(fastrank, tmp_path):

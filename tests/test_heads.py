@@ -27,6 +27,10 @@ def test_poolings_leave_padding_out(pooling, rows):
     np.testing.assert_allclose(found, rows)
 
 
+def test_cls_vectors_do_not_keep_the_states_of_all_tokens():
+    assert heads.cls(STATES, BATCH).base is None
+
+
 def test_none_leaves_the_output_alone():
     rows = STATES[:, 0]
     assert heads.POOLINGS["none"](rows, BATCH) is rows

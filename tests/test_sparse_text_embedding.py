@@ -75,6 +75,12 @@ def test_bm25_needs_no_files_and_no_connection(bm25, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_bm25_that_is_closed(bm25):
+    bm25.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        bm25.embed("x")
+
+
 def test_bm25_empty_texts(bm25):
     for text in ("", "   ", "the of and", "!?"):
         vector = next(bm25.embed(text))

@@ -128,6 +128,14 @@ def test_a_given_folder_is_used_as_it_is(tmp_path):
     assert store.locate(spec, given=folder).model == "model.safetensors"
 
 
+def test_a_named_variant_of_a_given_folder_is_used_or_refused(tmp_path):
+    folder = tiny_models.write_model(tmp_path / "own")
+    assert store.locate(model("0" * 40), given=folder, variant="onnx").model == "onnx/model.onnx"
+    (folder / "onnx" / "model.onnx").rename(folder / "model.onnx")
+    with pytest.raises(ModelLoadError, match=r"looked for onnx/model\.onnx"):
+        store.locate(model("0" * 40), given=folder, variant="onnx")
+
+
 def test_a_given_folder_without_a_model(tmp_path):
     spec = model("0" * 40)
     with pytest.raises(ModelLoadError, match="does not exist"):
@@ -353,6 +361,27 @@ def test_unpinned_files_are_of_one_commit_and_kept(hub):
     assert store.locate(unpinned(optional=["tokenizer_config.json"])).origin == store.CACHE
 
 
+def test_files_of_two_commits_are_never_joined(hub, cache, quick):
+    """An unpinned download is interrupted, main moves on, and nothing says what the files should be."""
+    first = hub.add_repo(REPO, FILES)
+    hub.fault("GET", "/cdn/", Fault(truncate=1000), times=1)
+    hub.fault("GET", "/cdn/", Fault(reset=True))
+    with pytest.raises(DownloadError):
+        store.locate(unpinned())
+    assert [path for path in leftovers(cache) if path.name == "model.onnx.part"]
+    hub.clear()
+    other = {**FILES, "onnx/model.onnx": tiny_models.tiny_encoder(seed=1), "config.json": FILES["config.json"] + b" "}
+    assert hub.add_repo(REPO, other) != first
+    found = store.locate(unpinned())
+    assert content(found) == other
+    assert sorted(path.name for path in found.folder.iterdir()) == [
+        "config.json",
+        "fastrank.json",
+        "onnx",
+        "tokenizer.json",
+    ]
+
+
 def test_a_damaged_unpinned_file_is_noticed(hub):
     hub.add_repo(REPO, FILES)
     found = store.locate(unpinned())
@@ -531,6 +560,39 @@ def test_contents_remove_and_clear(hub, spec):
     store.clear()
     assert store.contents() == []
     assert not (store.root() / "staging").exists()
+
+
+def test_clear_deletes_only_what_is_ours(hub, spec, tmp_path, monkeypatch):
+    mine = tmp_path / "project"
+    for name in ("models/mine/weights.bin", "locks/x", "staging/notes", "verified/report"):
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text("precious")
+    before = sorted(mine.rglob("*"))
+    store.locate(spec, cache_dir=mine)
+    store.clear(mine)
+    assert [path for path in sorted(mine.rglob("*")) if path.parent.name != "locks"] == [
+        path for path in before if path.parent.name != "locks"
+    ]
+    monkeypatch.chdir(mine)
+    assert store.root("") == store.root(None)  # an unset variable of a shell is not this folder
+
+
+def test_without_locks_a_failed_download_leaves_nothing(hub, spec, cache, monkeypatch, quick):
+    def no_locks(_descriptor):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fastrank.store.lock._try_lock", no_locks)
+    hub.fault("GET", "/cdn/", Fault(truncate=1000), times=1)
+    hub.fault("GET", "/cdn/", Fault(reset=True))
+    with pytest.raises(DownloadError):
+        store.locate(spec)
+    assert leftovers(cache) == []
+
+
+def test_a_token_that_cannot_be_sent_is_said(hub, spec, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_\u00e9")
+    with pytest.raises(DownloadError, match=r"cannot be reached: .*codec can't encode"):
+        store.locate(spec)
 
 
 def test_two_sources_of_the_same_files_share_a_folder(hub, spec):

@@ -85,6 +85,12 @@ def test_a_limit_beyond_the_models_positions(tmp_path):
         Tokenizer(place, 129)
 
 
+def test_the_registrys_limit_is_lowered_to_what_a_given_folder_has(tmp_path):
+    assert (
+        Tokenizer(folder(tmp_path, {"config.json": {"max_position_embeddings": 40}}), 512, capped=True).max_length == 40
+    )
+
+
 def test_a_text_never_becomes_nothing(tmp_path):
     bare = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "a": 1}, unk_token="[PAD]"))  # noqa: S106
     (tmp_path / "tokenizer.json").write_text(bare.to_str())
