@@ -203,7 +203,6 @@ class ModelSpec(NamedTuple):
     aliases: tuple[str, ...] = ()
     year: int | None = None
     max_length: int | None = None
-    custom: bool = False
 
     def task(self, task: str, kind: type[S]) -> S:
         """The settings of one task, as the type they have."""
@@ -336,7 +335,6 @@ def custom_spec(
         MappingProxyType({task: settings}),
         (variant,),
         max_length=max_length,
-        custom=True,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from fastrank.bm25.terms import terms
+from fastrank.bm25.terms import DROPPED, terms
 from fastrank.errors import ModelLoadError
 from fastrank.heads import Floats
 from fastrank.registry import SparseTask
@@ -20,8 +20,6 @@ from fastrank.tokenizer import Tokenizer
 
 SparseHead: TypeAlias = Callable[[Floats, Batch], list[SparseEmbedding]]
 Query: TypeAlias = Callable[[Tokens], SparseEmbedding]
-
-_DROPPED = -1
 
 
 def splade(task: SparseTask, tokenizer: Tokenizer) -> SparseHead:
@@ -92,7 +90,7 @@ class Words:
         yield from self._ended(word, positions)
 
     def _ended(self, word: str, positions: list[int]) -> Iterable[tuple[int, list[int]]]:
-        if word and (number := self._terms[word]) != _DROPPED:
+        if word and (number := self._terms[word]) != DROPPED:
             yield number, positions
 
 

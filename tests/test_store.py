@@ -348,7 +348,7 @@ def unpinned(*, optional=()):
     files = tuple(FileSpec(path, None, None) for path in FILES)
     files += tuple(FileSpec(path, None, None, optional=True) for path in optional)
     variant = Variant("onnx", "unknown", tiny_models.MODEL_PATH, files, (HubSource(REPO, None),))
-    return ModelSpec(REPO, "", "", (), {}, (variant,), custom=True)
+    return ModelSpec(REPO, "", "", (), {}, (variant,))
 
 
 def test_unpinned_files_are_of_one_commit_and_kept(hub):

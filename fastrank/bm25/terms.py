@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from fastrank.bm25.analysis import Terms
+from fastrank.bm25.analysis import DROPPED, Terms
 from fastrank.bm25.languages import stopwords
 
-__all__ = ["stemmer", "stopwords", "term_id", "terms"]
+__all__ = ["DROPPED", "stemmer", "stopwords", "term_id", "terms"]
 
 
 def stemmer(language: str) -> Callable[[str], str]:

@@ -121,10 +121,9 @@ def copies(spec: ModelSpec, cache_dir: str | Path | None = None) -> list[ModelFi
             if (folder / variant.model).is_file()
         ]
     for variant in spec.variants:
-        place = folders.place(root(cache_dir), spec, variant)
         found += [
             ModelFiles(folder, variant.model, variant.name, CACHE)
-            for folder in (place.final, *(place.twins() if variant.pinned else ()))
+            for folder in _cached(spec, variant, root(cache_dir))
             if folder.is_dir()
         ]
     return found
@@ -180,11 +179,20 @@ def _on_this_machine(spec: ModelSpec, variants: tuple[Variant, ...], root: Path)
     """Variants that are here, in the order in which they are to be used."""
     yield from _installed(spec, variants, root)
     for variant in variants:
-        place = folders.place(root, spec, variant)
-        # Another model may have the very same files: BM42 has those of all-MiniLM-L6-v2.
-        for folder in (place.final, *(place.twins() if variant.pinned else ())):
+        for folder in _cached(spec, variant, root):
             if folders.complete(folder, variant):
                 yield ModelFiles(folder, variant.model, variant.name, CACHE)
+
+
+def _cached(spec: ModelSpec, variant: Variant, root: Path) -> Iterator[Path]:
+    """Where the cache may have a variant: its own folder, and those of other models with the very same files.
+
+    BM42 has those of all-MiniLM-L6-v2, for one.
+    """
+    place = folders.place(root, spec, variant)
+    yield place.final
+    if variant.pinned:
+        yield from place.twins()
 
 
 def _installed(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> Iterator[ModelFiles]:
