@@ -19,15 +19,32 @@ _MASKED: Final = -3.4028234663852886e38  # the lowest float32, as transformers: 
 
 
 def linear(graph: Graph, x: str, name: str, size_in: int, size_out: int, *, bias: bool = True) -> str:
-    """`x @ weight.T + bias`: [rows, size_in] to [rows, size_out]. Torch stores the weight as [out, in]."""
-    weight = graph.weight(f"{name}.weight", size_out, size_in)
-    return affine(graph, x, weight, graph.weight(f"{name}.bias", size_out) if bias else None)
+    """A linear layer stored as `{name}.weight` and `{name}.bias`; see `product`."""
+    return product(graph, x, f"{name}.weight", f"{name}.bias" if bias else None, size_in, size_out)
 
 
-def affine(graph: Graph, x: str, weight: str, bias: str | None) -> str:
-    """`x @ weight.T + bias`: [rows, in] and [out, in] to [rows, out]."""
+def product(
+    graph: Graph, x: str, weight: str, bias: str | None, size_in: int, size_out: int, *, bias_alias: str = ""
+) -> str:
+    """`x @ weight.T + bias`: [rows, size_in] to [rows, size_out]. Every product with a weight is written here.
+
+    Args:
+        graph: Receives the nodes.
+        x: float32 [rows, size_in].
+        weight: The name of a tensor of the checkpoint, [size_out, size_in] as torch stores it.
+        bias: The name of a tensor of the checkpoint, [size_out]; None: there is none.
+        size_in: See above.
+        size_out: See above.
+        bias_alias: Another name that checkpoints give to `bias`.
+
+    Raises:
+        ModelLoadError: A tensor is missing or not as expected.
+    """
+    terms = [x, graph.weight(weight, size_out, size_in)]
+    if bias is not None:
+        terms.append(graph.weight(bias, size_out, alias=bias_alias))
     # Gemm takes the weight as it is stored. Transpose and MatMul run no faster and copy it when the session is made.
-    return graph.op("Gemm", x, weight, *([bias] if bias else []), transB=1)
+    return graph.op("Gemm", *terms, transB=1)
 
 
 def layer_norm(graph: Graph, x: str, name: str, size: int, epsilon: float, *, bias: bool = True) -> str:

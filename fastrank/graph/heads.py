@@ -76,7 +76,6 @@ def word_logits(
     weight = f"{decoder}.weight"
     if config.flag("tie_word_embeddings", default=True) and not graph.has(weight):
         weight = embeddings
-    shift = graph.weight(bias, vocabulary, alias=f"{decoder}.bias") if bias else None
-    logits = blocks.affine(graph, x, graph.weight(weight, vocabulary, size), shift)
+    logits = blocks.product(graph, x, weight, bias, size, vocabulary, bias_alias=f"{decoder}.bias")
     logits = graph.op("Reshape", logits, blocks.text_shape(graph, encoded.input_ids, vocabulary))
     graph.output("logits", logits, proto.FLOAT, ["batch", "sequence", vocabulary])
