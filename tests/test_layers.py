@@ -60,6 +60,14 @@ ALLOWED = {
         *("bm25", "closeable", "inputs", "options", "registry", "sparse_bm25", "sparse_embedding", "sparse_model"),
     },
     "cli": {"bm25", "errors", "environment", "fusion", "inputs", "registry", "store", "text_embedding", "fastrank"},
+    "compat": {
+        *("errors", "options", "registry", "sparse_embedding", "sparse_text_embedding", "text_cross_encoder"),
+        "text_embedding",
+    },
+    "integrations": {
+        *("compat", "errors", "fusion", "inputs", "registry", "sparse_embedding", "sparse_text_embedding"),
+        *("text_cross_encoder", "text_embedding"),
+    },
     "__main__": {"cli"},
     "fastrank": {
         *("errors", "options", "registry", "sparse_embedding", "sparse_text_embedding", "text_cross_encoder"),
@@ -75,6 +83,7 @@ HOMES = {
     "tqdm": {"store", "cli"},
     "numpy": {
         *("schedule", "heads", "tokenizer", "session", "pipeline", "text_embedding", "cli", "bm25"),
+        *("compat", "integrations"),
         *("minicoil", "modules", "sparse_bm25", "sparse_embedding", "sparse_heads", "text_cross_encoder"),
     },
     "multiprocessing": {"parallel"},
