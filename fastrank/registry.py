@@ -128,12 +128,18 @@ class Prefixes(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the model is known to return: the first values for an input, within a tolerance."""
+    """What the model is known to return for an input, within a tolerance.
+
+    `values` are the first of a vector, the score of a pair, those at the first `indices` of a sparse vector (in
+    ascending order), or the first of each of `rows` token vectors, one row after the other.
+    """
 
     method: str
     input: str | tuple[str, str]
     values: tuple[float, ...]
     tolerance: float
+    indices: tuple[int, ...] | None = None
+    rows: int | None = None
 
 
 class DenseTask(NamedTuple):
@@ -241,7 +247,7 @@ def find(name: str, task: str | None = None) -> ModelSpec:
     for (key, own_task), spec in _custom.items():
         if key == wanted and task in (None, own_task):
             return spec
-    known = _index().get(wanted)
+    known = _shipped().get(wanted)
     if known and (task is None or task in known.tasks):
         return known
     here = CLASSES[task] if task else "fastrank"
@@ -262,6 +268,8 @@ def _nearest(wanted: str, task: str | None) -> list[str]:
 
     names = {name.casefold(): spec.name for spec in entries(task) for name in (spec.name, *spec.aliases)}
     short = {key.rpartition("/")[2]: name for key, name in names.items()}
+    if exact := short.get(wanted.rpartition("/")[2]):
+        return [exact]
     near = [names[key] for key in difflib.get_close_matches(wanted, names)]
     near += [short[key] for key in difflib.get_close_matches(wanted.rpartition("/")[2], short)]
     return list(dict.fromkeys(near))[:3]
@@ -281,7 +289,7 @@ def add(spec: ModelSpec, task: str) -> None:
     """
     key = spec.name.casefold()
     with _custom_lock:
-        taken = _index().get(key)
+        taken = _shipped().get(key)
         if (key, task) in _custom or (taken and task in taken.tasks):
             raise ValueError(
                 f"Model {spec.name} is already registered in {CLASSES[task]}, if you still want to add this model, "
@@ -359,18 +367,40 @@ def describe(spec: ModelSpec, task: str) -> dict[str, Any]:
     return row
 
 
-@functools.cache
 def builtin() -> tuple[ModelSpec, ...]:
     """The entries of model_registry.json, in its order."""
+    return _shipped().all()
+
+
+class _Lazy:
+    """The rows of a registry file, each made a spec when it is asked for: all take 5 ms, one takes 0.1 ms.
+
+    So a mistake in one row stops nobody who uses another; the tests read all rows.
+    """
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self._rows = rows
+        self._positions = {
+            name.casefold(): position
+            for position, row in enumerate(rows)
+            for name in (row["name"], *row.get("aliases", ()))
+        }
+        self._spec = functools.cache(lambda position: _model(rows[position], position))
+
+    def get(self, key: str) -> ModelSpec | None:
+        position = self._positions.get(key)
+        return None if position is None else self._spec(position)
+
+    def all(self) -> tuple[ModelSpec, ...]:
+        return tuple(map(self._spec, range(len(self._rows))))
+
+
+@functools.cache
+def _shipped() -> _Lazy:
     here = Path(__file__).parent / "model_registry.json"
     # An editable install has the file where the repository has it: at its top.
     path = here if here.is_file() else here.parent.parent / here.name
-    return parse(path.read_text(encoding="utf-8"))
-
-
-@functools.cache
-def _index() -> dict[str, ModelSpec]:
-    return {name.casefold(): spec for spec in builtin() for name in (spec.name, *spec.aliases)}
+    return _Lazy(_rows(path.read_text(encoding="utf-8")))
 
 
 # -- reading, strictly ----------------------------------------------------------------------------------------------
@@ -382,6 +412,17 @@ def parse(content: str) -> tuple[ModelSpec, ...]:
     Raises:
         RegistryError: naming entry and field.
     """
+    specs = tuple(_model(row, position) for position, row in enumerate(_rows(content)))
+    seen: dict[str, str] = {}
+    for spec in specs:
+        for name in (spec.name, *spec.aliases):
+            if (key := name.casefold()) in seen:
+                raise RegistryError(f"{spec.name}: the name {name} already belongs to {seen[key]}")
+            seen[key] = spec.name
+    return specs
+
+
+def _rows(content: str) -> list[Any]:
     try:
         document = json.loads(content)
     except ValueError as error:
@@ -390,15 +431,9 @@ def parse(content: str) -> tuple[ModelSpec, ...]:
     top.skip("$schema")
     if (version := top.take("version", _is(int))) != 1:
         raise RegistryError(f"registry: version is {version}, this fastrank reads version 1")
-    specs = tuple(_model(row, position) for position, row in enumerate(top.take("models", _is(list))))
+    rows = top.take("models", _is(list))
     top.close()
-    seen: dict[str, str] = {}
-    for spec in specs:
-        for name in (spec.name, *spec.aliases):
-            if (key := name.casefold()) in seen:
-                raise RegistryError(f"{spec.name}: the name {name} already belongs to {seen[key]}")
-            seen[key] = spec.name
-    return specs
+    return rows
 
 
 class _Entry:
@@ -622,8 +657,14 @@ def _answer(row: Any, where: str) -> Answer:
         input=entry.take("input", _question),
         values=entry.take("values", _tuple_of(_number)),
         tolerance=entry.take("tolerance", _number),
+        indices=entry.take("indices", _tuple_of(_between(0, 1 << 31)), None),
+        rows=entry.take("rows", _between(1, 131_072), None),
     )
     entry.close()
+    if answer.indices is not None and len(answer.indices) != len(answer.values):
+        raise RegistryError(f"{where}: {len(answer.indices)} indices, but {len(answer.values)} values")
+    if answer.rows is not None and len(answer.values) % answer.rows:
+        raise RegistryError(f"{where}: {len(answer.values)} values cannot be {answer.rows} rows")
     return answer
 
 

@@ -81,7 +81,7 @@ def test_hub_onnx_safetensors_and_given_folder_give_the_same_vectors(model, real
     pins = tuple(FileSpec(path, len(data), hashlib.sha256(data).hexdigest()) for path, data in files.items())
     variant = spec.variant("onnx")[0]._replace(files=pins, sources=(HubSource(REAL, commit),))
     onnx_spec = spec._replace(variants=(variant, *spec.variant("safetensors")))
-    monkeypatch.setattr(registry, "_index", lambda: {REAL.casefold(): onnx_spec})
+    monkeypatch.setattr(registry, "_shipped", lambda: {REAL.casefold(): onnx_spec})
 
     given = rows(model.embed(TEXTS))
     with TextEmbedding(REAL, variant="onnx") as from_hub:
