@@ -34,10 +34,37 @@ def last_token(output: Floats, batch: Batch) -> Floats:
     return last
 
 
+def maximum(output: Floats, batch: Batch) -> Floats:
+    """The largest of each number over the tokens of a text: (texts, length, dim) -> (texts, dim)."""
+    largest: Floats = np.where(batch.mask[:, :, None] > 0, output, np.float32(-np.inf)).max(axis=1)
+    return largest
+
+
+def mean_sqrt_length(output: Floats, batch: Batch) -> Floats:
+    """The sum over the tokens, divided by the root of their number: (texts, length, dim) -> (texts, dim)."""
+    roots: Floats = np.sqrt(batch.mask.sum(axis=1, keepdims=True)).astype(np.float32)
+    return mean(output, batch) * roots
+
+
+def weighted_mean(output: Floats, batch: Batch) -> Floats:
+    """Mean in which the n-th token has weight n: (texts, length, dim) -> (texts, dim). Muennighoff, SGPT, 2022."""
+    weights = (batch.mask * np.arange(1, batch.mask.shape[1] + 1)).astype(np.float32)
+    total: Floats = (weights[:, None, :] @ output)[:, 0]
+    means: Floats = total / weights.sum(axis=1, keepdims=True)
+    return means
+
+
 def unit(rows: Floats) -> Floats:
     """Rows of length 1: (texts, dim) -> (texts, dim). A zero row stays zero."""
     units: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
     return units
 
 
-POOLINGS: dict[str, Pooling] = {"mean": mean, "cls": cls, "last-token": last_token, "none": lambda rows, _batch: rows}
+POOLINGS: dict[str, Pooling] = {
+    "mean": mean,
+    "cls": cls,
+    "last-token": last_token,
+    "max": maximum,
+    "mean-sqrt-length": mean_sqrt_length,
+    "weighted-mean": weighted_mean,
+}

@@ -97,11 +97,19 @@ class Pipeline(Generic[T]):
 class LazyPipeline(Generic[T]):
     """A pipeline that is loaded once, under a lock, when it is first needed; and closed when told so."""
 
-    def __init__(self, load: Callable[[], Pipeline[T]]) -> None:
-        self._load = load
-        self._lock = threading.Lock()
+    def __init__(self, locate: Callable[[], store.ModelFiles], load: Callable[[store.ModelFiles], Pipeline[T]]) -> None:
+        self._locate, self._load = locate, load
+        self._lock = threading.RLock()
+        self._files: store.ModelFiles | None = None
         self._loaded: Pipeline[T] | None = None
         self._closed = False
+
+    def files(self) -> store.ModelFiles:
+        """The model's files, fetched if need be; the model need not be loaded."""
+        with self._lock:
+            if self._files is None:
+                self._files = self._locate()
+            return self._files
 
     def get(self) -> Pipeline[T]:
         """The loaded pipeline.
@@ -115,7 +123,7 @@ class LazyPipeline(Generic[T]):
             if self._closed:
                 raise RuntimeError("This model is closed. Make a new one.")
             if self._loaded is None:
-                self._loaded = self._load()
+                self._loaded = self._load(self.files())
             return self._loaded
 
     def close(self) -> None:
@@ -166,21 +174,25 @@ def prepare(
     variant: str | None,
     max_length: int | None,
     output: str | None = None,
-    graph_head: str = "encoder",
+    graph_head: str | Callable[[Path], str] = "encoder",
     truncation: str = "longest_first",
 ) -> LazyPipeline[T]:
     """A pipeline that finds a model's files and loads them when it is first needed. Arguments are checked now.
 
-    `output` is the output of an ONNX file to use (None: its first), `graph_head` what to build on a checkpoint.
+    `output` is the output of an ONNX file to use (None: its first), `graph_head` what to build on a checkpoint; a
+    function is asked once the folder is known.
     """
     spec.variant(variant)
     limit = spec.max_length if max_length is None else inputs.positive(max_length, "max_length")
 
-    def load() -> Pipeline[T]:
-        files = store.locate(spec, cache_dir=cache_dir, given=given, local_files_only=local_files_only, variant=variant)
+    def locate() -> store.ModelFiles:
+        return store.locate(spec, cache_dir=cache_dir, given=given, local_files_only=local_files_only, variant=variant)
+
+    def load(files: store.ModelFiles) -> Pipeline[T]:
         tokenizer = Tokenizer(files.folder, limit, truncation, capped=max_length is None)
-        session = Session(files.folder, files.model, options, graph_head)
-        named = _BUILT_OUTPUTS[graph_head] if session.built else output
+        built = graph_head if isinstance(graph_head, str) else graph_head(files.folder)
+        session = Session(files.folder, files.model, options, built)
+        named = _BUILT_OUTPUTS[built] if session.built else output
         return Pipeline(files.folder, tokenizer, session, make_head(files, tokenizer), named)
 
-    return LazyPipeline(load)
+    return LazyPipeline(locate, load)

@@ -143,12 +143,15 @@ class Answer(NamedTuple):
 
 
 class DenseTask(NamedTuple):
-    """How a dense vector is made of the model's output."""
+    """How a dense vector is made of the model's output. What is None, the model's folder says.
 
-    dim: int
-    pooling: str
-    normalize: bool
-    prefixes: Prefixes = Prefixes()
+    Models of the registry leave nothing to it: their vectors must not depend on where the files come from.
+    """
+
+    dim: int | None = None
+    pooling: str | None = None
+    normalize: bool | None = None
+    prefixes: Prefixes | None = None
     output: str | None = None
     answers: tuple[Answer, ...] = ()
 
@@ -224,7 +227,7 @@ class ModelSpec(NamedTuple):
             ValueError: no variant has this name.
         """
         found = tuple(variant for variant in self.variants if name in (None, variant.name))
-        if not found:
+        if not found and name is not None:
             known = ", ".join(variant.name for variant in self.variants) or "none"
             raise ValueError(f"{self.name} has no variant {name!r}. It has: {known}")
         return found
@@ -260,6 +263,21 @@ def find(name: str, task: str | None = None) -> ModelSpec:
         message += f" Please check the supported models using `{here}.list_supported_models()`;"
         message += f" `{here}.add_custom_model` adds your own."
     raise ModelNotFoundError(f"{message} The command `fastrank models` lists all.")
+
+
+def find_or_own(name: str, task: str, settings: Task) -> ModelSpec:
+    """The entry with this name; for a name that is nowhere, one for a folder of the caller's own, with these settings.
+
+    Raises:
+        TypeError: `name` is no string.
+        ModelNotFoundError: it is the name of a model for another task.
+    """
+    try:
+        return find(name, task)
+    except ModelNotFoundError:
+        if _shipped().get(name.casefold()):
+            raise
+    return ModelSpec(name, "", "", (), MappingProxyType({task: settings}), ())
 
 
 def _nearest(wanted: str, task: str | None) -> list[str]:

@@ -291,7 +291,7 @@ def _make_head(name: str, task: CrossEncoderTask, files: store.ModelFiles, _toke
         return scored
     from fastrank import modules
 
-    chain = modules.chain(files.folder)
+    chain = modules.chain(files.folder).head
     return lambda output, batch: scored(chain(output, batch), batch)
 
 

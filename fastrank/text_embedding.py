@@ -6,18 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fastrank import heads, inputs, registry
+from fastrank import dense, inputs, registry, store
 from fastrank.closeable import Closeable
-from fastrank.errors import ModelLoadError
 from fastrank.options import Device, OnnxProvider, Options
 from fastrank.pipeline import Head, LazyPipeline, prepare
 from fastrank.registry import TEXT_EMBEDDING, DenseTask, ModelSource, PoolingType, Prefixes
-from fastrank.schedule import Batch
+from fastrank.tokenizer import Tokenizer
 
-Vector = NDArray[np.float32]
+Vector = dense.Vector
 
 _POOLINGS = {
     PoolingType.CLS: "cls",
@@ -38,8 +34,13 @@ class TextEmbedding(Closeable):
     An instance may be used by many threads at once; they share one loaded model. Texts longer than `max_length` tokens
     are cut.
 
+    The settings of a model that has no entry in the registry come from its own folder, as sentence-transformers saves
+    it: pooling and the modules after it, normalisation, maximal length, prompts. With the name of an entry its settings
+    hold whatever folder is given, so that one name stands for one way to make vectors.
+
     Args:
-        model_name: a name or alias of the registry, in any case (see `list_supported_models`).
+        model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by
+            `add_custom_model`, or any name for the model in `specific_model_path`.
         cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
         threads: processors to use; None: those this process may use (affinity and container quota).
         providers: onnxruntime execution providers, used as given.
@@ -52,6 +53,8 @@ class TextEmbedding(Closeable):
         variant: which of the model's variants to use, such as "onnx", "safetensors" or "fp16"; None: the first that is
             on this machine, else the first that can be had.
         max_length: tokens a text may have, special ones included; None: the model's own limit.
+        pooling: how token states become one vector; None: as the model's authors do it. Needed for a folder that does
+            not say it, because it has no modules.json; such a folder's vectors are normalised only with `normalize`.
         normalize: whether vectors have length 1; None: as the model's authors do it.
         prefixes: whether `query_embed` and `passage_embed` put the model's prefixes before texts.
         device_id: one GPU; the same as `device_ids=[device_id]`.
@@ -79,28 +82,36 @@ class TextEmbedding(Closeable):
         local_files_only: bool = False,
         variant: str | None = None,
         max_length: int | None = None,
+        pooling: PoolingType | None = None,
         normalize: bool | None = None,
         prefixes: bool = True,
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
     ) -> None:
-        spec = registry.find(model_name, TEXT_EMBEDDING)
+        if specific_model_path is None:
+            spec = registry.find(model_name, TEXT_EMBEDDING)
+        else:
+            spec = registry.find_or_own(model_name, TEXT_EMBEDDING, DenseTask())
         self.model_name = spec.name
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
-        self._task = spec.task(TEXT_EMBEDDING, DenseTask)
+        self._entry = spec.task(TEXT_EMBEDDING, DenseTask)
+        self._told = self._entry._replace(
+            pooling=self._entry.pooling if pooling is None else _POOLINGS[PoolingType(pooling)],
+            normalize=self._entry.normalize if normalize is None else normalize,
+        )
         self._prefixes = prefixes
-        head = _head(spec.name, self._task, self._task.normalize if normalize is None else normalize)
+        self._recipe: dense.Recipe | None = None
         self._engine: LazyPipeline[Vector] = prepare(
             spec,
-            lambda _files, _tokenizer: head,
+            self._make_head,
             Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena),
             cache_dir=cache_dir,
             given=specific_model_path,
             local_files_only=local_files_only,
             variant=variant,
             max_length=max_length,
-            output=self._task.output,
+            output=self._told.output,
         )
         if not lazy_load:
             self._engine.get()
@@ -166,17 +177,31 @@ class TextEmbedding(Closeable):
         return self._engine.get().run(texts, size, workers)
 
     def _prefixed(self, texts: Iterator[str], kind: str, wanted: bool | None) -> Iterator[str]:
-        prefix: str = getattr(self._task.prefixes, kind)
-        if not prefix or not (self._prefixes if wanted is None else wanted):
+        if not (self._prefixes if wanted is None else wanted):
             return texts
-        return map(prefix.__add__, texts)
+        prefix: str = getattr(self._told.prefixes or self._completed().prefixes, kind)
+        return map(prefix.__add__, texts) if prefix else texts
+
+    def _make_head(self, files: store.ModelFiles, _tokenizer: Tokenizer) -> Head[Vector]:
+        if files.variant == "given" and self._told.pooling == self._entry.pooling:
+            dense.compare(self.model_name, self._told, files.folder)
+        return dense.head(self.model_name, self._completed(), self._told.dim)
+
+    def _completed(self) -> dense.Recipe:
+        """What was told, with what the folder says. Threads that come together find the same."""
+        if self._recipe is None:
+            self._recipe = dense.recipe(self.model_name, self._told, self._engine.files().folder)
+        return self._recipe
 
     # -- the model --------------------------------------------------------------------------------------------------
 
     @property
     def embedding_size(self) -> int:
-        """The length of a vector."""
-        return self._task.dim
+        """The length of a vector.
+
+        Of a custom model that was added without `dim` its files say it, and if they do not, a first run.
+        """
+        return self._told.dim or self._completed().dim or len(next(self.embed("")))
 
     @classmethod
     def get_embedding_size(cls, model_name: str) -> int:
@@ -184,8 +209,12 @@ class TextEmbedding(Closeable):
 
         Raises:
             ModelNotFoundError: no such model.
+            ValueError: a custom model that was added without `dim`.
         """
-        return registry.find(model_name, TEXT_EMBEDDING).task(TEXT_EMBEDDING, DenseTask).dim
+        spec = registry.find(model_name, TEXT_EMBEDDING)
+        if dim := spec.task(TEXT_EMBEDDING, DenseTask).dim:
+            return dim
+        raise ValueError(f"{spec.name} was added without dim; a TextEmbedding of it has embedding_size")
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
@@ -254,20 +283,3 @@ class TextEmbedding(Closeable):
             max_length=max_length,
         )
         registry.add(spec, TEXT_EMBEDDING)
-
-
-def _head(name: str, task: DenseTask, normalize: bool) -> Head[Vector]:
-    pool = heads.POOLINGS[task.pooling]
-
-    def head(output: heads.Floats, batch: Batch) -> Sequence[Vector]:
-        pooled = task.pooling == "none" or (task.pooling == "cls" and output.ndim == 2)  # noqa: PLR2004 - by the graph
-        if output.ndim != (2 if pooled else 3):
-            raise ModelLoadError(
-                f"{name}: the model's output has shape {output.shape}, which pooling {task.pooling!r} cannot take"
-            )
-        rows = output if pooled else pool(output, batch)
-        if rows.shape[1] != task.dim:
-            raise ModelLoadError(f"{name}: the model returns vectors of {rows.shape[1]} numbers, not of {task.dim}")
-        return list(heads.unit(rows) if normalize else rows)
-
-    return head

@@ -59,6 +59,11 @@ class Tokenizer:
             self._tokenizer: tokenizers.Tokenizer = tokenizers.Tokenizer.from_file(str(path))
             padding = self._tokenizer.padding
             self._tokenizer.no_padding()
+            if settings.lowers():
+                steps = [tokenizers.normalizers.Lowercase(), self._tokenizer.normalizer]
+                self._tokenizer.normalizer = tokenizers.normalizers.Sequence(
+                    [step for step in steps if step is not None]
+                )
             special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
             if self.max_length <= special:
                 raise ValueError(
@@ -153,17 +158,20 @@ class _Settings:
         }
 
     def limit(self) -> int:
-        """The smallest of sentence-transformers' limit, the tokenizer's and the model's positions; else 512.
+        """sentence-transformers' limit, else the tokenizer's, but no more than the model's positions; else 512.
 
         Not tokenizer_config.json's `max_length`: in many exports that is a 128 left over from training.
         """
-        known = [
+        stated = (
             self._files["sentence_bert_config.json"].get("max_seq_length"),
             self._files["tokenizer_config.json"].get("model_max_length"),
-            self.positions(),
-        ]
-        numbers = [int(n) for n in known if isinstance(n, (int, float)) and 0 < n < _ENDLESS]
-        return min(numbers, default=_FALLBACK_LIMIT)
+        )
+        limits = [int(n) for n in stated if isinstance(n, (int, float)) and 0 < n < _ENDLESS]
+        return min([*limits[:1], *filter(None, [self.positions()])], default=_FALLBACK_LIMIT)
+
+    def lowers(self) -> bool:
+        """Whether texts are to be in lower case, whatever tokenizer.json does."""
+        return self._files["sentence_bert_config.json"].get("do_lower_case") is True
 
     def positions(self) -> int | None:
         """How many tokens the model can tell the places of; None if the config does not say."""

@@ -1,10 +1,13 @@
-"""Write tests/fixtures/modules/: a tiny cross-encoder made of sentence-transformers modules, and its scores.
+"""Write tests/fixtures/modules and tests/fixtures/sentence_encoder: tiny models and their outputs.
 
     pip install torch==2.13.0 transformers==5.23.0 sentence-transformers==6.2.0 onnx
     python scripts/make_modules_fixture.py
 
-As cross-encoder/ettin-reranker-*: ModernBERT, CLS pooling, Dense with GELU, LayerNorm, Dense to one score. The weights
-are random with a fixed seed. Development only: nothing of this is needed to run the package or its tests.
+Both are sentence-transformers models. `modules` is a cross-encoder made as cross-encoder/ettin-reranker-*: ModernBERT,
+CLS pooling, Dense with GELU, LayerNorm, Dense to one score. `sentence_encoder` is BERT in fp16 with mean pooling,
+Dense, Normalize, prompts and a limit of 12 tokens; `expected.json` has its vectors, and those after small changes of
+its JSON files: one a pooling, and so on. Weights are random with a fixed seed. Development only: nothing of this is
+needed to run the package or its tests.
 """
 
 from __future__ import annotations
@@ -16,13 +19,26 @@ import tempfile
 from pathlib import Path
 
 import torch  # type: ignore[import-not-found]  # needed here only, so in no extra of the package, as the others
-from sentence_transformers import CrossEncoder  # type: ignore[import-not-found]
+from sentence_transformers import CrossEncoder, SentenceTransformer  # type: ignore[import-not-found]
 from sentence_transformers.base.modules import Dense, Transformer  # type: ignore[import-not-found]
-from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling  # type: ignore[import-not-found]
-from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast  # type: ignore[import-not-found]
+from sentence_transformers.sentence_transformer.modules import (  # type: ignore[import-not-found]
+    LayerNorm,
+    Normalize,
+    Pooling,
+)
+from transformers import (  # type: ignore[import-not-found]
+    BertConfig,
+    BertModel,
+    ModernBertConfig,
+    ModernBertModel,
+    PreTrainedTokenizerFast,
+)
 
 ROOT = Path(__file__).parent.parent
-TARGET = ROOT / "tests" / "fixtures" / "modules"
+sys.path.insert(0, str(ROOT / "tests"))
+import tiny_models  # type: ignore[import-not-found]  # noqa: E402
+
+FIXTURES = ROOT / "tests" / "fixtures"
 HIDDEN = 32
 PAIRS = [
     ("what is the capital of france", "paris is the capital of france"),
@@ -32,61 +48,162 @@ PAIRS = [
 ]
 
 
-def main() -> None:
-    """Write the fixture."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    import tiny_models  # type: ignore[import-not-found]
+TEXTS = ["hello world", "", "The CAT is red", "rank the documents for a query " * 5, "paris"]
 
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as scratch:
-        base = Path(scratch) / "base"
-        config = ModernBertConfig(
-            vocab_size=len(tiny_models.vocabulary()),
-            hidden_size=HIDDEN,
-            intermediate_size=48,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=128,
-            local_attention=16,
-            pad_token_id=0,
-            cls_token_id=4,
-            sep_token_id=5,
+# Changes of JSON files by path: fields to set (None: to take out), or a list to put in its place.
+TRANSFORMER, POOLING, DENSE, NORMALIZE = range(4)
+CHANGES: dict[str, tuple[list[int], dict[str, dict[str, object]]]] = {
+    "as saved": ([TRANSFORMER, POOLING, DENSE, NORMALIZE], {}),
+    **{
+        f"pooling {mode}": ([TRANSFORMER, POOLING], {"1_Pooling/config.json": {"pooling_mode": mode}})
+        for mode in Pooling.POOLING_MODES
+    },
+    "two poolings": ([TRANSFORMER, POOLING, NORMALIZE], {"1_Pooling/config.json": {"pooling_mode": ["mean", "cls"]}}),
+    "old fields": (
+        [TRANSFORMER, POOLING],
+        {
+            "1_Pooling/config.json": {
+                "pooling_mode": None,
+                "embedding_dimension": None,
+                "word_embedding_dimension": HIDDEN,
+                "pooling_mode_lasttoken": True,
+                "pooling_mode_cls_token": True,
+                "pooling_mode_mean_tokens": False,
+            }
+        },
+    ),
+    **{
+        f"activation {name}": (
+            [TRANSFORMER, POOLING, DENSE],
+            {"2_Dense/config.json": {"activation_function": f"torch.nn.modules.{name}"}},
         )
-        ModernBertModel(config).save_pretrained(base)
-        (base / "tokenizer.json").write_bytes(tiny_models.tiny_tokenizer())
-        PreTrainedTokenizerFast(
-            tokenizer_file=str(base / "tokenizer.json"),
-            **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")},
-            model_max_length=128,
-            model_input_names=["input_ids", "attention_mask"],
-        ).save_pretrained(base)
-        modules = [
-            Transformer(str(base), transformer_task="feature-extraction"),
-            Pooling(HIDDEN, pooling_mode="cls"),
-            Dense(HIDDEN, HIDDEN, bias=False, activation_function=torch.nn.GELU()),
-            LayerNorm(HIDDEN),
-            Dense(HIDDEN, 1, activation_function=torch.nn.Identity(), module_output_name="scores"),
-        ]
-        for weights in (
-            modules[2].linear.weight,
-            modules[3].norm.weight,
-            modules[3].norm.bias,
-            modules[4].linear.weight,
-        ):
-            torch.nn.init.normal_(weights)  # so that scores differ
-        model = CrossEncoder(modules=modules)
-        saved = Path(scratch) / "saved"
-        model.save_pretrained(str(saved))
-        scores = model.predict(PAIRS, activation_fn=torch.nn.Identity()).reshape(-1).tolist()
-        shutil.rmtree(TARGET, ignore_errors=True)
-        for path in saved.rglob("*"):
-            relative = path.relative_to(saved)
-            if path.suffix == ".safetensors" or path.name in ("config.json", "modules.json", "tokenizer.json"):
-                (TARGET / relative).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, TARGET / relative)
-    (TARGET / "expected.json").write_text(
-        json.dumps({"pairs": PAIRS, "scores": scores}, indent=1) + "\n", encoding="utf-8"
+        for name in ("linear.Identity", "activation.ReLU", "activation.GELU")
+    },
+    **{
+        f"limit {limit}": ([TRANSFORMER, POOLING], {"sentence_bert_config.json": {"max_seq_length": limit}})
+        for limit in (7, 20)
+    },
+    "no limit": ([TRANSFORMER, POOLING], {"tokenizer_config.json": {"model_max_length": None}}),
+    "no prompts": ([TRANSFORMER, POOLING], {"config_sentence_transformers.json": {"prompts": {}}}),
+}
+
+
+def write_base(folder: Path, model: object, positions: int) -> None:
+    """A transformer with its tokenizer, as transformers saves them."""
+    model.save_pretrained(folder)  # type: ignore[attr-defined]
+    (folder / "tokenizer.json").write_bytes(tiny_models.tiny_tokenizer())
+    PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"),
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")},
+        model_max_length=positions,
+        model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)
+
+
+def copy(saved: Path, target: Path, names: tuple[str, ...]) -> None:
+    """All weights, and the files with these names."""
+    shutil.rmtree(target, ignore_errors=True)
+    for path in saved.rglob("*"):
+        if path.suffix == ".safetensors" or path.name in names:
+            (target / path.relative_to(saved)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / path.relative_to(saved))
+
+
+def write_expected(target: Path, content: object) -> None:
+    """The outputs, beside the model."""
+    (target / "expected.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def cross_encoder(scratch: Path) -> None:
+    """Write tests/fixtures/modules."""
+    torch.manual_seed(0)
+    config = ModernBertConfig(
+        vocab_size=len(tiny_models.vocabulary()),
+        hidden_size=HIDDEN,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        local_attention=16,
+        pad_token_id=0,
+        cls_token_id=4,
+        sep_token_id=5,
     )
+    write_base(scratch / "base", ModernBertModel(config), 128)
+    modules = [
+        Transformer(str(scratch / "base"), transformer_task="feature-extraction"),
+        Pooling(HIDDEN, pooling_mode="cls"),
+        Dense(HIDDEN, HIDDEN, bias=False, activation_function=torch.nn.GELU()),
+        LayerNorm(HIDDEN),
+        Dense(HIDDEN, 1, activation_function=torch.nn.Identity(), module_output_name="scores"),
+    ]
+    for weights in (modules[2].linear.weight, modules[3].norm.weight, modules[3].norm.bias, modules[4].linear.weight):
+        torch.nn.init.normal_(weights)  # so that scores differ
+    model = CrossEncoder(modules=modules)
+    model.save_pretrained(str(scratch / "saved"))
+    scores = model.predict(PAIRS, activation_fn=torch.nn.Identity()).reshape(-1).tolist()
+    copy(scratch / "saved", FIXTURES / "modules", ("config.json", "modules.json", "tokenizer.json"))
+    write_expected(FIXTURES / "modules", {"pairs": PAIRS, "scores": scores})
+
+
+def sentence_encoder(scratch: Path) -> None:
+    """Write tests/fixtures/sentence_encoder."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tiny_models.vocabulary()),
+        hidden_size=HIDDEN,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    write_base(scratch / "base", BertModel(config, add_pooling_layer=False), 64)
+    modules = [
+        Transformer(str(scratch / "base"), max_seq_length=12),
+        Pooling(HIDDEN, pooling_mode="mean"),
+        Dense(HIDDEN, 24),
+        Normalize(),
+    ]
+    model = SentenceTransformer(
+        modules=modules, prompts={"query": "search ", "document": "text: "}, default_prompt_name="query"
+    )
+    model.half().save_pretrained(str(scratch / "saved"))
+    names = ("config.json", "modules.json", "tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json")
+    target = FIXTURES / "sentence_encoder"
+    copy(scratch / "saved", target, (*names, "config_sentence_transformers.json"))
+    write_expected(
+        target,
+        {
+            "texts": TEXTS,
+            "cases": [changed(target, scratch / "changed", name, *change) for name, change in CHANGES.items()],
+        },
+    )
+
+
+def changed(saved: Path, folder: Path, name: str, kept: list[int], files: dict[str, dict[str, object]]) -> object:
+    """One case: the files to write over the saved ones, and the vectors of the model that results."""
+    rows = json.loads((saved / "modules.json").read_text(encoding="utf-8"))
+    written: dict[str, object] = {"modules.json": [rows[number] for number in kept]}
+    for path, fields in files.items():
+        content = json.loads((saved / path).read_text(encoding="utf-8")) | fields
+        written[path] = {key: value for key, value in content.items() if value is not None}
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(saved, folder)
+    for path, content in written.items():
+        (folder / path).write_text(json.dumps(content), encoding="utf-8")
+    model = SentenceTransformer(str(folder), model_kwargs={"dtype": torch.float32}).float()
+    vectors = {"embed": model.encode(TEXTS, prompt="")}
+    if name in ("as saved", "no prompts"):
+        vectors |= {"query_embed": model.encode_query(TEXTS), "passage_embed": model.encode_document(TEXTS)}
+    return {"name": name, "files": written, **{key: value.round(6).tolist() for key, value in vectors.items()}}
+
+
+def main() -> None:
+    """Write both."""
+    for write in (cross_encoder, sentence_encoder):
+        with tempfile.TemporaryDirectory() as scratch:
+            write(Path(scratch))
 
 
 if __name__ == "__main__":

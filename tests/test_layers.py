@@ -40,15 +40,14 @@ ALLOWED = {
             "tokenizer",
         ),
     },
-    "text_embedding": {
-        *("closeable", "errors", "heads", "inputs", "options", "pipeline", "registry", "schedule"),
-    },
+    "dense": {"errors", "heads", "modules", "pipeline", "registry", "schedule"},
+    "text_embedding": {"closeable", "dense", "inputs", "options", "pipeline", "registry", "store", "tokenizer"},
     "text_cross_encoder": {
         *("closeable", "errors", "heads", "inputs", "modules", "options", "pipeline", "registry", "schedule", "store"),
         "tokenizer",
     },
     "rerank": {"text_cross_encoder"},
-    "modules": {"errors", "graph", "heads", "schedule"},
+    "modules": {"errors", "graph", "heads", "registry", "schedule"},
     "sparse_embedding": set(),
     "sparse_heads": {"bm25", "errors", "heads", "registry", "schedule", "sparse_embedding", "tokenizer"},
     "minicoil": {"bm25", "errors", "heads", "schedule", "sparse_embedding", "tokenizer"},
@@ -82,7 +81,7 @@ HOMES = {
     "socket": set(),
     "tqdm": {"store", "cli"},
     "numpy": {
-        *("schedule", "heads", "tokenizer", "session", "pipeline", "text_embedding", "cli", "bm25"),
+        *("schedule", "heads", "tokenizer", "session", "pipeline", "dense", "cli", "bm25"),
         *("compat", "integrations"),
         *("minicoil", "modules", "sparse_bm25", "sparse_embedding", "sparse_heads", "text_cross_encoder"),
     },

@@ -54,13 +54,16 @@ def test_poolings_in_the_old_form_and_normalize(folder):
     listed = json.loads((folder / "modules.json").read_text())
     listed[2:] = [{"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}]
     (folder / "modules.json").write_text(json.dumps(listed))
-    head = modules.chain(folder)
+    chain = modules.chain(folder)
+    assert (chain.dim, chain.normalize) == (32, True)
     from fastrank.schedule import Batch
 
-    states = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
+    states = np.arange(96, dtype=np.float32).reshape(1, 3, 32)
     mask = np.array([[1, 1, 0]])
-    mean = states[0, :2].mean(axis=0)
-    np.testing.assert_allclose(head(states, Batch([0], mask, mask, mask))[0], mean / np.linalg.norm(mean), rtol=1e-6)
+    rows = chain.head(states, Batch([0], mask, mask, mask))
+    np.testing.assert_allclose(rows[0], states[0, :2].mean(axis=0), rtol=1e-6)
+    with pytest.raises(ModelLoadError, match="pooling gives 4 numbers a text, its files say 32"):
+        chain.head(states[:, :, :4], Batch([0], mask, mask, mask))
 
 
 def edit(folder, file, **fields):
@@ -73,25 +76,55 @@ def rewrite(folder, change):
     (folder / "modules.json").write_text(json.dumps(change(listed)))
 
 
+def row(kind, path):
+    return {"idx": 9, "name": "9", "path": path, "type": f"sentence_transformers.models.{kind}"}
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda f: (f / "modules.json").unlink(), r"modules\.json cannot be read"),
+        (lambda f: (f / "modules.json").unlink(), r"modules\.json does not begin with Transformer"),
         (lambda f: (f / "modules.json").write_text("{"), r"modules\.json cannot be read"),
-        (lambda f: rewrite(f, lambda _: {}), "is no list of modules"),
+        (lambda f: rewrite(f, lambda _: {}), "is no list of 1 to 32 modules"),
         (lambda f: rewrite(f, lambda m: m[1:]), "does not begin with Transformer and Pooling"),
         (lambda f: rewrite(f, lambda m: [*m[:2], {"idx": 2}]), "a module without type or path"),
-        (lambda f: rewrite(f, lambda m: [*m, {"type": "x.LSTM", "path": "5_LSTM"}]), "unknown module LSTM"),
-        (lambda f: rewrite(f, lambda m: [*m[:2], {"type": "x.Dense", "path": "../evil"}]), "leads out of the folder"),
-        (lambda f: rewrite(f, lambda m: [*m[:2], {"type": "x.Dense", "path": "/etc"}]), "leads out of the folder"),
+        (lambda f: rewrite(f, lambda m: m * 20), "no list of 1 to 32 modules"),
+        (lambda f: rewrite(f, lambda m: [*m, row("LSTM", "5_LSTM")]), "unknown module 'LSTM'; known are Pooling"),
+        (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", "../evil")]), "leads out of the folder"),
+        (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", "/etc")]), "leads out of the folder"),
+        (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", 7)]), "a module without type or path"),
         (
-            lambda f: edit(f, "1_Pooling/config.json", pooling_mode="max"),
-            "pooling 'max'; known are cls, mean, lasttoken",
+            lambda f: rewrite(f, lambda m: [{**m[0], "type": "custom_st.Transformer"}, *m[1:]]),
+            "'custom_st.Transformer' is not one of sentence-transformers but code of the repository's own",
         ),
-        (lambda f: edit(f, "2_Dense/config.json", activation_function="os.system"), "activation 'system'; known are"),
-        (lambda f: edit(f, "2_Dense/config.json", use_residual=True), "use_residual is not supported"),
+        (
+            lambda f: edit(f, "1_Pooling/config.json", pooling_mode="median"),
+            r"pooling \['median'\]; known are cls, max, mean",
+        ),
+        (lambda f: edit(f, "1_Pooling/config.json", pooling_mode=[]), "pooling \\[\\]; known are"),
+        (lambda f: edit(f, "1_Pooling/config.json", pooling_mode=[["cls"]]), "known are cls"),
+        (lambda f: edit(f, "1_Pooling/config.json", pooling_mode=["cls", "cls"]), "names a mode twice"),
+        (
+            lambda f: edit(f, "1_Pooling/config.json", include_prompt=False),
+            "'include_prompt' is False; supported: True",
+        ),
+        (lambda f: edit(f, "1_Pooling/config.json", embedding_dimension=-1), "'embedding_dimension' is -1"),
+        (
+            lambda f: edit(f, "1_Pooling/config.json", embedding_dimension=16),
+            "'in_features' is 32; what comes before gives",
+        ),
+        (
+            lambda f: edit(f, "2_Dense/config.json", activation_function="os.system"),
+            "activation 'os.system'; known are",
+        ),
+        (lambda f: edit(f, "2_Dense/config.json", use_residual=True), "'use_residual' is True; supported: False"),
+        (lambda f: edit(f, "2_Dense/config.json", module_input_name="token_embeddings"), "'module_input_name'"),
+        (lambda f: edit(f, "2_Dense/config.json", out_features=10**9), "'out_features' is 1000000000; expected"),
+        (lambda f: edit(f, "2_Dense/config.json", out_features=64), r"linear\.weight has the shape \(32, 32\)"),
+        (lambda f: edit(f, "3_LayerNorm/config.json", dimension=31), r"norm\.weight has the shape"),
         (lambda f: edit(f, "2_Dense/config.json", bias=True), r"has no tensor linear\.bias"),
         (lambda f: (f / "4_Dense" / "model.safetensors").write_bytes(b"short"), "model.safetensors"),
+        (lambda f: (f / "4_Dense" / "model.safetensors").rename(f / "4_Dense" / "pytorch_model.bin"), "a pickle"),
     ],
 )
 def test_damaged_folders_are_refused(folder, damage, says):

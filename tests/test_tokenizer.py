@@ -14,6 +14,7 @@ from fastrank.tokenizer import Tokenizer
 
 
 def folder(tmp_path, files=None, **tokenizer):
+    tmp_path.mkdir(exist_ok=True)
     for name, content in {"tokenizer.json": tiny_models.tiny_tokenizer(**tokenizer), **(files or {})}.items():
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     return tmp_path
@@ -53,6 +54,10 @@ def test_long_texts_are_cut_to_the_limit(tmp_path):
         ({"tokenizer_config.json": {"model_max_length": 300, "max_length": 128}}, 300),
         ({"tokenizer_config.json": {"model_max_length": 1e30}, "config.json": {"max_position_embeddings": 99}}, 99),
         ({"sentence_bert_config.json": {"max_seq_length": 40}, "tokenizer_config.json": {"model_max_length": 300}}, 40),
+        ({"sentence_bert_config.json": {"max_seq_length": 90}, "tokenizer_config.json": {"model_max_length": 50}}, 90),
+        ({"sentence_bert_config.json": {"max_seq_length": 90}, "config.json": {"max_position_embeddings": 77}}, 77),
+        ({"sentence_bert_config.json": {"max_seq_length": None}}, 512),
+        ({"sentence_bert_config.json": {"max_seq_length": "9"}, "tokenizer_config.json": {"model_max_length": 50}}, 50),
     ],
 )
 def test_the_limit_of_the_files_is_found(tmp_path, files, limit):
@@ -71,6 +76,14 @@ def test_the_limit_of_the_files_is_found(tmp_path, files, limit):
 )
 def test_the_padding_token_is_found(tmp_path, files, options, pad):
     assert Tokenizer(folder(tmp_path, files, **options)).pad_id == pad
+
+
+def test_lower_case_where_the_folder_asks_for_it(tmp_path):
+    plain = Tokenizer(folder(tmp_path / "plain", kind="bpe"))
+    lower = Tokenizer(folder(tmp_path / "lower", {"sentence_bert_config.json": {"do_lower_case": True}}, kind="bpe"))
+    assert ids(lower, "The CAT") == ids(plain, "the cat") != ids(plain, "The CAT")
+    both = Tokenizer(folder(tmp_path / "both", {"sentence_bert_config.json": {"do_lower_case": True}}))
+    assert ids(both, "The CAT") == ids(both, "the cat")
 
 
 def test_a_limit_without_room_for_text(tmp_path):
