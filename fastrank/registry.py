@@ -1,4 +1,4 @@
-"""Which models there are: `model_registry.json`, read strictly into frozen `ModelSpec`s, plus custom models.
+"""Which models there are: `model_registry.json`, read strictly into frozen `ModelSpec`s, plus custom and packed models.
 
 The file stands at the top of the repository and ships inside the wheel. Its form is described for editors and tests by
 `model_registry.schema.json` beside this module; what cannot be said there is checked here.
@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from fastrank import installed
 from fastrank.errors import ModelNotFoundError, RegistryError
 
 S = TypeVar("S")
@@ -250,7 +251,7 @@ def find(name: str, task: str | None = None) -> ModelSpec:
     for (key, own_task), spec in _custom.items():
         if key == wanted and task in (None, own_task):
             return spec
-    known = _shipped().get(wanted)
+    known = _shipped().get(wanted) or next(_packed(name), None)
     if known and (task is None or task in known.tasks):
         return known
     here = CLASSES[task] if task else "fastrank"
@@ -294,8 +295,8 @@ def _nearest(wanted: str, task: str | None) -> list[str]:
 
 
 def entries(task: str | None = None) -> list[ModelSpec]:
-    """All entries, or those for one task: the registry's in its order, then custom ones."""
-    known = [*builtin(), *_custom.values()]
+    """All entries, or those for one task: the registry's in its order, then custom and packed ones."""
+    known = [*builtin(), *_custom.values(), *_packed()]
     return [spec for spec in known if task is None or task in spec.tasks]
 
 
@@ -419,6 +420,25 @@ def _shipped() -> _Lazy:
     # An editable install has the file where the repository has it: at its top.
     path = here if here.is_file() else here.parent.parent / here.name
     return _Lazy(_rows(path.read_text(encoding="utf-8")))
+
+
+def _packed(name: str | None = None) -> Iterator[ModelSpec]:
+    """Models of users' own in installed packages that say whose configuration they share."""
+    for package in installed.packages(name):
+        notes = package.manifest
+        base = _shipped().get(str(notes.get("like")).casefold())
+        if base is None or _shipped().get(package.model.casefold()):
+            continue
+        files = tuple(FileSpec(path, facts["size"], facts["sha256"]) for path, facts in notes["files"].items())
+        yield base._replace(
+            name=package.model,
+            description=f"A model like {base.name}",
+            license=notes["license"],
+            # Other weights have other answers.
+            tasks=MappingProxyType({task: settings._replace(answers=()) for task, settings in base.tasks.items()}),
+            variants=(Variant(notes["variant"], notes["precision"], notes["model_file"], files, ()),),
+            aliases=(),
+        )
 
 
 # -- reading, strictly ----------------------------------------------------------------------------------------------

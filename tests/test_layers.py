@@ -18,12 +18,13 @@ ALLOWED = {
     "fusion": set(),
     "parallel": set(),
     "schedule": set(),
-    "registry": {"errors"},
+    "installed": set(),
+    "registry": {"errors", "installed"},
     "graph": {"errors"},
     "heads": {"schedule"},
     "bm25": {"errors", "inputs"},
     "tokenizer": {"errors", "schedule"},
-    "store": {"errors", "environment", "registry"},
+    "store": {"errors", "environment", "installed", "registry"},
     "session": {"errors", "environment", "graph", "options", "processors", "schedule"},
     "closeable": set(),
     "pipeline": {
@@ -58,7 +59,11 @@ ALLOWED = {
     "sparse_text_embedding": {
         *("bm25", "closeable", "inputs", "options", "registry", "sparse_bm25", "sparse_embedding", "sparse_model"),
     },
-    "cli": {"bm25", "errors", "environment", "fusion", "inputs", "registry", "store", "text_embedding", "fastrank"},
+    "pack": {"errors", "installed", "registry", "store"},
+    "cli": {
+        *("bm25", "errors", "environment", "fastrank", "fusion", "inputs", "installed", "pack", "registry", "store"),
+        "text_embedding",
+    },
     "compat": {
         *("errors", "options", "registry", "sparse_embedding", "sparse_text_embedding", "text_cross_encoder"),
         "text_embedding",
@@ -88,8 +93,11 @@ HOMES = {
     "multiprocessing": {"parallel"},
     "mmh3": {"bm25"},
     "py_rust_stemmers": {"bm25"},
+    "hatchling": {"pack"},
+    "packaging": {"pack"},
+    "zipfile": {"pack"},  # a wheel that it has just built itself becomes a layer; no archive from elsewhere is opened
 }
-NEVER = {"onnx", "torch", "transformers", "pickle", "tarfile", "zipfile", "requests", "httpx", "urllib.request"}
+NEVER = {"onnx", "torch", "transformers", "pickle", "tarfile", "requests", "httpx", "urllib.request"}
 
 
 def imports():

@@ -1,4 +1,4 @@
-"""The `fastrank` command: rerank, embed, models, download, verify, cache. Each has a file of its own here."""
+"""The `fastrank` command: rerank, embed, models, download, verify, pack, cache. Each has a file of its own here."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from fastrank import __version__
-from fastrank.cli import cache, embed, models, rerank
+from fastrank.cli import cache, embed, models, pack, rerank
 from fastrank.errors import FastrankError
 
-_COMMANDS = (rerank, embed, models, cache)
+_COMMANDS = (rerank, embed, models, pack, cache)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (FastrankError, OSError, ValueError, TypeError) as error:
+    except (FastrankError, OSError, ValueError, TypeError, ModuleNotFoundError) as error:
         print(f"fastrank: {error}", file=sys.stderr)
         return 1
     return status

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from fastrank import store
+from fastrank import installed, store
 
 
 def add_to(commands: Any) -> None:
@@ -36,6 +36,10 @@ def run(options: argparse.Namespace) -> int:
     for entry in contents:
         print(f"{entry.size / 1e6:9.1f} MB  {entry.model}  {entry.variant}  {entry.folder.name}")
     print(f"{sum(entry.size for entry in contents) / 1e6:9.1f} MB  in {len(contents)} models")
+    for package in installed.packages():
+        size = sum(facts["size"] for facts in package.manifest.get("files", {}).values())
+        variant = package.manifest.get("variant", "?")
+        print(f"{size / 1e6:9.1f} MB  {package.model}  {variant}  installed: {package.folder}")
     return 0
 
 

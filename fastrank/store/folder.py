@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from fastrank.errors import IntegrityError
+from fastrank.installed import MANIFEST, read_manifest
 from fastrank.registry import FileSpec, ModelSpec, Variant
 
-MANIFEST = "fastrank.json"
 _COMMIT = "fastrank.commit"  # in staging: of which commit the files there are
 _CHUNK = 1 << 20
 
@@ -91,13 +91,25 @@ def complete(folder: Path, variant: Variant) -> bool:
     return True
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """What was written beside the files when they were published; empty if nothing was."""
-    try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def mismatch(folder: Path, variant: Variant) -> str | None:
+    """Why a packed folder is not this variant, by its manifest and the sizes alone; None: it is.
+
+    Its files were hashed when it was packed, so the manifest has the hashes; `faults` reads the files again.
+    """
+    stated = read_manifest(folder).get("files", {})
+    for file in variant.files:
+        noted = stated.get(file.path)
+        if noted is None:
+            if not file.optional:
+                return f"{file.path} is missing"
+            continue
+        if file.sha256 not in (None, noted["sha256"]):
+            return f"{file.path} has SHA-256 {noted['sha256']}, the registry states {file.sha256}"
+        path = folder / file.path
+        size = path.stat().st_size if path.is_file() else "no"
+        if size != noted["size"]:
+            return f"{file.path} has {size} bytes, {noted['size']} were packed"
+    return None
 
 
 def sha256(path: Path) -> str:

@@ -18,7 +18,6 @@ from fastrank import environment
 from fastrank.errors import DownloadError
 from fastrank.registry import WheelSource
 
-ENTRY_POINTS = "fastrank.models"
 _REACH = 5  # seconds pip may wait for an answer when it is asked whether it knows the package
 _PATIENCE = 3600
 
@@ -32,16 +31,6 @@ def installed(source: WheelSource) -> Path | None:
         return None
     folder = Path(str(distribution.locate_file(source.folder)))
     return folder if distribution.version == version and folder.is_dir() else None
-
-
-def packed(model: str) -> list[Path]:
-    """Folders of installed packages that announce this model by an entry point `model name = package`."""
-    folders = []
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        if point.name.casefold() == model.casefold():
-            found = importlib.util.find_spec(point.module)  # finds without running it
-            folders += [Path(place) for place in (found.submodule_search_locations or [])] if found else []
-    return folders
 
 
 def fetch(source: WheelSource, scratch: Path) -> Path:

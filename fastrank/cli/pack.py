@@ -1,0 +1,62 @@
+"""`fastrank pack`: a model as a wheel, a Lambda layer or a folder, for machines without a model hub."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from fastrank import pack
+from fastrank.cli.options import add_store_options
+
+
+def add_to(commands: Any) -> None:
+    """Add this command to the parser."""
+    parser = commands.add_parser(
+        "pack",
+        help="pack a model as a wheel",
+        description="Pack a model as a wheel. Where it is installed with pip, the model is there: offline, without a "
+        "cache or any configuration.",
+    )
+    parser.add_argument("model", help="a name that `fastrank models` lists, or with --path any organisation/model")
+    parser.add_argument("-o", "--output", default="dist", metavar="FOLDER", help="where to write (%(default)s)")
+    parser.add_argument("--path", type=Path, metavar="FOLDER", help="pack the files in this folder")
+    parser.add_argument("--like", metavar="MODEL", help="a model of the registry with the same configuration as yours")
+    parser.add_argument("--license", metavar="SPDX", help="the licence of a model that is not in the registry")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--precision", choices=pack.PRECISIONS, help="of the weights (that of the model's first variant)")
+    what.add_argument("--variant", help="which variant to pack, such as onnx, safetensors or fp16")
+    parser.add_argument(
+        "--format",
+        choices=tuple(pack.FORMATS),
+        default="wheel",
+        help="wheel: for pip; zip: for an AWS Lambda layer; dir: for an image or PYTHONPATH (%(default)s)",
+    )
+    parser.add_argument(
+        "--version",
+        help="of the package; give rising ones if newer files are to replace older ones (0.<a number from the hashes>)",
+    )
+    add_store_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Pack and say where it is."""
+    parcel = pack.gather(
+        options.model,
+        path=options.path,
+        like=options.like,
+        license=options.license,
+        variant=options.variant,
+        precision=options.precision,
+        cache_dir=options.cache_dir,
+        local_files_only=options.offline,
+    )
+    if "-nc" in parcel.model.license:
+        print(
+            f"fastrank: {parcel.model.name} is licensed for non-commercial use only ({parcel.model.license})",
+            file=sys.stderr,
+        )
+    print(pack.FORMATS[options.format](parcel, Path(options.output), options.version))
+    return 0
