@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fastrank.errors import ModelLoadError
-from fastrank.graph import bert, distilbert, electra, heads, modernbert, mpnet, roberta
+from fastrank.graph import bert, distilbert, electra, heads, jina_bert, modernbert, mpnet, nomic_bert, roberta
 from fastrank.graph.builder import Graph
 from fastrank.graph.config import Config
 from fastrank.graph.safetensors import read_header
@@ -31,8 +31,10 @@ _ENCODERS: Final[Mapping[str, Callable[[Graph, Config], Encoded]]] = {
     "camembert": roberta.encoder,
     "distilbert": distilbert.encoder,
     "electra": electra.encoder,
+    "jina_bert": jina_bert.encoder,
     "modernbert": modernbert.encoder,
     "mpnet": mpnet.encoder,
+    "nomic_bert": nomic_bert.encoder,
     "roberta": roberta.encoder,
     "xlm-roberta": roberta.encoder,
 }
@@ -45,16 +47,20 @@ _HEADS: Final[Mapping[tuple[str, str], Callable[[Graph, Config, Encoded], None]]
     ("camembert", "masked-lm"): roberta.masked_lm,
     ("distilbert", "masked-lm"): distilbert.masked_lm,
     ("electra", "masked-lm"): electra.masked_lm,
+    ("jina_bert", "masked-lm"): bert.masked_lm,
     ("modernbert", "masked-lm"): modernbert.masked_lm,
     ("mpnet", "masked-lm"): roberta.masked_lm,
+    ("nomic_bert", "masked-lm"): nomic_bert.masked_lm,
     ("roberta", "masked-lm"): roberta.masked_lm,
     ("xlm-roberta", "masked-lm"): roberta.masked_lm,
     ("bert", "sequence-classification"): bert.sequence_classification,
     ("camembert", "sequence-classification"): roberta.sequence_classification,
     ("distilbert", "sequence-classification"): distilbert.sequence_classification,
     ("electra", "sequence-classification"): electra.sequence_classification,
+    ("jina_bert", "sequence-classification"): bert.sequence_classification,
     ("modernbert", "sequence-classification"): modernbert.sequence_classification,
     ("mpnet", "sequence-classification"): roberta.sequence_classification,
+    ("nomic_bert", "sequence-classification"): bert.sequence_classification,
     ("roberta", "sequence-classification"): roberta.sequence_classification,
     ("xlm-roberta", "sequence-classification"): roberta.sequence_classification,
 }
@@ -93,7 +99,7 @@ def build(folder: Path, head: str = "encoder") -> bytes:
             message names the file and the field or tensor.
     """
     config = Config.read(folder / "config.json")
-    model_type = config.choice("model_type", _ENCODERS)
+    model_type = _model_type(config)
     if head not in SUPPORTED[model_type]:
         supported = ", ".join(map(repr, SUPPORTED[model_type]))
         raise ModelLoadError(
@@ -106,3 +112,13 @@ def build(folder: Path, head: str = "encoder") -> bytes:
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
     _HEADS[model_type, head](graph, config, _ENCODERS[model_type](graph, config))
     return graph.to_bytes()
+
+
+def _model_type(config: Config) -> str:
+    """The checkpoint's key in the tables."""
+    model_type: str = config.choice("model_type", _ENCODERS)
+    is_jina = (
+        model_type == "bert"
+        and config.choice("position_embedding_type", ["absolute", "alibi"], default="absolute") == "alibi"
+    )
+    return "jina_bert" if is_jina else model_type

@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 WORDS: Final = "embeddings.word_embeddings.weight"
 
 
-def sizes(config: Config) -> Sizes:
+def sizes(config: Config, positions: str = "absolute") -> Sizes:
     """Read and check the fields that BERT and its descendants share.
+
+    Args:
+        config: The checkpoint's.
+        positions: What `position_embedding_type` must be, or be missing for.
 
     Raises:
         ModelLoadError: A field is missing, absurd or asks for something that is not written here, such as relative
             positions or a decoder.
     """
-    config.choice("position_embedding_type", ["absolute"], default="absolute")
+    config.choice("position_embedding_type", [positions], default=positions)
     config.choice("is_decoder", [False], default=False)
     hidden, count = config.width_and_heads("hidden_size", "num_attention_heads")
     return Sizes(
@@ -50,8 +54,10 @@ def encoder(graph: Graph, config: Config) -> Encoded:
     return post_norm.layers(graph, x, ids, mask, sizes=size)
 
 
-def embeddings(graph: Graph, config: Config, size: Sizes, width: int) -> tuple[str, str, str]:
-    """Write the inputs and the sum of word, type and position embeddings, normalized.
+def embeddings(
+    graph: Graph, config: Config, size: Sizes, width: int, *, positions: bool = True, norm: str = "embeddings.LayerNorm"
+) -> tuple[str, str, str]:
+    """Write the inputs and the sum of word, type and (if there are any) position embeddings, normalized.
 
     Returns:
         `input_ids` and `attention_mask`, int64 [batch, sequence]; the embeddings, float32 [batch * sequence, width].
@@ -65,10 +71,11 @@ def embeddings(graph: Graph, config: Config, size: Sizes, width: int) -> tuple[s
     )
     words = graph.lookup(WORDS, ids, size.vocabulary, width)
     count = config.integer("type_vocab_size", default=2)
-    kinds = graph.lookup("embeddings.token_type_embeddings.weight", types, count, width)
-    x = graph.op("Add", graph.op("Add", words, kinds), first_positions(graph, ids, size.positions, width))
+    x = graph.op("Add", words, graph.lookup("embeddings.token_type_embeddings.weight", types, count, width))
+    if positions:
+        x = graph.op("Add", x, first_positions(graph, ids, size.positions, width))
     x = graph.op("Reshape", x, graph.integers(-1, width))
-    return ids, mask, blocks.layer_norm(graph, x, "embeddings.LayerNorm", width, size.epsilon)
+    return ids, mask, blocks.layer_norm(graph, x, norm, width, size.epsilon)
 
 
 def first_positions(graph: Graph, input_ids: str, positions: int, width: int) -> str:

@@ -68,6 +68,11 @@ def gelu_tanh(graph: Graph, x: str) -> str:
     return graph.op("Mul", graph.op("Mul", x, graph.real(0.5)), outer)
 
 
+def silu(graph: Graph, x: str) -> str:
+    """`x * sigmoid(x)` (Hendrycks and Gimpel 2016); the gate of SwiGLU."""
+    return graph.op("Mul", x, graph.op("Sigmoid", x))
+
+
 def relu(graph: Graph, x: str) -> str:
     """`max(x, 0)`."""
     return graph.op("Relu", x)
@@ -78,6 +83,7 @@ ACTIVATIONS: Final[dict[str, Callable[[Graph, str], str]]] = {
     "gelu_new": gelu_tanh,
     "gelu_pytorch_tanh": gelu_tanh,
     "relu": relu,
+    "silu": silu,
 }
 """The values of `hidden_act` that are supported, by the names of transformers."""
 

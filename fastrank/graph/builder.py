@@ -81,6 +81,10 @@ class Graph:
         """Whether the checkpoint has the tensor, with or without the prefix."""
         return name in self._tensors or self.prefix + name in self._tensors
 
+    def has_any(self, prefix: str) -> bool:
+        """Whether the checkpoint has tensors whose names begin so."""
+        return any(name.startswith(prefix) for name in self._tensors)
+
     def rows(self, name: str) -> int:
         """The first size of a tensor of the checkpoint: how many labels a classifier has.
 

@@ -88,6 +88,10 @@ class Config:
             raise self.error(heads, f"{width} {hidden} is not a multiple of it")
         return hidden, count
 
+    def first(self, *fields: str) -> str:
+        """The first of several names of one field that stands there, else the last."""
+        return next((field for field in fields if self._values.get(field) is not None), fields[-1])
+
     def section(self, field: str) -> Config:
         """A nested object; without fields if it is missing."""
         value = self._get(field, {})

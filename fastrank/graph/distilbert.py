@@ -5,6 +5,7 @@ BERT without token types and pooler, with other names for everything.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fastrank.graph import bert, blocks, heads, post_norm, proto
@@ -52,7 +53,8 @@ def encoder(graph: Graph, config: Config) -> Encoded:
     x = graph.op("Add", words, bert.first_positions(graph, ids, size.positions, hidden))
     x = graph.op("Reshape", x, graph.integers(-1, hidden))
     x = blocks.layer_norm(graph, x, "embeddings.LayerNorm", hidden, size.epsilon)
-    return post_norm.layers(graph, x, ids, mask, sizes=size, names=NAMES)
+    layer = partial(post_norm.bert_layer, graph, sizes=size, names=NAMES)
+    return post_norm.layers(graph, x, ids, mask, sizes=size, layer=layer)
 
 
 def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:

@@ -6,12 +6,11 @@ a window, the feed-forward part is gated, and most biases are left out.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fastrank.graph import blocks, heads, proto
+from fastrank.graph import blocks, heads, proto, rotary
 from fastrank.graph.encoded import Encoded, Sizes
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ class _Look:
     """How a layer attends: what to add to its scores, and the rotations of its positions."""
 
     bias: str
-    cosines: str
-    sines: str
+    rotation: rotary.Rotation
 
 
 def encoder(graph: Graph, config: Config) -> Encoded:
@@ -107,35 +105,13 @@ def _looks(graph: Graph, config: Config, size: Sizes, input_ids: str, attention_
     return {
         GLOBAL: _Look(
             blocks.score_bias(graph, seen),
-            *_rotations(graph, column, width, _theta(config, GLOBAL, "global_rope_theta", 160_000)),
+            rotary.rotation(graph, column, width, _theta(config, GLOBAL, "global_rope_theta", 160_000)),
         ),
         LOCAL: _Look(
             blocks.score_bias(graph, graph.op("And", seen, near)),
-            *_rotations(graph, column, width, _theta(config, LOCAL, "local_rope_theta", 10_000)),
+            rotary.rotation(graph, column, width, _theta(config, LOCAL, "local_rope_theta", 10_000)),
         ),
     }
-
-
-def _rotations(graph: Graph, places: str, width: int, theta: float) -> tuple[str, str]:
-    """Cosines and sines of rotary positions (Su et al. 2021, arXiv:2104.09864), float32 [sequence, 1, width / 2]."""
-    frequencies = [_float32(1 / _float32(theta ** _float32(even / width))) for even in range(0, width, 2)]
-    row = graph.reals(f"frequencies_{theta!r}", frequencies)
-    angles = graph.op("Mul", graph.op("Cast", places, to=proto.FLOAT), row)
-    angles = graph.op("Unsqueeze", angles, graph.integers(1))
-    return graph.op("Cos", angles), graph.op("Sin", angles)
-
-
-def _float32(value: float) -> float:
-    """Rounded as torch rounds: at position 8,000 a last digit of the frequency turns the angle by 0.0005."""
-    return float(struct.unpack("<f", struct.pack("<f", value))[0])
-
-
-def _rotate(graph: Graph, x: str, look: _Look) -> str:
-    """Turn each pair of dimensions (n, n + width / 2) by its angle; [batch, sequence, heads, width] to the same."""
-    left, right = graph.split(x, 2)
-    turned_left = graph.op("Sub", graph.op("Mul", left, look.cosines), graph.op("Mul", right, look.sines))
-    turned_right = graph.op("Add", graph.op("Mul", right, look.cosines), graph.op("Mul", left, look.sines))
-    return graph.op("Concat", turned_left, turned_right, axis=-1)
 
 
 def _attention(
@@ -144,7 +120,7 @@ def _attention(
     bias, hidden = config.flag("attention_bias", default=False), size.hidden
     parts = graph.split(blocks.linear(graph, x, f"{name}.Wqkv", hidden, 3 * hidden, bias=bias), 3)
     query, key, value = (graph.op("Reshape", part, shape) for part in parts)
-    query, key = (_rotate(graph, part, look) for part in (query, key))
+    query, key = (rotary.rotate(graph, part, look.rotation) for part in (query, key))
     mixed, probabilities = blocks.attention(
         graph, query, key, value, bias=look.bias, heads=size.heads, width=hidden // size.heads
     )

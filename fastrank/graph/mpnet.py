@@ -6,6 +6,7 @@ RoBERTa without token types, whose scores also depend on how far apart two token
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fastrank.graph import bert, blocks, post_norm, proto, roberta
@@ -49,7 +50,8 @@ def encoder(graph: Graph, config: Config) -> Encoded:
     x = graph.op("Reshape", graph.op("Add", words, positions), graph.integers(-1, size.hidden))
     x = blocks.layer_norm(graph, x, "embeddings.LayerNorm", size.hidden, size.epsilon)
     bias = _distance_bias(graph, ids, size.heads)
-    return post_norm.layers(graph, x, ids, mask, sizes=size, names=NAMES, distance_bias=bias)
+    layer = partial(post_norm.bert_layer, graph, sizes=size, names=NAMES)
+    return post_norm.layers(graph, x, ids, mask, sizes=size, layer=layer, distance_bias=bias)
 
 
 def _distance_bias(graph: Graph, input_ids: str, heads: int) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from fastrank.graph import blocks
 from fastrank.graph.encoded import Encoded, Sizes
@@ -41,6 +42,30 @@ BERT: Final = Names(
 )
 
 
+@dataclass(frozen=True)
+class Look:
+    """The tokens that look at the others in one layer: all of a text, or its first only.
+
+    Attributes:
+        states: Theirs, float32 [batch * asking, hidden].
+        bias: Added to their scores; broadcast to [batch, heads, asking, sequence].
+        shape: [batch, asking, heads, width], for `Reshape`.
+        text_shape: The same of all tokens.
+        only_first: Which of the two.
+    """
+
+    states: str
+    bias: str
+    shape: str
+    text_shape: str
+    only_first: bool
+
+
+Layer: TypeAlias = Callable[[str, int, Look], tuple[str, str]]
+"""From all states, float32 [batch * sequence, hidden], a layer's number and a look: the new states of the tokens that
+look, and their attention probabilities, float32 [batch, heads, asking, sequence]."""
+
+
 def layers(
     graph: Graph,
     x: str,
@@ -48,7 +73,7 @@ def layers(
     attention_mask: str,
     *,
     sizes: Sizes,
-    names: Names = BERT,
+    layer: Layer | None = None,
     distance_bias: str = "",
 ) -> Encoded:
     """All layers.
@@ -59,7 +84,7 @@ def layers(
         input_ids: The input, int64 [batch, sequence].
         attention_mask: The input, int64 [batch, sequence].
         sizes: The encoder's.
-        names: The checkpoint's.
+        layer: Writes one layer; None: BERT's.
         distance_bias: What else to add to the scores of all layers, float32 [1, heads, sequence, sequence].
 
     Returns:
@@ -68,60 +93,76 @@ def layers(
     Raises:
         ModelLoadError: A tensor is missing or not as expected; the calls of the result raise it too.
     """
+    write = layer or partial(bert_layer, graph, sizes=sizes)
     width = sizes.hidden // sizes.heads
     bias = blocks.score_bias(graph, blocks.padding_mask(graph, attention_mask))
     if distance_bias:
         bias = graph.op("Add", bias, distance_bias)
     shape = blocks.text_shape(graph, input_ids, sizes.heads, width)
-    layer = partial(_layer, graph, shape=shape, sizes=sizes, names=names)
     last = sizes.layers - 1
     for number in range(last):
-        x, _ = layer(x, x, number, bias=bias, query_shape=shape)
+        x, _ = write(x, number, Look(x, bias, shape, shape, only_first=False))
 
     def first_token() -> str:
         first = blocks.first_token(graph, x, input_ids, sizes.hidden)
         first_bias = graph.op("Slice", bias, graph.integers(0), graph.integers(1), graph.integers(2))
         first_shape = graph.integers(-1, 1, sizes.heads, width)
-        return layer(x, first, last, bias=first_bias, query_shape=first_shape)[0]
+        return write(x, last, Look(first, first_bias, first_shape, shape, only_first=True))[0]
 
     return Encoded(
         input_ids,
         attention_mask,
         sizes,
-        all_tokens=lambda: layer(x, x, last, bias=bias, query_shape=shape),
+        all_tokens=lambda: write(x, last, Look(x, bias, shape, shape, only_first=False)),
         first_token=first_token,
     )
 
 
-def _layer(
+def bert_layer(graph: Graph, x: str, number: int, look: Look, *, sizes: Sizes, names: Names = BERT) -> tuple[str, str]:
+    """A `Layer` of BERT, by whatever names."""
+    prefix, hidden = f"{names.layer}.{number}.", sizes.hidden
+    x, attention = attend(graph, x, prefix, look, sizes=sizes, names=names)
+    wide = blocks.linear(graph, x, prefix + names.wide, hidden, sizes.intermediate)
+    wide = blocks.ACTIVATIONS[sizes.activation](graph, wide)
+    narrow = blocks.linear(graph, wide, prefix + names.narrow, sizes.intermediate, hidden)
+    return add_and_norm(graph, narrow, x, prefix + names.narrow_norm, sizes), attention
+
+
+def attend(
     graph: Graph,
     x: str,
-    asking: str,
-    number: int,
+    prefix: str,
+    look: Look,
     *,
-    bias: str,
-    shape: str,
-    query_shape: str,
     sizes: Sizes,
-    names: Names,
+    names: Names = BERT,
+    query_norm: str = "",
+    key_norm: str = "",
 ) -> tuple[str, str]:
-    """One layer's states of the tokens `asking`, a selection of `x` or all of it; and its attention probabilities."""
-    prefix, hidden = f"{names.layer}.{number}.", sizes.hidden
-    query = blocks.linear(graph, asking, prefix + names.query, hidden, hidden)
+    """The first half of a layer: the states after attention, normalized, and the attention probabilities.
+
+    `query_norm` and `key_norm` name norms, if there are any, of the projected queries and keys, over all heads.
+    """
+    hidden, epsilon = sizes.hidden, sizes.epsilon
+    query = blocks.linear(graph, look.states, prefix + names.query, hidden, hidden)
     key, value = (blocks.linear(graph, x, prefix + part, hidden, hidden) for part in (names.key, names.value))
+    if query_norm:
+        query = blocks.layer_norm(graph, query, prefix + query_norm, hidden, epsilon)
+    if key_norm:
+        key = blocks.layer_norm(graph, key, prefix + key_norm, hidden, epsilon)
     mixed, attention = blocks.attention(
         graph,
-        graph.op("Reshape", query, query_shape),
-        graph.op("Reshape", key, shape),
-        graph.op("Reshape", value, shape),
-        bias=bias,
+        graph.op("Reshape", query, look.shape),
+        graph.op("Reshape", key, look.text_shape),
+        graph.op("Reshape", value, look.text_shape),
+        bias=look.bias,
         width=hidden // sizes.heads,
         heads=sizes.heads,
     )
     mixed = blocks.linear(graph, mixed, prefix + names.mixed, hidden, hidden)
-    x = blocks.layer_norm(graph, graph.op("Add", mixed, asking), prefix + names.mixed_norm, hidden, sizes.epsilon)
-    wide = blocks.linear(graph, x, prefix + names.wide, hidden, sizes.intermediate)
-    wide = blocks.ACTIVATIONS[sizes.activation](graph, wide)
-    narrow = blocks.linear(graph, wide, prefix + names.narrow, sizes.intermediate, hidden)
-    x = blocks.layer_norm(graph, graph.op("Add", narrow, x), prefix + names.narrow_norm, hidden, sizes.epsilon)
-    return x, attention
+    return add_and_norm(graph, mixed, look.states, prefix + names.mixed_norm, sizes), attention
+
+
+def add_and_norm(graph: Graph, x: str, went_in: str, name: str, sizes: Sizes) -> str:
+    """The LayerNorm of a sum, float32 [rows, hidden]."""
+    return blocks.layer_norm(graph, graph.op("Add", x, went_in), name, sizes.hidden, sizes.epsilon)

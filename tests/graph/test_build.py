@@ -25,7 +25,11 @@ OUTPUTS = {
     "sequence-classification": ["logits"],
 }
 SUMMARIES = {"attention", "last_hidden_state", "logits", "splade"}
-OF_HEADS = ("bert.pooler.", "classifier.", "cls.", "decoder.", "generator_", "head.", "lm_head.", "pre_", "vocab_")
+OF_HEADS = (
+    *("bert.pooler.", "classifier.", "cls.", "decoder.", "generator_", "head.", "lm_head.", "nomic_bert.pooler."),
+    *("pre_", "vocab_"),
+)
+UNLIMITED = ("jina_bert", "modernbert", "nomic_bert")  # their positions are no table
 
 
 def heads_of(name):
@@ -36,6 +40,13 @@ def heads_of(name):
     if "attention" in stored:
         yield "attention"
     yield "encoder"
+
+
+def type_of(name):
+    """The key of a fixture in the table of architectures."""
+    if name.startswith("jina_bert"):
+        return "jina_bert"  # whose configurations say "bert"
+    return json.loads((FIXTURES / name / "config.json").read_text())["model_type"]
 
 
 HEADS = [(name, head) for name in NAMES for head in heads_of(name)]
@@ -144,7 +155,7 @@ def test_attention_is_a_distribution_over_the_text(name, head, case):
             assert not attention[row][..., mask == 0].any()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("modernbert")])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(UNLIMITED)])
 def test_longer_than_the_positions_fails(name):
     session = loaded(name, "encoder")
     feeds = {k: np.repeat(v[:, :1], v.shape[1] + 1, axis=1) for k, v in inputs_of(EXPECTED[name]["longest"]).items()}
@@ -210,7 +221,8 @@ def test_a_read_only_folder_is_left_alone(checkpoint):
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
-def test_half_precision_weights_are_cast(checkpoint, dtype):
+@pytest.mark.parametrize(("name", "head"), [(name, next(heads_of(name))) for name in NAMES])
+def test_half_precision_weights_are_cast(name, head, dtype, tmp_path):
     def half(raw):
         values = np.frombuffer(raw, "<f4")
         if dtype == "F16":
@@ -218,12 +230,14 @@ def test_half_precision_weights_are_cast(checkpoint, dtype):
         kept = values.view("<u4") >> 16
         return kept.astype("<u2").tobytes(), (kept << 16).astype("<u4").tobytes()
 
-    tensors = read_tensors(checkpoint)
-    feeds = inputs_of(EXPECTED["bert"]["padded"])
-    write_tensors(checkpoint, {name: ("F32", shape, half(raw)[1]) for name, (_, shape, raw) in tensors.items()})
-    rounded = run(load(checkpoint), feeds)
-    write_tensors(checkpoint, {name: (dtype, shape, half(raw)[0]) for name, (_, shape, raw) in tensors.items()})
-    np.testing.assert_allclose(run(load(checkpoint), feeds), rounded, rtol=0, atol=1e-5)
+    folder = Path(shutil.copytree(FIXTURES / name, tmp_path / "copy", copy_function=shutil.copyfile))
+    tensors = read_tensors(folder)
+    feeds = inputs_of(EXPECTED[name]["padded"])
+    write_tensors(folder, {name: ("F32", shape, half(raw)[1]) for name, (_, shape, raw) in tensors.items()})
+    rounded = load(folder, head).run(None, feeds)
+    write_tensors(folder, {name: (dtype, shape, half(raw)[0]) for name, (_, shape, raw) in tensors.items()})
+    for result, expected in zip(load(folder, head).run(None, feeds), rounded, strict=True):
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
 
 
 def test_unaligned_data_and_old_names_are_read(checkpoint):
@@ -249,7 +263,7 @@ def test_missing_optional_fields_take_the_defaults_of_transformers(checkpoint):
         (
             "model_type",
             "gpt2",
-            "'gpt2'; supported: 'bert', 'camembert', 'distilbert', 'electra', 'modernbert', 'mpnet', 'roberta'",
+            "'gpt2'; supported: 'bert', 'camembert', 'distilbert', 'electra', 'jina_bert', 'modernbert', 'mpnet',",
         ),
         ("model_type", ..., "missing; supported: 'bert'"),
         ("model_type", ["bert"], "supported: 'bert'"),
@@ -280,6 +294,21 @@ def test_a_bad_field_is_named(checkpoint, field, value, says):
         build(checkpoint)
     assert f"{checkpoint / 'config.json'}: field {field!r} is " in str(caught.value)
     assert says in str(caught.value)
+
+
+def test_every_product_with_a_weight_is_a_gemm():
+    for name, head in HEADS:
+        graph = onnx.load_model_from_string(build(FIXTURES / name, head)).graph
+        weights = {item.name for item in graph.initializer if item.external_data}
+        for node in graph.node:
+            assert node.op_type != "MatMul" or not weights.intersection(node.input), (name, head, node)
+
+
+def test_a_vocabulary_is_rounded_up_as_nomic_does_it(tmp_path):
+    folder = Path(shutil.copytree(FIXTURES / "nomic_bert_masked_lm", tmp_path / "copy", copy_function=shutil.copyfile))
+    expected = build(folder)
+    edit_config(folder, vocab_size=60, pad_vocab_size_multiple=16)
+    assert build(folder) == expected
 
 
 @pytest.fixture
@@ -334,8 +363,8 @@ def test_what_is_local_in_modernbert_matters(modern, field):
         ),
         ({"num_attention_heads": 32}, "the width of a head, 1, must be even"),
         ({"norm_bias": "yes"}, "field 'norm_bias' is 'yes'; supported: True, False"),
-        ({"hidden_activation": "silu"}, "field 'hidden_activation' is 'silu'; supported: 'gelu'"),
-        ({"classifier_activation": "silu"}, "field 'classifier_activation' is 'silu'; supported: 'gelu'"),
+        ({"hidden_activation": "mish"}, "field 'hidden_activation' is 'mish'; supported: 'gelu'"),
+        ({"classifier_activation": "mish"}, "field 'classifier_activation' is 'mish'; supported: 'gelu'"),
         ({"classifier_pooling": "max"}, "field 'classifier_pooling' is 'max'; supported: 'cls', 'mean'"),
     ],
 )
@@ -354,8 +383,23 @@ def test_a_bad_field_of_modernbert_is_named(modern, fields, says):
         ("electra_masked_lm", "is_decoder", True, "is True; supported: False"),
         ("distilbert_masked_lm", "dim", ..., "is missing; expected an integer"),
         ("distilbert_masked_lm", "n_heads", 5, "is 5; dim 32 is not a multiple of it"),
-        ("distilbert_masked_lm", "activation", "silu", "is 'silu'; supported: 'gelu'"),
+        ("distilbert_masked_lm", "activation", "mish", "is 'mish'; supported: 'gelu'"),
+        ("jina_bert_masked_lm", "feed_forward_type", "original", "is 'original'; supported: 'geglu', 'reglu'"),
+        ("jina_bert_masked_lm", "feed_forward_type", ..., "is missing; supported: 'geglu', 'reglu'"),
+        ("jina_bert_masked_lm", "position_embedding_type", "rope", "is 'rope'; supported: 'absolute', 'alibi'"),
+        ("mpnet_masked_lm", "position_embedding_type", "alibi", "is 'alibi'; supported: 'absolute'"),
         ("mpnet_masked_lm", "relative_attention_num_buckets", 64, "is 64; supported: 32"),
+        ("nomic_bert_masked_lm", "head_dim", 16, "is 16; supported: 8"),
+        ("nomic_bert_masked_lm", "hidden_act", "mish", "is 'mish'; supported: 'silu', 'gelu'"),
+        ("nomic_bert_masked_lm", "hidden_size", ..., "is missing; expected an integer"),
+        ("nomic_bert_masked_lm", "num_attention_heads", 32, "is 32; the width of a head, 1, must be even"),
+        ("nomic_bert_masked_lm", "rope_parameters", [], "is []; expected an object"),
+        ("nomic_bert_old_masked_lm", "activation_function", "gelu", "is 'gelu'; supported: 'geglu', 'swiglu'"),
+        ("nomic_bert_old_masked_lm", "moe_every_n_layers", 2, "is 2; supported: 0"),
+        ("nomic_bert_old_masked_lm", "n_head", 5, "is 5; n_embd 32 is not a multiple of it"),
+        ("nomic_bert_old_masked_lm", "prenorm", True, "is True; supported: False"),
+        ("nomic_bert_old_masked_lm", "rotary_emb_fraction", 0.5, "is 0.5; supported: 1.0, 1"),
+        ("nomic_bert_old_masked_lm", "rotary_scaling_factor", 2, "is 2; supported: None"),
         ("bert_masked_lm", "tie_word_embeddings", "yes", "is 'yes'; supported: True, False"),
     ],
 )
@@ -428,7 +472,7 @@ def test_every_tensor_is_required_with_its_shape(name, head, tmp_path):
             build(folder, head)
         assert f"tensor {key!r} has the shape {[1, *shape]}; config.json asks for [" in str(caught.value)
         write_tensors(folder, {other: value for other, value in tensors.items() if other != key})
-        with pytest.raises(ModelLoadError, match=r"no tensor '.*', with or without the prefix '[a-z]+\.'") as caught:
+        with pytest.raises(ModelLoadError, match=r"no tensor '.*', with or without the prefix '[a-z_]+\.'") as caught:
             build(folder, head)
         assert key.endswith(str(caught.value).split("'")[1])
 
@@ -498,8 +542,7 @@ def test_a_weight_of_integers_is_refused(checkpoint):
 
 
 def test_every_supported_head_has_a_fixture():
-    types = {name: json.loads((FIXTURES / name / "config.json").read_text())["model_type"] for name in NAMES}
-    tested = {(types[name], head) for name, head in HEADS}
+    tested = {(type_of(name), head) for name, head in HEADS}
     copies = {"camembert": "roberta", "xlm-roberta": "roberta"}  # written by the same functions
     tested = {(copies.get(model_type, model_type), head) for model_type, head in tested}
     supported = {
