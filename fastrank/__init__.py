@@ -20,11 +20,13 @@ if TYPE_CHECKING:
         ProviderError,
         RegistryError,
     )
+    from fastrank.late_interaction import LateInteractionTextEmbedding
     from fastrank.options import Device
+    from fastrank.ranking import RankedDocument
     from fastrank.registry import ModelSource, PoolingType
     from fastrank.sparse_embedding import SparseEmbedding
     from fastrank.sparse_text_embedding import SparseTextEmbedding
-    from fastrank.text_cross_encoder import RankedDocument, TextCrossEncoder
+    from fastrank.text_cross_encoder import TextCrossEncoder
     from fastrank.text_embedding import TextEmbedding
 
 __version__ = "0.1.0"
@@ -34,6 +36,7 @@ __all__ = [
     "DownloadError",
     "FastrankError",
     "IntegrityError",
+    "LateInteractionTextEmbedding",
     "ModelLoadError",
     "ModelNotCachedError",
     "ModelNotFoundError",
@@ -51,9 +54,10 @@ __all__ = [
 
 _HOMES = {
     "Device": "options",
+    "LateInteractionTextEmbedding": "late_interaction",
     "ModelSource": "registry",
     "PoolingType": "registry",
-    "RankedDocument": "text_cross_encoder",
+    "RankedDocument": "ranking",
     "SparseEmbedding": "sparse_embedding",
     "SparseTextEmbedding": "sparse_text_embedding",
     "TextCrossEncoder": "text_cross_encoder",

@@ -25,6 +25,7 @@ from fastrank.tokenizer import Text, Tokenizer
 _BUILT_OUTPUTS = {
     "encoder": "last_hidden_state",
     "attention": "attention",
+    "colbert": "token_vectors",
     "masked-lm": "logits",
     "sequence-classification": "logits",
 }
@@ -176,11 +177,12 @@ def prepare(
     output: str | None = None,
     graph_head: str | Callable[[Path], str] = "encoder",
     truncation: str = "longest_first",
+    make_tokenizer: Callable[[store.ModelFiles], Tokenizer] | None = None,
 ) -> LazyPipeline[T]:
     """A pipeline that finds a model's files and loads them when it is first needed. Arguments are checked now.
 
     `output` is the output of an ONNX file to use (None: its first), `graph_head` what to build on a checkpoint; a
-    function is asked once the folder is known.
+    function is asked once the folder is known. `make_tokenizer` makes a tokenizer of another kind.
     """
     spec.variant(variant)
     limit = spec.max_length if max_length is None else inputs.positive(max_length, "max_length")
@@ -189,7 +191,10 @@ def prepare(
         return store.locate(spec, cache_dir=cache_dir, given=given, local_files_only=local_files_only, variant=variant)
 
     def load(files: store.ModelFiles) -> Pipeline[T]:
-        tokenizer = Tokenizer(files.folder, limit, truncation, capped=max_length is None)
+        if make_tokenizer is None:
+            tokenizer = Tokenizer(files.folder, limit, truncation, capped=max_length is None)
+        else:
+            tokenizer = make_tokenizer(files)
         built = graph_head if isinstance(graph_head, str) else graph_head(files.folder)
         session = Session(files.folder, files.model, options, built)
         named = _BUILT_OUTPUTS[built] if session.built else output

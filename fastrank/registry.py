@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import string
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ CLASSES = {
 }
 
 ACTIVATIONS = ("none", "sigmoid", "softmax")  # of cross-encoders, from logits to scores
+NORMALIZED = ("both", "documents", "none")  # which token vectors of late interaction are brought to length 1 here
 
 # A path that cannot leave its folder on any system: no "..", no drive, no backslash, no hidden file.
 PATH = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*"
@@ -173,15 +175,28 @@ class SparseTask(NamedTuple):
 
 
 class LateInteractionTask(NamedTuple):
-    """How token vectors for MaxSim are made."""
+    """How token vectors for MaxSim are made.
+
+    A marker is a token, or its id, that stands at `marker_position` of every query or document; None: there is none.
+    A query shorter than `query_length` tokens, marker and special ones included, is filled up with `mask_token`; None:
+    it is not. `query_max_length` and `document_max_length` are what is cut at, counted likewise; None: the model's
+    limit. Document tokens that `skip` lists (as texts: the first token of each) run, but leave no vector.
+    `projection`: a checkpoint has linear layers on top of its hidden states. An ONNX file has them in it.
+    """
 
     dim: int
-    query_marker: int
-    document_marker: int
-    query_length: int
-    mask_token: str
+    query_marker: int | str | None = None
+    document_marker: int | str | None = None
+    marker_position: int = 1
+    query_length: int | None = None
+    mask_token: str = "[MASK]"  # noqa: S105 - no password
     attend_to_masks: bool = False
-    skip_punctuation: bool = True
+    query_max_length: int | None = None
+    document_max_length: int | None = None
+    skip: tuple[str, ...] = ()
+    normalize: str = "both"
+    projection: bool = True
+    output: str | None = None
     answers: tuple[Answer, ...] = ()
 
 
@@ -667,12 +682,18 @@ def _task(task: str, row: Any, where: str) -> Task:
     elif task == LATE_INTERACTION:
         settings = LateInteractionTask(
             dim=entry.take("dim", _between(1, 65_536)),
-            query_marker=entry.take("query_marker", _between(0, 10_000_000)),
-            document_marker=entry.take("document_marker", _between(0, 10_000_000)),
-            query_length=entry.take("query_length", _between(1, 131_072)),
-            mask_token=entry.take("mask_token", _is(str)),
+            query_marker=entry.take("query_marker", _marker, None),
+            document_marker=entry.take("document_marker", _marker, None),
+            marker_position=entry.take("marker_position", _between(0, 16), 1),
+            query_length=entry.take("query_length", _between(1, 131_072), None),
+            mask_token=entry.take("mask_token", _is(str), "[MASK]"),
             attend_to_masks=entry.take("attend_to_masks", _is(bool), default=False),
-            skip_punctuation=entry.take("skip_punctuation", _is(bool), default=True),
+            query_max_length=entry.take("query_max_length", _between(8, 131_072), None),
+            document_max_length=entry.take("document_max_length", _between(8, 131_072), None),
+            skip=entry.take("skip", _skipped, ()),
+            normalize=entry.take("normalize", _one_of(*NORMALIZED), "both"),
+            projection=entry.take("projection", _is(bool), default=True),
+            output=entry.take("output", _is(str), None),
             **common,
         )
     elif task == CROSS_ENCODER:
@@ -704,6 +725,14 @@ def _answer(row: Any, where: str) -> Answer:
     if answer.rows is not None and len(answer.values) % answer.rows:
         raise RegistryError(f"{where}: {len(answer.values)} values cannot be {answer.rows} rows")
     return answer
+
+
+def _marker(value: Any) -> int | str:
+    return value if isinstance(value, str) and value else _between(0, 10_000_000)(value)
+
+
+def _skipped(value: Any) -> tuple[str, ...]:
+    return tuple(string.punctuation) if value == "punctuation" else _tuple_of(_is(str))(value)
 
 
 def _question(value: Any) -> str | tuple[str, str]:

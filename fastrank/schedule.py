@@ -24,6 +24,7 @@ class Tokens(NamedTuple):
 
     ids: NDArray[np.int32]  # (n,)
     types: NDArray[np.int32] | None = None  # (n,): 0 for the first text of a pair, 1 for the second; None: all 0
+    attended: int | None = None  # so many of the first tokens are attended to; None: all
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Batch:
 
     positions: Sequence[int]  # of the texts in their window
     ids: NDArray[np.int64]  # (texts, longest)
-    mask: NDArray[np.int64]  # (texts, longest): 1 for tokens, 0 for padding
+    mask: NDArray[np.int64]  # (texts, longest): 1 for tokens, 0 for padding and what is not attended to
     types: NDArray[np.int64]  # (texts, longest)
 
 
@@ -86,7 +87,7 @@ def collate(tokens: Sequence[Tokens], positions: Sequence[int], pad_id: int) -> 
     for row, position in enumerate(positions):
         found = tokens[position]
         ids[row, : len(found.ids)] = found.ids
-        mask[row, : len(found.ids)] = 1
+        mask[row, : len(found.ids) if found.attended is None else found.attended] = 1
         if found.types is not None:
             types[row, : len(found.ids)] = found.types
     return Batch(positions, ids, mask, types)

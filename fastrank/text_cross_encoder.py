@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,28 +15,12 @@ from fastrank.errors import ModelLoadError
 from fastrank.heads import Floats
 from fastrank.options import Device, OnnxProvider, Options
 from fastrank.pipeline import Head, LazyPipeline, prepare
+from fastrank.ranking import Document, RankedDocument, best, listed, text_of
 from fastrank.registry import ACTIVATIONS, CROSS_ENCODER, CrossEncoderTask, ModelSource
 from fastrank.schedule import Batch
 from fastrank.tokenizer import Tokenizer
 
-Document: TypeAlias = "str | Mapping[str, Any]"
-
 _TRUNCATIONS = ("longest_first", "only_second")
-
-
-@dataclass(frozen=True)
-class RankedDocument:
-    """A document in its place in a ranking.
-
-    Attributes:
-        index: its place among the documents given.
-        score: as `rerank` gives it; higher is better.
-        text: the document as it was given: a string, or a mapping.
-    """
-
-    index: int
-    score: float
-    text: Any
 
 
 class TextCrossEncoder(Closeable):
@@ -198,22 +181,16 @@ class TextCrossEncoder(Closeable):
         """
         most = None if top_k is None else inputs.positive(top_k, "top_k")
         asked = list(inputs.documents(queries, "queries"))
-        given = [_listed(each) for each in documents]
+        given = [listed(each) for each in documents]
         if len(asked) != len(given):
             raise ValueError(f"{len(asked)} queries, but documents for {len(given)}")
         pairs = [
-            (query, _text(document, field, position))
+            (query, text_of(document, field, position))
             for query, each in zip(asked, given, strict=True)
             for position, document in enumerate(each)
         ]
         scores = self._scores(iter(pairs), batch_size, parallel)
-        return [
-            sorted(
-                (RankedDocument(index, next(scores), document) for index, document in enumerate(each)),
-                key=lambda ranked: -ranked.score,
-            )[:most]
-            for each in given
-        ]
+        return [best(scores, each, most) for each in given]
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Tokens the model would see: of all pairs together, after truncation, special tokens included."""
@@ -321,20 +298,6 @@ def _head(name: str, task: CrossEncoderTask) -> Head[float]:
         return found
 
     return head
-
-
-def _listed(documents: Iterable[Document]) -> list[Document]:
-    if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
-        raise TypeError(f"documents must be an iterable of strings or mappings, not {type(documents).__name__}")
-    return list(documents)
-
-
-def _text(document: Document, field: str, position: int) -> str:
-    if isinstance(document, Mapping):
-        if field not in document:
-            raise TypeError(f"documents[{position}] has no field {field!r}; it has {', '.join(map(str, document))}")
-        return inputs.text(document[field], f"documents[{position}][{field!r}]")
-    return inputs.text(document, f"documents[{position}]")
 
 
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:

@@ -37,8 +37,8 @@ class Tokenizer:
         max_length: tokens a text may have, special ones included; what is longer is cut. None: what the folder says.
         truncation: for pairs: "longest_first" cuts the longer of the two, token by token; "only_second" leaves the
             first whole, unless it alone is too long.
-
         capped: lower `max_length` to the positions the model has, instead of raising an error.
+        reserved: how many of the `max_length` tokens are left for the caller to add.
 
     Raises:
         ModelLoadError: tokenizer.json is missing, damaged or hostile.
@@ -46,7 +46,13 @@ class Tokenizer:
     """
 
     def __init__(
-        self, folder: Path, max_length: int | None = None, truncation: str = "longest_first", *, capped: bool = False
+        self,
+        folder: Path,
+        max_length: int | None = None,
+        truncation: str = "longest_first",
+        *,
+        capped: bool = False,
+        reserved: int = 0,
     ) -> None:
         path = folder / "tokenizer.json"
         if not path.is_file():
@@ -64,7 +70,7 @@ class Tokenizer:
                 self._tokenizer.normalizer = tokenizers.normalizers.Sequence(
                     [step for step in steps if step is not None]
                 )
-            special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+            special = self._tokenizer.num_special_tokens_to_add(is_pair=False) + reserved
             if self.max_length <= special:
                 raise ValueError(
                     f"max_length={self.max_length} leaves no room for text: this model adds {special} special tokens"
@@ -73,22 +79,23 @@ class Tokenizer:
                 self.max_length = positions
             elif positions and self.max_length > positions:
                 raise ValueError(f"max_length={self.max_length} is more than this model has positions: {positions}")
+            self._room = self.max_length - reserved
             self._other: tokenizers.Tokenizer | None = None
             if truncation != "longest_first":
                 self._other = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
-                self._other.enable_truncation(self.max_length)
-            self._tokenizer.enable_truncation(self.max_length, strategy=truncation)
+                self._other.enable_truncation(self._room)
+            self._tokenizer.enable_truncation(self._room, strategy=truncation)
             self.pad_id = settings.pad_id(self._tokenizer, padding)
         added = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(number for number, token in added.items() if token.special)
         self._cut = max(_SHORTEST_CUT, self.max_length * _CHARACTERS_A_TOKEN)
 
     def encode(self, texts: Sequence[Text]) -> list[Tokens]:
-        """Token ids of each text or pair, special tokens included, at most `max_length` each and at least one."""
+        """Token ids of each text or pair, special ones included: one to `max_length`, less those that are reserved."""
         shortened = [_beginning(text, self._cut) for text in texts]
         encodings = self._encoded(shortened)
         for position, text in enumerate(texts):
-            if len(encodings[position]) < self.max_length and shortened[position] != text:
+            if len(encodings[position]) < self._room and shortened[position] != text:
                 encodings[position] = self._whole(text)
         return [
             self._tokens(encoding, pair=isinstance(text, tuple))
@@ -110,6 +117,16 @@ class Tokenizer:
         ids = np.asarray(encoding.ids or [self.pad_id], np.int32)
         return Tokens(ids, np.asarray(encoding.type_ids or [0], np.int32) if pair else None)
 
+    def number(self, token: str) -> int | None:
+        """The id of a token of the vocabulary; None if it has no such token."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def first_number(self, text: str) -> int | None:
+        """The id of the first token of a text, special ones left out; None if it has none."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return int(ids[0]) if ids else None
+
     @cached_property
     def pieces(self) -> list[str | None]:
         """The vocabulary by id; None where an id has no token."""
@@ -126,7 +143,7 @@ class Tokenizer:
             cut *= 8
             shortened = _beginning(text, cut)
             (encoding,) = self._encoded([shortened])
-            if len(encoding) >= self.max_length or shortened == text:
+            if len(encoding) >= self._room or shortened == text:
                 return encoding
 
 

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 import tiny_models
 
-from fastrank import ModelSource, PoolingType, TextCrossEncoder, TextEmbedding, __version__, cli, registry, store
+from fastrank import (
+    LateInteractionTextEmbedding,
+    ModelSource,
+    PoolingType,
+    TextCrossEncoder,
+    TextEmbedding,
+    __version__,
+    cli,
+    registry,
+    store,
+)
 
 NAME = "acme/tiny"
 
@@ -100,6 +110,18 @@ def test_rerank_by_a_cross_encoder(fastrank, documents, tmp_path):
     status, _, err = fastrank("rerank", "x", str(documents), "--method", "cross-encoder", model=False)
     assert status == 1
     assert "needs --model, such as Xenova/ms-marco-MiniLM-L-6-v2" in err
+
+
+def test_rerank_by_token_vectors(fastrank, documents, tiny):
+    LateInteractionTextEmbedding.add_custom_model("acme/late", ModelSource(hf="acme/late"), 16, projection=False)
+    more = ("--method", "colbert", "--model", "acme/late", "--path", str(tiny))
+    status, out, _ = fastrank("rerank", "the red cat", str(documents), *more, model=False)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    model = LateInteractionTextEmbedding("acme/late", specific_model_path=tiny)
+    scores = list(model.rerank("the red cat", ["the cat is red", "paris is the capital of france", "fast dog"]))
+    assert [row["score"] for row in rows] == [pytest.approx(score, abs=1e-6) for score in sorted(scores, reverse=True)]
+    assert rows[0]["index"] == scores.index(max(scores))
 
 
 def test_rerank_without_the_model_says_what_needs_none(fastrank, documents):
@@ -247,7 +269,7 @@ def test_models(fastrank, monkeypatch):
     rows = [json.loads(line) for line in fastrank("models", model=False)[1].splitlines()]
     assert [row["model"] for row in rows] == [spec.name for spec in registry.entries()]
     dense = [json.loads(line) for line in fastrank("models", "--task", "text-embedding", model=False)[1].splitlines()]
-    assert {task for row in dense for task in row["tasks"]} == {"text-embedding"}
+    assert dense == [row for row in rows if "text-embedding" in row["tasks"]]
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     lines = fastrank("models", model=False)[1].splitlines()
     assert "unpinned" in next(line for line in lines if line.startswith("acme/tiny"))

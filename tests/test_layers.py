@@ -44,10 +44,27 @@ ALLOWED = {
     "dense": {"errors", "heads", "modules", "pipeline", "registry", "schedule"},
     "text_embedding": {"closeable", "dense", "inputs", "options", "pipeline", "registry", "store", "tokenizer"},
     "text_cross_encoder": {
-        *("closeable", "errors", "heads", "inputs", "modules", "options", "pipeline", "registry", "schedule", "store"),
-        "tokenizer",
+        *(
+            "closeable",
+            "errors",
+            "heads",
+            "inputs",
+            "modules",
+            "options",
+            "pipeline",
+            "ranking",
+            "registry",
+            "schedule",
+        ),
+        *("store", "tokenizer"),
     },
-    "rerank": {"text_cross_encoder"},
+    "rerank": {"ranking", "text_cross_encoder"},
+    "ranking": {"inputs"},
+    "maxsim": set(),
+    "late_interaction": {
+        *("closeable", "errors", "heads", "inputs", "maxsim", "options", "pipeline", "ranking", "registry"),
+        *("schedule", "store", "tokenizer"),
+    },
     "modules": {"errors", "graph", "heads", "registry", "schedule"},
     "sparse_embedding": set(),
     "sparse_heads": {"bm25", "errors", "heads", "registry", "schedule", "sparse_embedding", "tokenizer"},
@@ -74,8 +91,8 @@ ALLOWED = {
     },
     "__main__": {"cli"},
     "fastrank": {
-        *("errors", "options", "registry", "sparse_embedding", "sparse_text_embedding", "text_cross_encoder"),
-        "text_embedding",
+        *("errors", "late_interaction", "options", "ranking", "registry", "sparse_embedding", "sparse_text_embedding"),
+        *("text_cross_encoder", "text_embedding"),
     },  # __init__.py; for type checkers only
 }
 HOMES = {
@@ -88,7 +105,16 @@ HOMES = {
     "numpy": {
         *("schedule", "heads", "tokenizer", "session", "pipeline", "dense", "cli", "bm25"),
         *("compat", "integrations"),
-        *("minicoil", "modules", "sparse_bm25", "sparse_embedding", "sparse_heads", "text_cross_encoder"),
+        *(
+            "late_interaction",
+            "maxsim",
+            "minicoil",
+            "modules",
+            "sparse_bm25",
+            "sparse_embedding",
+            "sparse_heads",
+            "text_cross_encoder",
+        ),
     },
     "multiprocessing": {"parallel"},
     "mmh3": {"bm25"},

@@ -122,10 +122,10 @@ def _answers(spec: ModelSpec, copy: store.ModelFiles) -> list[str]:
 
 
 def _asked(model: Any, answer: Answer) -> Sequence[float]:
-    """What the model says now: the values of a vector, or one score."""
+    """What the model says now: the values of a vector, or of token vectors in a row, or one score."""
     if isinstance(answer.input, tuple):
         return list(model.rerank_pairs(answer.input))
-    found: Sequence[float] = next(getattr(model, answer.method)(answer.input))
+    found: Sequence[float] = next(getattr(model, answer.method)(answer.input)).reshape(-1)
     return found
 
 

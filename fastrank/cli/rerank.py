@@ -36,8 +36,9 @@ def add_to(commands: Any) -> None:
         "--method",
         choices=tuple(_METHODS),
         default="hybrid",
-        help="bm25: words, no model; dense: cosine of vectors; hybrid: both, fused by rank; cross-encoder: a model "
-        "that reads query and document together, named by --model (%(default)s)",
+        help="bm25: words, no model; dense: cosine of vectors; hybrid: both, fused by rank; colbert: a vector a "
+        "token, compared by MaxSim; cross-encoder: a model that reads query and document together, named by --model "
+        "(%(default)s)",
     )
     parser.add_argument("--language", choices=LANGUAGES, default="english", help="of the words, for bm25 (%(default)s)")
     parser.add_argument("--top-k", type=int, metavar="N", help="show only the best N")
@@ -91,6 +92,14 @@ def _hybrid(options: argparse.Namespace, documents: Sequence[str]) -> list[_Hit]
     return [_Hit(position, score) for position, score in reciprocal_rank_fusion([words, meaning])]
 
 
+def _colbert(options: argparse.Namespace, documents: Sequence[str]) -> list[_Hit]:
+    """By MaxSim of token vectors."""
+    from fastrank import LateInteractionTextEmbedding
+
+    with LateInteractionTextEmbedding(**model_arguments(options)) as model:
+        return _sorted(list(model.rerank(options.query, documents)))
+
+
 def _cross_encoder(options: argparse.Namespace, documents: Sequence[str]) -> list[_Hit]:
     """By a model that reads both."""
     from fastrank import TextCrossEncoder
@@ -105,6 +114,7 @@ _METHODS: dict[str, Callable[[argparse.Namespace, Sequence[str]], list[_Hit]]] =
     "bm25": _bm25,
     "dense": _dense,
     "hybrid": _hybrid,
+    "colbert": _colbert,
     "cross-encoder": _cross_encoder,
 }
 

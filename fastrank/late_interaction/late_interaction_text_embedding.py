@@ -1,0 +1,371 @@
+"""One vector a token, for texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from fastrank import inputs, registry
+from fastrank.closeable import Closeable
+from fastrank.heads import Floats
+from fastrank.late_interaction import heads
+from fastrank.late_interaction.tokens import MarkedTokenizer
+from fastrank.maxsim import maxsim
+from fastrank.options import Device, OnnxProvider, Options
+from fastrank.pipeline import Head, LazyPipeline, Pipeline, prepare
+from fastrank.ranking import Document, RankedDocument, best, listed, text_of
+from fastrank.registry import LATE_INTERACTION, NORMALIZED, LateInteractionTask, ModelSource
+from fastrank.store import ModelFiles
+from fastrank.tokenizer import Tokenizer
+
+
+class LateInteractionTextEmbedding(Closeable):
+    """One vector a token for texts, with FastEmbed's names, order and defaults.
+
+    >>> from fastrank import LateInteractionTextEmbedding
+    >>> model = LateInteractionTextEmbedding("sentence-transformers/all-MiniLM-L6-v2")
+    >>> [vectors.shape for vectors in model.embed(["first text", "a longer second text"])]
+    [(4, 384), (6, 384)]
+    >>> list(model.rerank("capital of France", ["Paris is its capital.", "Berlin is not."]))
+    [4.0..., 1.5...]
+
+    Query and document are compared by MaxSim: for each token of the query the nearest of the document, summed. Khattab
+    and Zaharia, 2020. An instance may be used by many threads at once; they share one loaded model.
+
+    Args:
+        model_name: a name or alias of the registry, in any case (see `list_supported_models`).
+        cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
+        threads: processors to use; None: those this process may use (affinity and container quota).
+        providers: onnxruntime execution providers, used as given.
+        cuda: `Device.AUTO` takes CUDA if this onnxruntime has it, True or `Device.CUDA` insists, False or `Device.CPU`
+            does without.
+        device_ids: GPUs to use, one session each.
+        lazy_load: find, fetch and load the model at the first use instead of now.
+        specific_model_path: a folder with an ONNX graph or a safetensors checkpoint and tokenizer.json, used as it is.
+        local_files_only: open no connection (FASTRANK_OFFLINE=1 and HF_HUB_OFFLINE=1 do the same).
+        variant: which of the model's variants to use, such as "onnx" or "safetensors"; None: the first that is on this
+            machine, else the first that can be had.
+        max_length: tokens a document may have, marker and special ones included; None: the model's own limit.
+        device_id: one GPU; the same as `device_ids=[device_id]`.
+        enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
+
+    Raises:
+        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotCachedError: offline, and the model is not on this machine.
+        DownloadError: no source of the model could be used; the message lists them all.
+        ModelLoadError: the files cannot be used.
+        ProviderError: a provider that was asked for is not there; the message lists those that are.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        cache_dir: str | Path | None = None,
+        threads: int | None = None,
+        providers: Sequence[OnnxProvider] | None = None,
+        cuda: bool | Device = Device.AUTO,
+        device_ids: Sequence[int] | None = None,
+        lazy_load: bool = False,
+        *,
+        specific_model_path: str | Path | None = None,
+        local_files_only: bool = False,
+        variant: str | None = None,
+        max_length: int | None = None,
+        device_id: int | None = None,
+        enable_cpu_mem_arena: bool = True,
+    ) -> None:
+        self._spec = registry.find(model_name, LATE_INTERACTION)
+        self.model_name = self._spec.name
+        self.cache_dir = cache_dir
+        self.threads = None if threads is None else inputs.positive(threads, "threads")
+        self._task = self._spec.task(LATE_INTERACTION, LateInteractionTask)
+        self._max_length = max_length
+        # Queries have a tokenizer and a head of their own, made when the model is loaded.
+        self._query_tokenizer: MarkedTokenizer
+        self._query_head: Head[Floats]
+        self._engine: LazyPipeline[Floats] = prepare(
+            self._spec,
+            self._make_heads,
+            Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena),
+            cache_dir=cache_dir,
+            given=specific_model_path,
+            local_files_only=local_files_only,
+            variant=variant,
+            max_length=max_length,
+            output=self._task.output,
+            graph_head="colbert" if self._task.projection else "encoder",
+            make_tokenizer=self._make_tokenizers,
+        )
+        if not lazy_load:
+            self._engine.get()
+
+    # -- embedding --------------------------------------------------------------------------------------------------
+
+    def embed(
+        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Floats]:
+        """The token vectors of documents.
+
+        Lazy: texts are read ahead by at most 256 (or `batch_size`, if that is more), so an endless iterator is fine.
+
+        Args:
+            documents: one text, or an iterable of texts.
+            batch_size: the most texts that run together; usually fewer do, as a budget of tokens decides.
+            parallel: batches that run at once, on threads that share the weights; None: what suits this machine,
+                0: one a processor.
+
+        Returns:
+            An iterator of float32 arrays of shape (tokens, dim), one a text, in order. Special tokens have vectors too,
+            those that the model skips (punctuation, mostly) have none.
+
+        Raises:
+            TypeError: at the call, if `documents` is no string and no iterable; when it is reached, if an item is no
+                string. What came before it is delivered first.
+            ValueError: `batch_size` or `parallel` is out of range.
+            OutputError: the model returned NaN or infinity; the message names the text.
+        """
+        return self._rows(inputs.texts(documents), batch_size, parallel)
+
+    def passage_embed(
+        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Floats]:
+        """The token vectors of passages: the same as `embed`."""
+        return self._rows(inputs.texts(texts, "texts"), batch_size, parallel)
+
+    def query_embed(
+        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Floats]:
+        """The token vectors of queries. What fills a short query up has vectors too.
+
+        Args and errors are those of `embed`.
+        """
+        texts = inputs.texts(query, "query")
+        size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
+        return self._queries().run(texts, size, workers)
+
+    def token_count(
+        self,
+        texts: str | Iterable[str],
+        batch_size: int = 1024,
+        is_doc: bool = True,
+        include_extension: bool = False,
+    ) -> int:
+        """Tokens of all texts together, after truncation, special tokens included.
+
+        Args:
+            texts: one text, or an iterable of texts.
+            batch_size: how many are tokenized at once.
+            is_doc: whether they are documents, or queries.
+            include_extension: count markers and what fills queries up.
+        """
+        found, size = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
+        pipeline = self._engine.get() if is_doc else self._queries()
+        if not include_extension and isinstance(pipeline.tokenizer, MarkedTokenizer):
+            pipeline = replace(pipeline, tokenizer=pipeline.tokenizer.unmarked())
+        return pipeline.token_count(found, size)
+
+    # -- scores -----------------------------------------------------------------------------------------------------
+
+    def rerank(
+        self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
+    ) -> Iterator[float]:
+        """The MaxSim of each document and the query, in the order given: not sorted (see `rank`).
+
+        Lazy, as `embed` is. For vectors that were made before there is `fastrank.maxsim`.
+
+        Args:
+            query: one text.
+            documents: texts.
+            batch_size: the most documents that run together; usually fewer do, as a budget of tokens decides.
+            parallel: as `embed`.
+
+        Returns:
+            An iterator of Python floats: at most the number of the query's tokens, where vectors have length 1.
+
+        Raises:
+            TypeError: at the call, if the query is no string or `documents` is a string or no iterable; when it is
+                reached, if a document is no string. What came before it is delivered first.
+            ValueError: `batch_size` or `parallel` is out of range.
+            OutputError: the model returned NaN or infinity; the message names the document.
+        """
+        query = inputs.text(query, "query")
+        return self._scores(query, self._rows(inputs.documents(documents), batch_size, parallel))
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[Document],
+        top_k: int | None = None,
+        batch_size: int = 64,
+        parallel: int | None = None,
+        *,
+        field: str = "text",
+    ) -> list[RankedDocument]:
+        """The documents, best first; equal scores in the order given.
+
+        Args:
+            query: one text.
+            documents: texts, or mappings with the text under `field`.
+            top_k: how many to return; None: all.
+            batch_size: as `rerank`.
+            parallel: as `rerank`.
+            field: where mappings have their text.
+
+        Raises:
+            TypeError: as `rerank`, and if a mapping has no text under `field`.
+        """
+        most = None if top_k is None else inputs.positive(top_k, "top_k")
+        given = listed(documents)
+        texts = [text_of(document, field, position) for position, document in enumerate(given)]
+        return best(self.rerank(query, texts, batch_size, parallel), given, most)
+
+    def _rows(self, texts: Iterator[str], batch_size: int, parallel: int | None) -> Iterator[Floats]:
+        size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
+        return self._engine.get().run(texts, size, workers)
+
+    def _scores(self, query: str, documents: Iterator[Floats]) -> Iterator[float]:
+        asked = next(self.query_embed(query))
+        for vectors in documents:
+            yield float(maxsim(asked, [vectors])[0])
+
+    # -- the model --------------------------------------------------------------------------------------------------
+
+    def _queries(self) -> Pipeline[Floats]:
+        """The loaded model, for queries."""
+        pipeline = self._engine.get()
+        return replace(pipeline, tokenizer=self._query_tokenizer, head=self._query_head)
+
+    def _make_tokenizers(self, files: ModelFiles) -> MarkedTokenizer:
+        """Both tokenizers; the documents' is returned."""
+        task, limit = self._task, self._spec.max_length
+        self._query_tokenizer = MarkedTokenizer(
+            files.folder,
+            task.query_max_length or limit,
+            marker=task.query_marker,
+            position=task.marker_position,
+            fill_to=task.query_length or 0,
+            fill=task.mask_token,
+            attend=task.attend_to_masks,
+            capped=True,
+        )
+        return MarkedTokenizer(
+            files.folder,
+            self._max_length or task.document_max_length or limit,
+            marker=task.document_marker,
+            position=task.marker_position,
+            capped=self._max_length is None,
+        )
+
+    def _make_heads(self, _files: ModelFiles, tokenizer: Tokenizer) -> Head[Floats]:
+        """Both heads; the documents' is returned."""
+        task, name = self._task, self.model_name
+        self._query_head = heads.queries(name, task.dim, task.query_length or 0, normalize=task.normalize == "both")
+        skipped = [number for text in task.skip if (number := tokenizer.first_number(text)) is not None]
+        return heads.documents(name, task.dim, skipped, normalize=task.normalize != "none")
+
+    @property
+    def embedding_size(self) -> int:
+        """The length of a token's vector."""
+        return self._task.dim
+
+    @classmethod
+    def get_embedding_size(cls, model_name: str) -> int:
+        """The length of a model's token vectors, without loading it.
+
+        Raises:
+            ModelNotFoundError: no such model.
+        """
+        return registry.find(model_name, LATE_INTERACTION).task(LATE_INTERACTION, LateInteractionTask).dim
+
+    @classmethod
+    def list_supported_models(cls) -> list[dict[str, Any]]:
+        """The models of the registry and custom ones, as fresh dicts with FastEmbed's keys."""
+        return [registry.describe(spec, LATE_INTERACTION) for spec in registry.entries(LATE_INTERACTION)]
+
+    @classmethod
+    def add_custom_model(
+        cls,
+        model: str,
+        sources: ModelSource,
+        dim: int,
+        model_file: str = "onnx/model.onnx",
+        description: str = "",
+        license: str = "",  # noqa: A002 - as in TextEmbedding
+        size_in_gb: float = 0.0,
+        additional_files: Sequence[str] | None = None,
+        *,
+        query_marker: int | str | None = None,
+        document_marker: int | str | None = None,
+        marker_position: int = 1,
+        query_length: int | None = None,
+        mask_token: str = "[MASK]",  # noqa: S107 - no password
+        attend_to_masks: bool = False,
+        query_max_length: int | None = None,
+        max_length: int | None = None,
+        skip: Sequence[str] = (),
+        normalize: Literal["both", "documents", "none"] = "both",
+        projection: bool = True,
+        output_name: str | None = None,
+    ) -> None:
+        """Make a model known to this process, so that the constructor takes its name.
+
+        Its files are fetched from the hub's main branch and nothing says what they should be: they are not checked.
+
+        Args:
+            model: its name, like "organisation/model".
+            sources: `ModelSource(hf="organisation/repository")`.
+            dim: the length of a token's vector.
+            model_file: the graph's path in the repository, or "model.safetensors" of a checkpoint.
+            description: shown in lists.
+            license: shown in lists.
+            size_in_gb: accepted as in `TextEmbedding`; the size is taken from the files.
+            additional_files: further files the graph needs, such as "onnx/model.onnx_data".
+            query_marker: a token, or its id, that is put into each query; None: none.
+            document_marker: the same for documents.
+            marker_position: how many tokens stand before the marker.
+            query_length: shorter queries are filled up to so many tokens; None: they are not.
+            mask_token: with this token.
+            attend_to_masks: whether the tokens that fill up are attended to.
+            query_max_length: tokens a query may have, all included; None: as `max_length`.
+            max_length: tokens a text may have, all included; None: what the files say.
+            skip: texts whose first token leaves no vector in documents, such as `string.punctuation`.
+            normalize: which vectors are brought to length 1 after the graph.
+            projection: whether a checkpoint has linear layers on top of its hidden states.
+            output_name: the graph's output to use; None: the first.
+
+        Raises:
+            ValueError: the name is taken, or a name, path or option is malformed.
+        """
+        del size_in_gb
+        if normalize not in NORMALIZED:
+            raise ValueError(f"normalize must be one of {', '.join(map(repr, NORMALIZED))}, not {normalize!r}")
+        settings = LateInteractionTask(
+            dim=inputs.positive(dim, "dim"),
+            query_marker=query_marker,
+            document_marker=document_marker,
+            marker_position=marker_position,
+            query_length=None if query_length is None else inputs.positive(query_length, "query_length"),
+            mask_token=mask_token,
+            attend_to_masks=attend_to_masks,
+            query_max_length=None
+            if query_max_length is None
+            else inputs.positive(query_max_length, "query_max_length"),
+            skip=tuple(skip),
+            normalize=normalize,
+            projection=projection,
+            output=output_name,
+        )
+        spec = registry.custom_spec(
+            model,
+            LATE_INTERACTION,
+            settings,
+            sources,
+            model_file=model_file,
+            additional_files=tuple(additional_files or ()),
+            description=description,
+            license=license,
+            max_length=max_length,
+        )
+        registry.add(spec, LATE_INTERACTION)

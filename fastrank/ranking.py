@@ -1,0 +1,59 @@
+"""Documents in the order of their scores, as the classes that rerank return them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from fastrank import inputs
+
+Document: TypeAlias = "str | Mapping[str, Any]"
+
+
+@dataclass(frozen=True)
+class RankedDocument:
+    """A document in its place in a ranking.
+
+    Attributes:
+        index: its place among the documents given.
+        score: as `rerank` gives it; higher is better.
+        text: the document as it was given: a string, or a mapping.
+    """
+
+    index: int
+    score: float
+    text: Any
+
+
+def best(scores: Iterator[float], documents: Sequence[Document], most: int | None) -> list[RankedDocument]:
+    """The documents, highest score first, at most so many; equal scores in the order given.
+
+    Of the scores as many are taken as there are documents.
+    """
+    ranked = [RankedDocument(index, next(scores), document) for index, document in enumerate(documents)]
+    return sorted(ranked, key=lambda each: -each.score)[:most]
+
+
+def listed(documents: Iterable[Document]) -> list[Document]:
+    """The documents as a list.
+
+    Raises:
+        TypeError: they are one text, one mapping or no iterable.
+    """
+    if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
+        raise TypeError(f"documents must be an iterable of strings or mappings, not {type(documents).__name__}")
+    return list(documents)
+
+
+def text_of(document: Document, field: str, position: int) -> str:
+    """The text of a document: itself, or what a mapping has under `field`. `position` is for the message.
+
+    Raises:
+        TypeError: there is no text.
+    """
+    if isinstance(document, Mapping):
+        if field not in document:
+            raise TypeError(f"documents[{position}] has no field {field!r}; it has {', '.join(map(str, document))}")
+        return inputs.text(document[field], f"documents[{position}][{field!r}]")
+    return inputs.text(document, f"documents[{position}]")
