@@ -86,8 +86,8 @@ ALLOWED = {
         "text_embedding",
     },
     "integrations": {
-        *("compat", "errors", "fusion", "inputs", "registry", "sparse_embedding", "sparse_text_embedding"),
-        *("text_cross_encoder", "text_embedding"),
+        *("compat", "environment", "errors", "fusion", "inputs", "late_interaction", "options", "registry"),
+        *("sparse_embedding", "sparse_text_embedding", "text_cross_encoder", "text_embedding"),
     },
     "__main__": {"cli"},
     "fastrank": {

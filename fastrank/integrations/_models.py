@@ -1,0 +1,42 @@
+"""What the integrations have in common: one loaded model a process, and devices as other libraries name them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastrank.options import Device
+
+M = TypeVar("M")
+
+_lock = threading.Lock()
+_models: dict[tuple[object, ...], Any] = {}
+
+
+def shared(kind: Callable[..., M], model_name: str, **options: Any) -> M:
+    """The process's one model of this class, name and options. It is loaded at its first use.
+
+    Hosts make many instances of what is plugged into them, LanceDB several for every table; the weights are there once.
+
+    Raises:
+        TypeError, ValueError: as the class's constructor; nothing is kept then.
+    """
+    key = (kind, model_name, repr(sorted(options.items())))
+    with _lock:
+        if key not in _models:
+            _models[key] = kind(model_name, lazy_load=True, **options)
+        model: M = _models[key]
+        return model
+
+
+def device_options(device: str | None) -> dict[str, Any]:
+    """Constructor options for a device as PyTorch's libraries name it: "cpu", "cuda", "cuda:1"; None, "": any.
+
+    Raises:
+        ValueError: another device.
+    """
+    kind, _, number = (device or Device.AUTO.value).partition(":")
+    if kind not in list(Device) or (number and not (kind == Device.CUDA and number.isdecimal())):
+        raise ValueError(f"device must be None, 'cpu', 'cuda' or 'cuda:<number>', not {device!r}")
+    return {"cuda": Device(kind), "device_id": int(number) if number else None}
