@@ -20,6 +20,7 @@ Models are loaded once a process, at their first use. Works with LanceDB 0.25 an
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -286,10 +287,12 @@ class _Embeddings(TextEmbeddingFunction):
 
     def generate_embeddings(self, texts: Any, *_args: Any, **_options: Any) -> list[Any]:
         """Vectors of texts, as of a source column."""
-        return self.compute_source_embeddings(texts)
+        found: list[Any] = self.compute_source_embeddings(texts)
+        return found
 
+    @abstractmethod
     def _model(self) -> TextEmbedding | LateInteractionTextEmbedding:
-        raise NotImplementedError
+        """The model, shared by all instances."""
 
     def _options(self) -> dict[str, Any]:
         return {**device_options(self.device), **{name: getattr(self, name) for name in self._OWN}}
