@@ -362,12 +362,13 @@ def custom_spec(
         if not re.fullmatch(pattern, value):
             example = "a relative path with forward slashes" if what == "file" else "like 'organisation/model'"
             raise ValueError(f"{what} {value!r} is not valid: it must be {example}")
-    needed = [model_file, *(["config.json"] if model_file.endswith(".safetensors") else []), *additional_files]
+    is_checkpoint = model_file.endswith((".safetensors", ".safetensors.index.json"))
+    needed = [model_file, *(["config.json"] if is_checkpoint else []), *additional_files]
     helpful = ["config.json", "tokenizer_config.json", "sentence_bert_config.json"]
     required = dict.fromkeys([*needed, "tokenizer.json"])
     files = [FileSpec(path, None, None) for path in required]
     files += [FileSpec(path, None, None, optional=True) for path in helpful if path not in required]
-    form = "safetensors" if model_file.endswith(".safetensors") else "onnx"
+    form = "safetensors" if is_checkpoint else "onnx"
     variant = Variant(form, "unknown", model_file, tuple(files), (HubSource(sources.hf, None),))
     return ModelSpec(
         name,

@@ -55,7 +55,7 @@ class Session:
         self._onnxruntime = onnxruntime
         self._folder, self._model, self._options = folder, model, options
         self._graph_head = graph_head
-        self.built = model.endswith(".safetensors")
+        self.built = graph.is_checkpoint(model)
         self._devices = _resolve(options, onnxruntime.get_available_providers())
         self.threads = options.threads or processors.available()
         self._lock = threading.Lock()

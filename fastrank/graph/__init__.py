@@ -1,7 +1,7 @@
 """From a checkpoint that nobody exported to an ONNX model: `config.json` and `model.safetensors` are enough.
 
-The model holds no weights. Each initializer is external data: an offset and a length inside `model.safetensors`,
-which onnxruntime maps into memory. Nothing is converted and nothing is written:
+The model holds no weights. Each initializer is external data: an offset and a length inside `model.safetensors` (or a
+shard of it), which onnxruntime maps into memory. Nothing is converted and nothing is written:
 
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
@@ -13,10 +13,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fastrank.errors import ModelLoadError
-from fastrank.graph import bert, distilbert, electra, heads, jina_bert, modernbert, mpnet, nomic_bert, roberta
+from fastrank.graph import (
+    bert,
+    checkpoint,
+    distilbert,
+    electra,
+    heads,
+    jina_bert,
+    modernbert,
+    mpnet,
+    nomic_bert,
+    roberta,
+)
 from fastrank.graph.builder import Graph
 from fastrank.graph.config import Config
-from fastrank.graph.safetensors import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +34,7 @@ if TYPE_CHECKING:
 
     from fastrank.graph.encoded import Encoded
 
-__all__ = ["SUPPORTED", "build"]
+__all__ = ["SUPPORTED", "build", "is_checkpoint"]
 
 _ENCODERS: Final[Mapping[str, Callable[[Graph, Config], Encoded]]] = {
     "bert": bert.encoder,
@@ -72,6 +82,11 @@ SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
 """By `model_type`: the heads that `build` can write."""
 
 
+def is_checkpoint(model: str) -> bool:
+    """Whether a model's file, by its name, is one for `build`: `model.safetensors` or its index."""
+    return model.endswith((".safetensors", checkpoint.INDEX))
+
+
 def build(folder: Path, head: str = "encoder") -> bytes:
     """Write the ONNX model of the checkpoint in `folder`.
 
@@ -88,11 +103,12 @@ def build(folder: Path, head: str = "encoder") -> bytes:
     Weights may be F32, or F16 and BF16, which are cast to F32 when the session is made.
 
     Args:
-        folder: Holds `config.json` and `model.safetensors`, as transformers' `save_pretrained` writes them.
+        folder: Holds `config.json` and `model.safetensors`, or its index and shards, as transformers'
+            `save_pretrained` writes them.
         head: What to write on top of the encoder; `SUPPORTED` says which an architecture has.
 
     Returns:
-        A serialized ModelProto (opset 17, no custom operators) whose weights lie in `model.safetensors`.
+        A serialized ModelProto (opset 17, no custom operators) whose weights lie in the checkpoint.
 
     Raises:
         ModelLoadError: A file is missing, damaged or of an unsupported kind, or the checkpoint has no such head. The
@@ -105,10 +121,8 @@ def build(folder: Path, head: str = "encoder") -> bytes:
         raise ModelLoadError(
             f"{config.path}: no head {head!r} for the model type {model_type!r}; supported: {supported}"
         )
-    weights = folder / "model.safetensors"
-    if weights.is_symlink():  # as in huggingface_hub's cache; onnxruntime follows no link out of a folder
-        weights = weights.resolve()
-    graph = Graph(weights, read_header(weights))
+    weights = checkpoint.read(folder)
+    graph = Graph(weights.path, weights.tensors)
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
     _HEADS[model_type, head](graph, config, _ENCODERS[model_type](graph, config))
     return graph.to_bytes()

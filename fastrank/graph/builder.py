@@ -21,8 +21,8 @@ class Graph:
     """An ONNX graph being written. Values are referred to by name, which every method returns.
 
     Args:
-        path: The safetensors file. Weights point into it by its file name, so the graph belongs into its folder.
-        tensors: That file's header.
+        path: What to call the checkpoint in messages.
+        tensors: Its tensors. Weights point into files by their names, so the graph belongs into the files' folder.
     """
 
     def __init__(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -148,16 +148,15 @@ class Graph:
         found = self._find(name, alias)
         tensor = self._tensors[found]
         if tensor.shape != tuple(shape):
-            raise ModelLoadError(
-                f"{self._path}: tensor {found!r} has the shape {list(tensor.shape)}; config.json asks for {list(shape)}"
-            )
+            has = f"{tensor.file}: tensor {found!r} has the shape {list(tensor.shape)}"
+            raise ModelLoadError(f"{has}; config.json asks for {list(shape)}")
         if tensor.dtype not in _DTYPES:
             raise ModelLoadError(
-                f"{self._path}: tensor {found!r} has the dtype {tensor.dtype}; supported: {', '.join(_DTYPES)}"
+                f"{tensor.file}: tensor {found!r} has the dtype {tensor.dtype}; supported: {', '.join(_DTYPES)}"
             )
         dtype = _DTYPES[tensor.dtype]
         self._initializers[found] = proto.external_tensor(
-            found, dtype, shape, self._path.name, offset=tensor.offset, length=tensor.length
+            found, dtype, shape, tensor.file.name, offset=tensor.offset, length=tensor.length
         )
         return found, dtype
 

@@ -16,6 +16,27 @@ MAX_BYTES: Final = 10_000_000
 MAX_INTEGER: Final = 10_000_000  # above any vocabulary
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ModelLoadError: The file is missing, unreadable, too large or not a JSON object.
+    """
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise ModelLoadError(f"{path}: there is no such file")
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelLoadError(f"{path}: larger than {MAX_BYTES} bytes, not a model's configuration")
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelLoadError(f"{path}: cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelLoadError(f"{path}: not a JSON object")
+    return values
+
+
 class Config:
     """A checkpoint's `config.json`.
 
@@ -35,19 +56,7 @@ class Config:
         Raises:
             ModelLoadError: The file is missing, unreadable, too large or not a JSON object.
         """
-        try:
-            if not path.is_file():
-                raise ModelLoadError(f"{path}: there is no such file")
-            if path.stat().st_size > MAX_BYTES:
-                raise ModelLoadError(f"{path}: larger than {MAX_BYTES} bytes, not a model's configuration")
-            values = json.loads(path.read_bytes())
-        except OSError as error:
-            raise ModelLoadError(f"{path}: cannot be read: {error}") from error
-        except (ValueError, RecursionError) as error:
-            raise ModelLoadError(f"{path}: not valid JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise ModelLoadError(f"{path}: not a JSON object")
-        return cls(path, values)
+        return cls(path, read_object(path))
 
     def integer(self, field: str, default: int | None = None, low: int = 1, high: int = MAX_INTEGER) -> int:
         """An integer from `low` to `high`."""

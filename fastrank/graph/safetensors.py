@@ -39,12 +39,14 @@ class Tensor:
         shape: The sizes; empty for a scalar.
         offset: Where its first byte lies, counted from the start of the FILE.
         length: Its bytes.
+        file: The file.
     """
 
     dtype: str
     shape: tuple[int, ...]
     offset: int
     length: int
+    file: Path
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
@@ -75,7 +77,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
         raise ModelLoadError(f"{path}: the header is not a JSON object")
     entries.pop("__metadata__", None)
     start = 8 + header_length
-    tensors = {name: _tensor(entry, start, f"{path}: tensor {name!r:.200}") for name, entry in entries.items()}
+    tensors = {name: _tensor(path, name, entry, start) for name, entry in entries.items()}
     tensors = dict(sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].length)))
     _check_cover(path, tensors, start, size)
     return tensors
@@ -88,7 +90,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return entries
 
 
-def _tensor(entry: Any, start: int, where: str) -> Tensor:
+def _tensor(path: Path, name: str, entry: Any, start: int) -> Tensor:
+    where = f"{path}: tensor {name!r:.200}"
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise ModelLoadError(f"{where} is not an object with dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -102,7 +105,7 @@ def _tensor(entry: Any, start: int, where: str) -> Tensor:
     length = math.prod(shape) * _ITEM_SIZES[dtype]
     if end - begin != length:
         raise ModelLoadError(f"{where} spans [{begin}, {end}], but {dtype} {shape} takes {length} bytes")
-    return Tensor(dtype, tuple(shape), start + begin, length)
+    return Tensor(dtype, tuple(shape), start + begin, length, path)
 
 
 def _are_sizes(value: Any) -> bool:

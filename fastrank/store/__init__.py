@@ -38,7 +38,7 @@ _USUAL_GRAPHS = (
     "onnx/model_quantized.onnx",
     "model_quantized.onnx",
 )
-_CHECKPOINT = "model.safetensors"
+_CHECKPOINTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> M
     if not folder.is_dir():
         what = "is a file; pass the folder it is in" if folder.exists() else "does not exist"
         raise ModelLoadError(f"specific_model_path={str(folder)!r} {what}.")
-    usual = () if named else (*_USUAL_GRAPHS, _CHECKPOINT)
+    usual = () if named else (*_USUAL_GRAPHS, *_CHECKPOINTS)
     candidates = dict.fromkeys([*(each.model for each in variants), *usual])
     for model in candidates:
         if (folder / model).is_file():

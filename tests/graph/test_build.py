@@ -3,19 +3,16 @@
 import functools
 import json
 import os
-import shutil
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from graph_files import FIXTURES, copy_of, edit_config, load, read_tensors, write_tensors
 
 from fastrank.errors import ModelLoadError
 from fastrank.graph import SUPPORTED, build
-from fastrank.graph.safetensors import read_header
 
-FIXTURES = Path(__file__).parent.parent / "fixtures" / "graph"
 NAMES = sorted(folder.name for folder in FIXTURES.iterdir())
 EXPECTED = {name: json.loads((FIXTURES / name / "expected.json").read_text()) for name in NAMES}
 OUTPUTS = {
@@ -56,20 +53,13 @@ CASES = [(name, head, case) for name, head in HEADS for case in EXPECTED[name]]
 @pytest.fixture
 def checkpoint(tmp_path):
     """A copy of the tiny BERT, to be damaged."""
-    return Path(shutil.copytree(FIXTURES / "bert", tmp_path / "checkpoint", copy_function=shutil.copyfile))
+    return copy_of("bert", tmp_path)
 
 
 @functools.cache
 def loaded(name, head):
     """The session of a fixture, which no test changes."""
     return load(FIXTURES / name, head)
-
-
-def load(folder, head="encoder"):
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    return onnxruntime.InferenceSession(build(folder, head), options, providers=["CPUExecutionProvider"])
 
 
 def inputs_of(case, rows=slice(None), width=None):
@@ -86,30 +76,6 @@ def cut(name, values, length):
     if name == "attention":
         return values[:, :length, :length]
     return values[:length] if values.ndim == 2 else values
-
-
-def edit_config(folder, **fields):
-    path = folder / "config.json"
-    values = json.loads(path.read_text()) | fields
-    path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
-
-
-def read_tensors(folder):
-    data = (folder / "model.safetensors").read_bytes()
-    return {
-        name: (tensor.dtype, tensor.shape, data[tensor.offset : tensor.offset + tensor.length])
-        for name, tensor in read_header(folder / "model.safetensors").items()
-    }
-
-
-def write_tensors(folder, tensors, pad=0):
-    header, data = {}, b""
-    for name, (dtype, shape, raw) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8 + pad)
-    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
 @pytest.mark.parametrize(("name", "head", "case"), CASES)
@@ -165,7 +131,7 @@ def test_longer_than_the_positions_fails(name):
 
 @pytest.mark.parametrize(("name", "head"), HEADS)
 def test_onnx_checker_accepts(name, head, tmp_path):
-    folder = Path(shutil.copytree(FIXTURES / name, tmp_path / "copy", copy_function=shutil.copyfile))
+    folder = copy_of(name, tmp_path)
     (folder / "model.onnx").write_bytes(build(folder, head))
     onnx.checker.check_model(folder / "model.onnx", full_check=True)
     model = onnx.load(folder / "model.onnx")
@@ -230,7 +196,7 @@ def test_half_precision_weights_are_cast(name, head, dtype, tmp_path):
         kept = values.view("<u4") >> 16
         return kept.astype("<u2").tobytes(), (kept << 16).astype("<u4").tobytes()
 
-    folder = Path(shutil.copytree(FIXTURES / name, tmp_path / "copy", copy_function=shutil.copyfile))
+    folder = copy_of(name, tmp_path)
     tensors = read_tensors(folder)
     feeds = inputs_of(EXPECTED[name]["padded"])
     write_tensors(folder, {name: ("F32", shape, half(raw)[1]) for name, (_, shape, raw) in tensors.items()})
@@ -305,7 +271,7 @@ def test_every_product_with_a_weight_is_a_gemm():
 
 
 def test_a_vocabulary_is_rounded_up_as_nomic_does_it(tmp_path):
-    folder = Path(shutil.copytree(FIXTURES / "nomic_bert_masked_lm", tmp_path / "copy", copy_function=shutil.copyfile))
+    folder = copy_of("nomic_bert_masked_lm", tmp_path)
     expected = build(folder)
     edit_config(folder, vocab_size=60, pad_vocab_size_multiple=16)
     assert build(folder) == expected
@@ -314,7 +280,7 @@ def test_a_vocabulary_is_rounded_up_as_nomic_does_it(tmp_path):
 @pytest.fixture
 def modern(tmp_path):
     """A copy of the tiny ModernBERT, to be damaged."""
-    return Path(shutil.copytree(FIXTURES / "modernbert_cls", tmp_path / "copy", copy_function=shutil.copyfile))
+    return copy_of("modernbert_cls", tmp_path)
 
 
 def test_old_configurations_of_modernbert_say_the_same(modern):
@@ -404,7 +370,7 @@ def test_a_bad_field_of_modernbert_is_named(modern, fields, says):
     ],
 )
 def test_a_bad_field_of_other_models_is_named(tmp_path, name, field, value, says):
-    folder = Path(shutil.copytree(FIXTURES / name, tmp_path / "copy", copy_function=shutil.copyfile))
+    folder = copy_of(name, tmp_path)
     edit_config(folder, **{field: value})
     with pytest.raises(ModelLoadError) as caught:
         build(folder, "masked-lm")
@@ -412,7 +378,7 @@ def test_a_bad_field_of_other_models_is_named(tmp_path, name, field, value, says
 
 
 def test_a_padding_id_outside_the_vocabulary_is_refused(tmp_path):
-    folder = Path(shutil.copytree(FIXTURES / "roberta", tmp_path / "copy", copy_function=shutil.copyfile))
+    folder = copy_of("roberta", tmp_path)
     edit_config(folder, pad_token_id=64)
     with pytest.raises(ModelLoadError, match="field 'pad_token_id' is 64; expected an integer from 0 to 63"):
         build(folder)
@@ -460,7 +426,7 @@ def test_a_huge_config_is_not_read(checkpoint):
 
 @pytest.mark.parametrize(("name", "head"), [(name, next(heads_of(name))) for name in NAMES])
 def test_every_tensor_is_required_with_its_shape(name, head, tmp_path):
-    folder = Path(shutil.copytree(FIXTURES / name, tmp_path / "copy", copy_function=shutil.copyfile))
+    folder = copy_of(name, tmp_path)
     tensors = read_tensors(folder)
     graph = onnx.load_model_from_string(build(folder, head)).graph
     needed = [item.name for item in graph.initializer if item.name in tensors]
@@ -500,7 +466,7 @@ def test_an_unknown_head_is_refused(checkpoint):
 
 
 def test_a_decoder_of_its_own_is_used(tmp_path):
-    folder = Path(shutil.copytree(FIXTURES / "bert_masked_lm", tmp_path / "copy", copy_function=shutil.copyfile))
+    folder = copy_of("bert_masked_lm", tmp_path)
     tensors = read_tensors(folder)
     dtype, shape, raw = tensors["bert.embeddings.word_embeddings.weight"]
     twice = (2 * np.frombuffer(raw, "<f4")).tobytes()
@@ -517,7 +483,7 @@ def test_a_decoder_of_its_own_is_used(tmp_path):
 
 
 def test_an_untied_decoder_must_be_there(tmp_path):
-    folder = Path(shutil.copytree(FIXTURES / "bert_masked_lm", tmp_path / "copy", copy_function=shutil.copyfile))
+    folder = copy_of("bert_masked_lm", tmp_path)
     edit_config(folder, tie_word_embeddings=False)
     with pytest.raises(ModelLoadError, match=r"no tensor 'cls\.predictions\.decoder\.weight'"):
         build(folder, "masked-lm")
@@ -525,7 +491,7 @@ def test_an_untied_decoder_must_be_there(tmp_path):
 
 @pytest.mark.parametrize("shape", [[], [0, 32]])
 def test_a_classifier_without_labels_is_refused(tmp_path, shape):
-    folder = Path(shutil.copytree(FIXTURES / "bert_with_head", tmp_path / "copy", copy_function=shutil.copyfile))
+    folder = copy_of("bert_with_head", tmp_path)
     tensors = read_tensors(folder) | {"classifier.weight": ("F32", shape, b"" if shape else bytes(4))}
     write_tensors(folder, tensors)
     with pytest.raises(ModelLoadError, match=r"tensor 'classifier\.weight' has the shape \[.*\], which has no rows"):

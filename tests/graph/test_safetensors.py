@@ -38,10 +38,10 @@ def test_tensors_are_found(write):
     path = write(header, bytes(20))
     start = path.stat().st_size - 20
     assert read_header(path) == {
-        "a": Tensor("F32", (2,), start, 8),
-        "empty": Tensor("F32", (0, 3), start + 8, 0),
-        "b": Tensor("BF16", (2, 1), start + 8, 4),
-        "scalar": Tensor("I64", (), start + 12, 8),
+        "a": Tensor("F32", (2,), start, 8, path),
+        "empty": Tensor("F32", (0, 3), start + 8, 0, path),
+        "b": Tensor("BF16", (2, 1), start + 8, 4, path),
+        "scalar": Tensor("I64", (), start + 12, 8, path),
     }
     assert list(read_header(path)) == ["a", "empty", "b", "scalar"]
 

@@ -1,0 +1,48 @@
+"""Checkpoints on disk, for the tests of `fastrank.graph`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import onnxruntime
+
+from fastrank.graph import build
+from fastrank.graph.safetensors import read_header
+
+FIXTURES = Path(__file__).parent / "fixtures" / "graph"
+
+
+def copy_of(name, tmp_path):
+    """A copy of a fixture, to be damaged."""
+    return Path(shutil.copytree(FIXTURES / name, tmp_path / "checkpoint", copy_function=shutil.copyfile))
+
+
+def load(folder, head="encoder"):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    return onnxruntime.InferenceSession(build(folder, head), options, providers=["CPUExecutionProvider"])
+
+
+def edit_config(folder, **fields):
+    path = folder / "config.json"
+    values = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+
+
+def read_tensors(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    return {
+        name: (tensor.dtype, tensor.shape, data[tensor.offset : tensor.offset + tensor.length])
+        for name, tensor in read_header(folder / "model.safetensors").items()
+    }
+
+
+def write_tensors(folder, tensors, pad=0):
+    header, data = {}, b""
+    for name, (dtype, shape, raw) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8 + pad)
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
