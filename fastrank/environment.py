@@ -3,6 +3,7 @@
 FASTRANK_CACHE     where models are kept (default: the user's cache folder)
 FASTRANK_OFFLINE   1: never open a connection (HF_HUB_OFFLINE counts as well); read at every call
 FASTRANK_PROGRESS  0: no progress bars; 1: bars even where there is no terminal
+FASTEMBED_CACHE_PATH   as FASTRANK_CACHE, for programs written for FastEmbed
 """
 
 from __future__ import annotations
@@ -34,6 +35,21 @@ def cache_root() -> Path:
         raise OSError(
             "No home folder is known here, so there is no place for models. Set FASTRANK_CACHE to a folder."
         ) from None
+
+
+def fastembed_cache() -> str | None:
+    """Where a program written for FastEmbed is told to keep models, unless fastrank is told so itself."""
+    return None if os.environ.get("FASTRANK_CACHE") else os.environ.get("FASTEMBED_CACHE_PATH") or None
+
+
+def leave_program(path: str) -> None:
+    """Tell processes started by this one which program `python -m fastrank.compat.fastembed` runs."""
+    os.environ["FASTRANK_COMPAT_PROGRAM"] = path
+
+
+def left_program() -> str:
+    """What `leave_program` left in the process that started this one."""
+    return os.environ["FASTRANK_COMPAT_PROGRAM"]
 
 
 def offline() -> bool:

@@ -17,7 +17,7 @@ from fastrank.sparse_embedding import SparseEmbedding
 if TYPE_CHECKING:
     from fastrank.bm25.weights import Analyzer, Stemmer
 
-_OPTIONS = {
+OPTIONS = {
     "bm25": {
         *("language", "k", "b", "avg_len", "token_max_length", "disable_stemmer", "stemmer", "stopwords", "analyzer"),
         "idf",
@@ -143,7 +143,7 @@ class SparseTextEmbedding(Closeable):
         self.threads = None if threads is None else inputs.positive(threads, "threads")
         task = spec.task(SPARSE_EMBEDDING, SparseTask)
         own: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if foreign := set(own) - _OPTIONS[task.kind]:
+        if foreign := set(own) - OPTIONS[task.kind]:
             raise TypeError(f"{spec.name} has no option {', '.join(sorted(foreign))}")
         self._engine: _Encoder
         if task.kind == "bm25":

@@ -82,8 +82,8 @@ ALLOWED = {
         "text_embedding",
     },
     "compat": {
-        *("errors", "options", "registry", "sparse_embedding", "sparse_text_embedding", "text_cross_encoder"),
-        "text_embedding",
+        *("bm25", "environment", "errors", "options", "registry", "sparse_embedding"),
+        *("sparse_text_embedding", "store"),
     },
     "integrations": {
         *("compat", "environment", "errors", "fusion", "inputs", "late_interaction", "options", "registry"),
