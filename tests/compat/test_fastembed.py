@@ -1,5 +1,6 @@
 """Programs written for FastEmbed give the same results on fastrank, both ways, as on FastEmbed where that is there."""
 
+import importlib
 import importlib.util
 import json
 import shutil
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_models
-from conftest import REAL
-from hub_standin import HubStandIn
 
+import fastrank
+from fastrank import ModelSource, PoolingType, registry
 from fastrank.bm25.languages import stopwords
 from fastrank.compat import classes, shim
 from fastrank.errors import ModelNotFoundError
@@ -97,3 +98,147 @@ def test_a_program_gives_what_it_gives_on_fastembed(run, tmp_path, name):
         assert line["lengths"] == [8, 9, 16]
     if importlib.util.find_spec("fastembed"):
         assert_same(line, run(name, "real", third))
+
+
+@pytest.fixture
+def shimmed(monkeypatch):
+    """`import fastembed` gives ours until the test ends. What was imported of the real one is put back."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "fastembed"]:
+        monkeypatch.delitem(sys.modules, name)
+    shim.install()
+    yield importlib.import_module("fastembed")
+    shim.uninstall()
+
+
+def test_every_module_people_import_is_there(shimmed):
+    for name in shim._MODULES:
+        assert importlib.import_module(name).__spec__.name == name
+        assert importlib.util.find_spec(name)
+    import fastembed.rerank.cross_encoder
+
+    assert fastembed.rerank.cross_encoder.TextCrossEncoder is classes.TextCrossEncoder
+    assert fastembed.TextEmbedding.list_supported_models()
+    with pytest.raises(ModuleNotFoundError, match=r"fastembed\.text\.onnx_embedding"):
+        importlib.import_module("fastembed.text.onnx_embedding")
+
+
+def test_names_are_those_of_an_installed_fastembed():
+    real = pytest.importorskip("fastembed", reason="fastembed is not installed")
+    assert real.__version__ == shim.VERSION
+    for name, content in shim._MODULES.items():
+        module = importlib.import_module(name)
+        assert not [each for each in content if not hasattr(module, each)], name
+    assert set(real.__all__) <= shim._MODULES["fastembed"].keys()
+    for name in ("ImageEmbedding", "LateInteractionMultimodalEmbedding"):
+        listed = {row["model"]: row["dim"] for row in getattr(real, name).list_supported_models()}
+        assert getattr(classes, name)._dims == listed
+
+
+def test_the_shim_wins_over_an_installed_fastembed_and_can_be_undone(tmp_path, monkeypatch):
+    (tmp_path / "fastembed").mkdir()
+    (tmp_path / "fastembed" / "__init__.py").write_text("TextEmbedding = 'theirs'")
+    (tmp_path / "fastembed" / "other.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "fastembed"]:
+        monkeypatch.delitem(sys.modules, name)
+    theirs = importlib.import_module("fastembed")
+    with pytest.warns(UserWarning, match="imported before"):
+        shim.install()
+    shim.install()
+    assert importlib.import_module("fastembed").TextEmbedding is classes.TextEmbedding
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("fastembed.other")
+    shim.uninstall()
+    shim.uninstall()
+    assert importlib.import_module("fastembed") is theirs
+    importlib.import_module("fastembed.other")
+    for name in ("fastembed", "fastembed.other"):
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize(
+    ("model", "limit", "variant"),
+    [
+        ("sentence-transformers/all-MiniLM-L6-v2", 128, None),
+        ("BAAI/bge-small-en-v1.5", None, "fp16"),
+        ("thenlper/gte-large", 128, None),
+        ("BAAI/bge-large-en-v1.5", None, None),
+        ("prithvida/Splade_PP_en_v1", 128, None),
+    ],
+)
+def test_limits_and_files_are_fastembeds(model, limit, variant):
+    found = classes._as_fastembed(registry.find(model), None, {}, [])
+    assert found == {"max_length": limit, "variant": variant}
+
+
+def test_every_limit_belongs_to_a_model():
+    assert {registry.find(name).name for name in classes._LIMITS} == set(classes._LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({"model_max_length": 512, "max_length": 128}, 128),
+        ({"model_max_length": 40, "max_length": 128}, 40),
+        ({"model_max_length": 10**30, "max_length": 0}, None),
+        ({"model_max_length": 8192}, None),  # more than the model has positions: as fastrank finds it
+        ({}, None),
+    ],
+)
+def test_the_limit_of_a_folder_is_fastembeds(tiny, settings, limit):
+    for_fastembed(tiny, **settings)
+    assert classes._limit(tiny) == limit
+    with classes.TextEmbedding("thenlper/gte-large", specific_model_path=tiny, lazy_load=True) as model:
+        assert model.token_count("cat " * 1000) == limit or 512
+
+
+def test_a_custom_model_of_the_hub_is_cut_where_its_files_say(hub, monkeypatch):
+    files = tiny_models.model_files()
+    files["tokenizer_config.json"] = json.dumps({"model_max_length": 512, "max_length": 24}).encode()
+    hub.add_repo("acme/own", files)
+    source = ModelSource(hf="acme/own")
+    classes.TextEmbedding.add_custom_model("acme/own", PoolingType.MEAN, normalization=True, sources=source, dim=16)
+    assert classes.TextEmbedding("acme/own", lazy_load=True).token_count("cat " * 100) == 24
+
+
+def test_no_prefixes_are_added(tmp_path):
+    tiny = tiny_models.write_model(tmp_path, tiny_models.tiny_encoder(384))
+    model = classes.TextEmbedding("intfloat/multilingual-e5-small", specific_model_path=tiny)
+    ours = fastrank.TextEmbedding("intfloat/multilingual-e5-small", specific_model_path=tiny)
+    plain, prefixed = next(model.query_embed("red cats")), next(ours.query_embed("red cats"))
+    np.testing.assert_array_equal(plain, next(ours.embed("red cats")))
+    assert np.abs(plain - prefixed).max() > 0.01
+
+
+def test_options_that_fastembed_ignores_are_ignored_with_a_warning(tiny):
+    with pytest.warns(UserWarning, match="ignores max_length, nonsense, as FastEmbed does"):
+        model = classes.TextEmbedding(
+            "thenlper/gte-large", specific_model_path=tiny, max_length=3, nonsense=1, lazy_load=True
+        )
+    assert model.token_count("cat cat cat cat") == 6
+    with pytest.warns(UserWarning, match="ignores alpha"):
+        classes.SparseTextEmbedding("Qdrant/bm25", alpha=2.0)
+
+
+def test_image_models_are_refused_in_one_clear_line(shimmed):
+    with pytest.raises(
+        ModelNotFoundError, match=r"^Qdrant/clip-ViT-B-32-vision reads images, .*Use FastEmbed"
+    ) as error:
+        shimmed.ImageEmbedding("Qdrant/clip-ViT-B-32-vision")
+    assert isinstance(error.value, ValueError)
+    assert "\n" not in str(error.value)
+
+
+def test_fastembeds_cache_variable_counts_unless_fastrank_has_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTEMBED_CACHE_PATH", str(tmp_path / "theirs"))
+    assert classes.SparseTextEmbedding("Qdrant/bm25").cache_dir is None  # FASTRANK_CACHE is set in tests
+    monkeypatch.delenv("FASTRANK_CACHE")
+    assert classes.SparseTextEmbedding("Qdrant/bm25").cache_dir == str(tmp_path / "theirs")
+    assert classes.SparseTextEmbedding("Qdrant/bm25", "own").cache_dir == "own"
+
+
+def test_without_a_program_the_command_says_how_it_is_used():
+    command = [sys.executable, "-m", "fastrank.compat.fastembed"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("usage: python -m fastrank.compat.fastembed program.py")
