@@ -18,7 +18,15 @@ import fastrank
 from fastrank import environment, registry, store
 from fastrank.errors import ModelNotFoundError
 from fastrank.options import Device, OnnxProvider
-from fastrank.registry import CROSS_ENCODER, SPARSE_EMBEDDING, TEXT_EMBEDDING, HubSource, ModelSpec, SparseTask
+from fastrank.registry import (
+    CROSS_ENCODER,
+    LATE_INTERACTION,
+    SPARSE_EMBEDDING,
+    TEXT_EMBEDDING,
+    HubSource,
+    ModelSpec,
+    SparseTask,
+)
 from fastrank.sparse_text_embedding import OPTIONS as SPARSE_OPTIONS
 
 # Tokens at which FastEmbed cuts: `max_length` in tokenizer_config.json of its own copies of these models.
@@ -30,6 +38,7 @@ _LIMITS = {
     "thenlper/gte-large": 128,
 }
 _OPTIONS = {"specific_model_path", "local_files_only", "device_id", "enable_cpu_mem_arena"}
+_TOKENS = "-tokens"  # ends the name of token vectors of a model that is a dense one too
 _NOT_FASTEMBEDS = {"analyzer", "idf"}  # options of sparse models that only fastrank has
 
 
@@ -81,6 +90,40 @@ class SparseTextEmbedding(fastrank.SparseTextEmbedding):
     def list_supported_models(cls) -> list[dict[str, Any]]:
         """The models, as FastEmbed lists them."""
         return _listed(SPARSE_EMBEDDING)
+
+
+class LateInteractionTextEmbedding(fastrank.LateInteractionTextEmbedding):
+    """`fastrank.LateInteractionTextEmbedding` with FastEmbed's limits.
+
+    qdrant-client tells by a name alone which vectors are meant. So the token vectors of a model that is a dense one too
+    go by its name with "-tokens" behind: "sentence-transformers/all-MiniLM-L6-v2-tokens".
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        cache_dir: str | Path | None = None,
+        threads: int | None = None,
+        providers: Sequence[OnnxProvider] | None = None,
+        cuda: bool | Device = Device.AUTO,
+        device_ids: Sequence[int] | None = None,
+        lazy_load: bool = False,
+        **options: Any,
+    ) -> None:
+        cache = cache_dir or environment.fastembed_cache()
+        spec = registry.find(_without_ending(model_name), LATE_INTERACTION)
+        known = _as_fastembed(spec, cache, options, _OPTIONS)
+        super().__init__(spec.name, cache, threads, providers, cuda, device_ids, lazy_load, **known)
+
+    @classmethod
+    def get_embedding_size(cls, model_name: str) -> int:
+        """The length of a model's token vectors."""
+        return super().get_embedding_size(_without_ending(model_name))
+
+    @classmethod
+    def list_supported_models(cls) -> list[dict[str, Any]]:
+        """The models, as FastEmbed lists them."""
+        return _listed(LATE_INTERACTION)
 
 
 class TextCrossEncoder(fastrank.TextCrossEncoder):
@@ -181,8 +224,20 @@ def _listed(task: str) -> list[dict[str, Any]]:
     return [
         {**registry.describe(spec, task), "model": name}
         for spec in registry.entries(task)
-        for name in (spec.name, *spec.aliases)
+        for name in _names(spec, task)
     ]
+
+
+def _names(spec: ModelSpec, task: str) -> list[str]:
+    ending = _TOKENS if task == LATE_INTERACTION and TEXT_EMBEDDING in spec.tasks else ""
+    return [name + ending for name in (spec.name, *spec.aliases)]
+
+
+def _without_ending(model_name: str) -> str:
+    for spec in registry.entries(LATE_INTERACTION):
+        if model_name in _names(spec, LATE_INTERACTION):
+            return spec.name
+    return model_name
 
 
 def _as_fastembed(

@@ -20,6 +20,7 @@ from fastrank.compat.classes import (
     Bm25,
     ImageEmbedding,
     LateInteractionMultimodalEmbedding,
+    LateInteractionTextEmbedding,
     SparseTextEmbedding,
     TextCrossEncoder,
     TextEmbedding,
@@ -70,12 +71,13 @@ def _named(*values: Any) -> dict[str, Any]:
 _TYPES = {"OnnxProvider": OnnxProvider, "ImageInput": PathInput, "PathInput": PathInput}
 _TEXT = _named(TextEmbedding)
 _SPARSE = _named(SparseEmbedding, SparseTextEmbedding)
+_LATE = _named(LateInteractionTextEmbedding)
 _IMAGE = _named(ImageEmbedding)
 _MULTIMODAL = _named(LateInteractionMultimodalEmbedding)
 _CROSS_ENCODER = _named(TextCrossEncoder)
 
 _MODULES: Mapping[str, Mapping[str, Any]] = {
-    "fastembed": {**_TEXT, **_SPARSE, **_IMAGE, **_MULTIMODAL, "__version__": VERSION},
+    "fastembed": {**_TEXT, **_SPARSE, **_LATE, **_IMAGE, **_MULTIMODAL, "__version__": VERSION},
     "fastembed.common": _TYPES,
     "fastembed.common.model_description": _named(
         ModelSource, PoolingType, BaseModelDescription, DenseModelDescription, SparseModelDescription
@@ -84,7 +86,10 @@ _MODULES: Mapping[str, Mapping[str, Any]] = {
     "fastembed.embedding": {**_TEXT, "DefaultEmbedding": TextEmbedding, "FlagEmbedding": TextEmbedding},
     "fastembed.image": _IMAGE,
     "fastembed.image.image_embedding": _IMAGE,
+    "fastembed.late_interaction": _LATE,
+    "fastembed.late_interaction.late_interaction_text_embedding": _LATE,
     "fastembed.late_interaction_multimodal": _MULTIMODAL,
+    "fastembed.late_interaction_multimodal.late_interaction_multimodal_embedding": _MULTIMODAL,
     "fastembed.rerank": {},
     "fastembed.rerank.cross_encoder": _CROSS_ENCODER,
     "fastembed.rerank.cross_encoder.text_cross_encoder": _CROSS_ENCODER,

@@ -42,6 +42,7 @@ def install() -> None:
     names = {
         "TextEmbedding": classes.TextEmbedding,
         "SparseTextEmbedding": classes.SparseTextEmbedding,
+        "LateInteractionTextEmbedding": classes.LateInteractionTextEmbedding,
         "ImageEmbedding": classes.ImageEmbedding,
         "LateInteractionMultimodalEmbedding": classes.LateInteractionMultimodalEmbedding,
         "IDF_EMBEDDING_MODELS": {
