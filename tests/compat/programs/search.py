@@ -1,10 +1,10 @@
-"""A program written for FastEmbed: dense and sparse vectors of a few notes, and which of them answers a question."""
+"""A program written for FastEmbed: vectors of three kinds of a few notes, and which of them answers a question."""
 
 import json
 import sys
 
 import numpy as np
-from fastembed import SparseEmbedding, SparseTextEmbedding, TextEmbedding
+from fastembed import LateInteractionTextEmbedding, SparseEmbedding, SparseTextEmbedding, TextEmbedding
 
 NOTES = [
     "Tomato seedlings go outdoors when nights stay above ten degrees.",
@@ -26,6 +26,9 @@ sparse = list(bm25.embed(iter(NOTES)))
 words = next(iter(bm25.query_embed(QUESTION)))
 assert isinstance(words, SparseEmbedding)
 
+colbert = LateInteractionTextEmbedding("colbert-ir/colbertv2.0", specific_model_path=sys.argv[3])
+tokens = [*colbert.embed(NOTES), *colbert.query_embed(QUESTION)]
+
 print(
     json.dumps(
         {
@@ -33,7 +36,9 @@ print(
             "dense": np.stack([*dense, *passages, query]).tolist(),
             "dtype": str(dense[0].dtype),
             "size": [model.embedding_size, TextEmbedding.get_embedding_size("Sentence-Transformers/all-MiniLM-L6-v2")],
-            "tokens": [model.token_count(NOTES), bm25.token_count(NOTES)],
+            "late": [vectors.tolist() for vectors in tokens],
+            "tokens": [colbert.token_count(NOTES, is_doc=True), colbert.embedding_size],
+            "counts": [model.token_count(NOTES), bm25.token_count(NOTES)],
             "sparse": [sorted(vector.as_dict().items()) for vector in [*sparse, words]],
             "object": sorted(sparse[0].as_object()),
         }
