@@ -153,8 +153,7 @@ def test_the_shim_wins_over_an_installed_fastembed_and_can_be_undone(tmp_path, m
     shim.uninstall()
     assert importlib.import_module("fastembed") is theirs
     importlib.import_module("fastembed.other")
-    for name in ("fastembed", "fastembed.other"):
-        monkeypatch.delitem(sys.modules, name)
+    del sys.modules["fastembed"], sys.modules["fastembed.other"]
 
 
 @pytest.mark.parametrize(
