@@ -19,11 +19,16 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
 
     `function` travels to each worker once. An error in a worker is raised here as it is; if one is killed,
     `BrokenProcessPool` is raised at once; leaving the iterator early ends the workers. They are started by forkserver
-    or spawn, so a script needs the usual `if __name__ == "__main__":`.
+    or spawn, so a script needs the usual `if __name__ == "__main__":`. Where the system has no semaphores, as on AWS
+    Lambda, all is done in this process.
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(function,))
+    try:
+        pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(function,))
+    except (OSError, NotImplementedError):
+        yield from map(function, items)
+        return
     ahead: deque[Future[Any]] = deque()
     try:
         for item in items:

@@ -70,19 +70,23 @@ def wheel(folder, tmp_path):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Install wheels by pip, with no index, and put them on the import path; nothing of it can be written."""
+    """Put wheels on the import path, where nothing can be written: by pip, without an index, or just unpacked."""
+    site = tmp_path / "site"
 
-    def run(*wheels):
-        site = tmp_path / "site"
-        command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-compile", "--quiet"]
-        subprocess.run([*command, "--target", site, *wheels], check=True, timeout=120)
+    def run(*wheels, pip=False):
+        if pip:
+            command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-compile", "--quiet"]
+            subprocess.run([*command, "--target", site, *wheels], check=True, timeout=120)
+        else:
+            for wheel in wheels:
+                shutil.unpack_archive(wheel, site, "zip")
         for path in [site, *site.rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
         monkeypatch.syspath_prepend(str(site))
         return site
 
     yield run
-    for path in [tmp_path / "site", *(tmp_path / "site").rglob("*")]:
+    for path in [site, *site.rglob("*")]:
         if path.is_dir():
             path.chmod(0o755)
 
@@ -92,7 +96,7 @@ def install(tmp_path, monkeypatch):
 
 def test_an_installed_model_needs_no_cache_no_home_and_no_connection(wheel, install, folder, monkeypatch, tmp_path):
     expected = next(TextEmbedding(NAME, specific_model_path=folder).query_embed("the cat"))
-    site = install(wheel)
+    site = install(wheel, pip=True)
     for name in ("FASTRANK_CACHE", "HOME", "XDG_CACHE_HOME", "USERPROFILE", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pathlib.Path.expanduser", lambda _self: (_ for _ in ()).throw(RuntimeError("no home")))
@@ -112,6 +116,7 @@ def test_two_models_and_two_precisions_are_installed_side_by_side(wheel, install
         wheel,
         make(NAME, "--path", int8, "--precision", "int8", output=output),
         make("acme/judge", "--path", own, output=output),
+        pip=True,
     )
     assert store.locate(registry.find(NAME)).folder == site / PACKAGE  # the registry's first
     assert store.locate(registry.find(NAME), variant="int8").folder == site / f"{PACKAGE}_int8"

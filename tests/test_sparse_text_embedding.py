@@ -105,6 +105,17 @@ def test_bm25_parallel_is_the_same(bm25):
     vectors.close()  # leaves no workers behind: the test would not end
 
 
+def test_bm25_parallel_without_semaphores(bm25, monkeypatch):
+    """As on AWS Lambda, which has no /dev/shm."""
+
+    def no_semaphores(*_arguments, **_options):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", no_semaphores)
+    texts = [f"cat {n}" for n in range(600)]
+    assert list(bm25.embed(texts, parallel=2)) == list(bm25.embed(texts))
+
+
 @pytest.mark.parametrize("parallel", [None, 2])
 def test_bm25_bad_items_come_after_what_was_before_them(bm25, parallel):
     found = []
