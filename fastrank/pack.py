@@ -94,7 +94,7 @@ def gather(
             raise IntegrityError(f"{spec.name} in {files.folder} is damaged: {'; '.join(faults)}")
     else:
         files = _matching(wanted, path)
-    return _sealed(spec, spec.variant(files.variant)[0], files.folder)
+    return _sealed(spec, folders.written_down(files.folder, spec.variant(files.variant)[0]), files.folder)
 
 
 def wheel(parcel: Parcel, output: Path, version: str | None = None) -> Path:

@@ -103,24 +103,29 @@ Source: TypeAlias = HubSource | WheelSource
 
 
 class Variant(NamedTuple):
-    """One complete set of files that runs the model, and where it can be had."""
+    """One complete set of files that runs the model, and where it can be had.
+
+    `open`: the repository itself says which files these are; those listed here are needed in any case, and an empty
+    `model` is the repository's to choose.
+    """
 
     name: str
     precision: str
     model: str
     files: tuple[FileSpec, ...]
     sources: tuple[Source, ...]
+    open: bool = False
 
     @property
     def size(self) -> int | None:
         """Bytes of all files; None if one of them is not known."""
         sizes = [file.size for file in self.files if not file.optional]
-        return None if None in sizes else sum(size for size in sizes if size)
+        return None if self.open or None in sizes else sum(size for size in sizes if size)
 
     @property
     def pinned(self) -> bool:
         """Whether every file has a SHA-256 to be checked against."""
-        return all(file.sha256 for file in self.files)
+        return not self.open and all(file.sha256 for file in self.files)
 
 
 class Prefixes(NamedTuple):
@@ -336,40 +341,38 @@ def custom_spec(
     name: str,
     task: str,
     settings: Task,
-    sources: ModelSource,
+    sources: ModelSource | None,
     *,
-    model_file: str,
+    model_file: str | None = None,
     additional_files: Sequence[str] = (),
     description: str = "",
     license: str = "",  # noqa: A002 - FastEmbed's name
     max_length: int | None = None,
 ) -> ModelSpec:
-    """The entry of a custom model: one variant, nothing pinned.
+    """The entry of a custom model: one open variant, nothing pinned. Without `sources` its name is the repository's.
 
     Raises:
         ValueError: a name or path has characters that could lead out of a folder, or only a `url` is given.
     """
-    if sources.hf is None:
+    hub = name if sources is None else sources.hf
+    if hub is None:
         raise ValueError(
             f"{name}: fastrank fetches models from the Hugging Face hub (sources=ModelSource(hf=...)) and unpacks no "
             "archives. For files on this machine pass specific_model_path to the constructor."
         )
+    named = [*([model_file] if model_file else []), *additional_files]
     for value, pattern, what in [
         (name, NAME, "model"),
-        (sources.hf, NAME, "sources.hf"),
-        *((path, PATH, "file") for path in (model_file, *additional_files)),
+        (hub, NAME, "sources.hf"),
+        *((path, PATH, "file") for path in named),
     ]:
         if not re.fullmatch(pattern, value):
             example = "a relative path with forward slashes" if what == "file" else "like 'organisation/model'"
             raise ValueError(f"{what} {value!r} is not valid: it must be {example}")
-    is_checkpoint = model_file.endswith((".safetensors", ".safetensors.index.json"))
-    needed = [model_file, *(["config.json"] if is_checkpoint else []), *additional_files]
-    helpful = ["config.json", "tokenizer_config.json", "sentence_bert_config.json"]
-    required = dict.fromkeys([*needed, "tokenizer.json"])
-    files = [FileSpec(path, None, None) for path in required]
-    files += [FileSpec(path, None, None, optional=True) for path in helpful if path not in required]
-    form = "safetensors" if is_checkpoint else "onnx"
-    variant = Variant(form, "unknown", model_file, tuple(files), (HubSource(sources.hf, None),))
+    checkpoint = ["config.json"] if model_file and model_file.endswith(".safetensors") else []
+    files = tuple(FileSpec(path, None, None) for path in dict.fromkeys([*named, *checkpoint, "tokenizer.json"]))
+    form = "own" if model_file is None else "safetensors" if checkpoint else "onnx"
+    variant = Variant(form, "unknown", model_file or "", files, (HubSource(hub, None),), open=True)
     return ModelSpec(
         name,
         description,
@@ -389,7 +392,7 @@ def describe(spec: ModelSpec, task: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "model": spec.name,
         "sources": {"hf": hubs[0].hub if hubs else None, "url": None, "_deprecated_tar_struct": False},
-        "model_file": default.model if default else None,
+        "model_file": (default.model or None) if default else None,
         "description": spec.description,
         "license": spec.license,
         "size_in_GB": round((default.size or 0) / 1e9, 3) if default else 0.0,

