@@ -165,12 +165,12 @@ class DenseTask(NamedTuple):
 
 
 class SparseTask(NamedTuple):
-    """How a sparse vector is made."""
+    """How a sparse vector is made. `activation` is SPLADE's; None: as the model's folder says."""
 
     kind: str
     requires_idf: bool = False
     vocab_size: int | None = None
-    activation: str = "log1p"
+    activation: str | None = "log1p"
     skip_special_tokens: bool = False
     query_weights: str | None = None
     language: str | None = None
@@ -209,12 +209,12 @@ class CrossEncoderTask(NamedTuple):
     """How a score is made of the model's output: FastEmbed's is the raw logit.
 
     `label` is the class that means "relevant", where the model has several. `modules`: the graph ends at the encoder,
-    and the folder's sentence-transformers modules make the score.
+    and the folder's sentence-transformers modules make the score; None: if it has such modules.
     """
 
     activation: str = "none"
     label: int | None = None
-    modules: bool = False
+    modules: bool | None = False
     answers: tuple[Answer, ...] = ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from fastrank import sparse_heads, store
+from fastrank import modules, sparse_heads, store
 from fastrank.minicoil import MiniCOIL
 from fastrank.options import Options
 from fastrank.pipeline import Head, LazyPipeline, Pipeline, prepare
@@ -68,7 +68,8 @@ class ModelEncoder:
             return sparse_heads.bm42(self._task, tokenizer)
         if self._task.query_weights:
             self._query = sparse_heads.idf_query(files.folder, self._task.query_weights, tokenizer)
-        return sparse_heads.splade(self._task, tokenizer)
+        activation = self._task.activation or modules.splade_activation(files.folder) or "log1p"
+        return sparse_heads.splade(self._task._replace(activation=activation), tokenizer)
 
     @staticmethod
     def _looked_up(pipeline: Pipeline[SparseEmbedding], query: sparse_heads.Query, texts: Iterator[str]) -> Vectors:

@@ -59,7 +59,8 @@ class SparseTextEmbedding(Closeable):
     `modifier=models.Modifier.IDF`); for stores that have none, `idf=True` and `fit` put it into document vectors.
 
     Args:
-        model_name: a name or alias of the registry, in any case (see `list_supported_models`).
+        model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by
+            `add_custom_model`, or any name for the model of the SPLADE family in `specific_model_path`.
         cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
         threads: processors to use; None: those this process may use.
         providers: onnxruntime execution providers, used as given.
@@ -137,7 +138,10 @@ class SparseTextEmbedding(Closeable):
             "idf": idf,
             "alpha": alpha,
         }
-        spec = registry.find(model_name, SPARSE_EMBEDDING)
+        if specific_model_path is None:
+            spec = registry.find(model_name, SPARSE_EMBEDDING)
+        else:
+            spec = registry.find_or_own(model_name, SPARSE_EMBEDDING, SparseTask("splade", activation=None))
         self.model_name = spec.name
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
@@ -235,8 +239,8 @@ class SparseTextEmbedding(Closeable):
     def add_custom_model(
         cls,
         model: str,
-        sources: ModelSource,
-        model_file: str = "onnx/model.onnx",
+        sources: ModelSource | None = None,
+        model_file: str | None = None,
         description: str = "",
         license: str = "",  # noqa: A002 - FastEmbed's name
         size_in_gb: float = 0.0,
@@ -244,7 +248,7 @@ class SparseTextEmbedding(Closeable):
         *,
         vocab_size: int | None = None,
         requires_idf: bool = False,
-        activation: Literal["log1p", "log1p-log1p"] = "log1p",
+        activation: Literal["log1p", "log1p-log1p"] | None = None,
         skip_special_tokens: bool = False,
         query_weights: str | None = None,
         output_name: str | None = None,
@@ -252,20 +256,22 @@ class SparseTextEmbedding(Closeable):
     ) -> None:
         """Make a model of the SPLADE family known to this process (FastEmbed has no such method here).
 
-        Its files are fetched from the hub's main branch and nothing says what they should be: they are not checked.
+        What is not given, the repository's own files say. They are fetched from the hub's main branch, of one commit,
+        and checked against what the hub states of them. None of them is executed.
 
         Args:
             model: its name, like "organisation/model".
-            sources: `ModelSource(hf="organisation/repository")`.
+            sources: `ModelSource(hf="organisation/repository")`; None: the repository with the model's name.
             model_file: the graph's path, whose output is (texts, tokens, vocabulary); or "model.safetensors" of a
-                masked language model.
+                masked language model. None: the first usual ONNX graph the repository has, else "model.safetensors".
             description: shown in lists.
             license: shown in lists.
             size_in_gb: accepted as FastEmbed has it; the size is taken from the files.
             additional_files: further files the graph needs.
             vocab_size: shown in lists.
             requires_idf: shown in lists: whether the store must apply the IDF.
-            activation: "log1p" is SPLADE's; "log1p-log1p" that of OpenSearch's v3 models.
+            activation: "log1p" is SPLADE's; "log1p-log1p" that of OpenSearch's v3 models. None: as the SpladePooling
+                in the repository says; "log1p" if it has none.
             skip_special_tokens: whether [CLS] and the like get no weight.
             query_weights: a JSON file of word piece -> weight, for models whose queries run no model ("idf.json").
             output_name: the graph's output to use; None: the first.
@@ -275,7 +281,7 @@ class SparseTextEmbedding(Closeable):
             ValueError: the name is taken, or a name or path is malformed.
         """
         del size_in_gb
-        if activation not in ("log1p", "log1p-log1p"):
+        if activation not in (None, "log1p", "log1p-log1p"):
             raise ValueError(f"activation must be 'log1p' or 'log1p-log1p', not {activation!r}")
         settings = SparseTask(
             "splade",

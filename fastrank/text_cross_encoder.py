@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastrank import inputs, registry, store
+from fastrank import inputs, modules, registry, store
 from fastrank.closeable import Closeable
 from fastrank.errors import ModelLoadError
 from fastrank.heads import Floats
@@ -36,7 +36,8 @@ class TextCrossEncoder(Closeable):
     batches that pad little.
 
     Args:
-        model_name: a name or alias of the registry, in any case (see `list_supported_models`).
+        model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by
+            `add_custom_model`, or any name for the model in `specific_model_path`.
         cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
         threads: processors to use; None: those this process may use.
         providers: onnxruntime execution providers, used as given.
@@ -50,7 +51,8 @@ class TextCrossEncoder(Closeable):
         truncation: what is cut of a pair that is longer: "longest_first" as the reference implementations do, which may
             cut the query; "only_second" cuts the document and never the query, unless that alone is too long.
         activation: from logits to score: "none" for raw logits, "sigmoid", or "softmax" over the classes;
-            None: as the registry says, which for all its models is FastEmbed's raw logit.
+            None: as the registry says, which for all its models is FastEmbed's raw logit; so it is for models that are
+            not in the registry, whatever their files say.
         device_id: one GPU; the same as `device_ids=[device_id]`.
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
 
@@ -83,7 +85,10 @@ class TextCrossEncoder(Closeable):
     ) -> None:
         _check_choice("truncation", truncation, _TRUNCATIONS)
         _check_choice("activation", activation, (None, *ACTIVATIONS))
-        spec = registry.find(model_name, CROSS_ENCODER)
+        if specific_model_path is None:
+            spec = registry.find(model_name, CROSS_ENCODER)
+        else:
+            spec = registry.find_or_own(model_name, CROSS_ENCODER, CrossEncoderTask(modules=None))
         self.model_name = spec.name
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
@@ -98,7 +103,7 @@ class TextCrossEncoder(Closeable):
             local_files_only=local_files_only,
             variant=variant,
             max_length=max_length,
-            graph_head="encoder" if task.modules else "sequence-classification",
+            graph_head=partial(_graph_head, task),
             truncation=truncation,
         )
         if not lazy_load:
@@ -212,8 +217,8 @@ class TextCrossEncoder(Closeable):
     def add_custom_model(
         cls,
         model: str,
-        sources: ModelSource,
-        model_file: str = "onnx/model.onnx",
+        sources: ModelSource | None = None,
+        model_file: str | None = None,
         description: str = "",
         license: str = "",  # noqa: A002 - FastEmbed's name
         size_in_gb: float = 0.0,
@@ -221,26 +226,28 @@ class TextCrossEncoder(Closeable):
         *,
         label: int | None = None,
         activation: Literal["none", "sigmoid", "softmax"] = "none",
-        modules: bool = False,
+        modules: bool | None = None,
         max_length: int | None = None,
     ) -> None:
         """Make a model known to this process, so that the constructor takes its name.
 
-        Its files are fetched from the hub's main branch and nothing says what they should be: they are not checked.
+        What is not given, the repository's own files say: the name is enough for a model with one label. Its files are
+        fetched from the hub's main branch, of one commit, and checked against what the hub states of them. None of
+        them is executed.
 
         Args:
             model: its name, like "organisation/model".
-            sources: `ModelSource(hf="organisation/repository")`.
+            sources: `ModelSource(hf="organisation/repository")`; None: the repository with the model's name.
             model_file: the graph's path in the repository, or "model.safetensors" of a sequence classification
-                checkpoint.
+                checkpoint. None: the first usual ONNX graph it has, else "model.safetensors".
             description: shown in lists.
             license: shown in lists.
             size_in_gb: accepted as FastEmbed has it; the size is taken from the files.
-            additional_files: further files the graph needs.
+            additional_files: further files the graph needs; "<model_file>_data" and the like are found without.
             label: the class that means "relevant"; needed where the model has several.
             activation: from logits to score; "softmax" needs a `label`.
-            modules: the graph ends at the encoder, and sentence-transformers modules (Pooling, Dense, LayerNorm) make
-                the score: name `modules.json` and their files in `additional_files`.
+            modules: whether the graph ends at the encoder, and sentence-transformers modules (Pooling, Dense,
+                LayerNorm) make the score. None: if the repository's modules.json lists any after the transformer.
             max_length: tokens a pair may have; None: what the files say.
 
         Raises:
@@ -262,12 +269,18 @@ class TextCrossEncoder(Closeable):
         registry.add(spec, CROSS_ENCODER)
 
 
+def _scored_by_modules(task: CrossEncoderTask, folder: Path) -> bool:
+    return len(modules.listed(folder)) > 1 if task.modules is None else task.modules
+
+
+def _graph_head(task: CrossEncoderTask, folder: Path) -> str:
+    return "encoder" if _scored_by_modules(task, folder) else "sequence-classification"
+
+
 def _make_head(name: str, task: CrossEncoderTask, files: store.ModelFiles, _tokenizer: Tokenizer) -> Head[float]:
     scored = _head(name, task)
-    if not task.modules:
+    if not _scored_by_modules(task, files.folder):
         return scored
-    from fastrank import modules
-
     chain = modules.chain(files.folder).head
     return lambda output, batch: scored(chain(output, batch), batch)
 

@@ -1,13 +1,14 @@
-"""Write tests/fixtures/modules and tests/fixtures/sentence_encoder: tiny models and their outputs.
+"""Write tests/fixtures/modules, sentence_encoder, pair_classifier and sparse_encoder: tiny models and their outputs.
 
     pip install torch==2.13.0 transformers==5.23.0 sentence-transformers==6.2.0 onnx
     python scripts/make_modules_fixture.py
 
-Both are sentence-transformers models. `modules` is a cross-encoder made as cross-encoder/ettin-reranker-*: ModernBERT,
+All are sentence-transformers models. `modules` is a cross-encoder made as cross-encoder/ettin-reranker-*: ModernBERT,
 CLS pooling, Dense with GELU, LayerNorm, Dense to one score. `sentence_encoder` is BERT in fp16 with mean pooling,
 Dense, Normalize, prompts and a limit of 12 tokens; `expected.json` has its vectors, and those after small changes of
-its JSON files: one a pooling, and so on. Weights are random with a fixed seed. Development only: nothing of this is
-needed to run the package or its tests.
+its JSON files: one a pooling, and so on. `pair_classifier` is a cross-encoder and `sparse_encoder` a SPLADE model, both
+of BERT. Weights are random with a fixed seed. Development only: nothing of this is needed to run the package or its
+tests.
 """
 
 from __future__ import annotations
@@ -19,15 +20,22 @@ import tempfile
 from pathlib import Path
 
 import torch  # type: ignore[import-not-found]  # needed here only, so in no extra of the package, as the others
-from sentence_transformers import CrossEncoder, SentenceTransformer  # type: ignore[import-not-found]
+from sentence_transformers import (  # type: ignore[import-not-found]
+    CrossEncoder,
+    SentenceTransformer,
+    SparseEncoder,
+)
 from sentence_transformers.base.modules import Dense, Transformer  # type: ignore[import-not-found]
 from sentence_transformers.sentence_transformer.modules import (  # type: ignore[import-not-found]
     LayerNorm,
     Normalize,
     Pooling,
 )
+from sentence_transformers.sparse_encoder.modules import SpladePooling  # type: ignore[import-not-found]
 from transformers import (  # type: ignore[import-not-found]
     BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
     BertModel,
     ModernBertConfig,
     ModernBertModel,
@@ -48,6 +56,10 @@ PAIRS = [
 ]
 
 
+SAVED = (
+    *("config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+)
 TEXTS = ["hello world", "", "The CAT is red", "rank the documents for a query " * 5, "paris"]
 
 # Changes of JSON files by path: fields to set (None: to take out), or a list to put in its place.
@@ -88,15 +100,15 @@ CHANGES: dict[str, tuple[list[int], dict[str, dict[str, object]]]] = {
 }
 
 
-def write_base(folder: Path, model: object, positions: int) -> None:
-    """A transformer with its tokenizer, as transformers saves them."""
+def write_base(folder: Path, model: object, positions: int, *inputs: str) -> None:
+    """A transformer with its tokenizer, as transformers saves them; `inputs` are those beside ids and mask."""
     model.save_pretrained(folder)  # type: ignore[attr-defined]
     (folder / "tokenizer.json").write_bytes(tiny_models.tiny_tokenizer())
     PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"),
         **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")},
         model_max_length=positions,
-        model_input_names=["input_ids", "attention_mask"],
+        model_input_names=["input_ids", "attention_mask", *inputs],
     ).save_pretrained(folder)
 
 
@@ -146,10 +158,10 @@ def cross_encoder(scratch: Path) -> None:
     write_expected(FIXTURES / "modules", {"pairs": PAIRS, "scores": scores})
 
 
-def sentence_encoder(scratch: Path) -> None:
-    """Write tests/fixtures/sentence_encoder."""
+def bert(**options: int) -> BertConfig:
+    """One layer; and the same weights every time."""
     torch.manual_seed(0)
-    config = BertConfig(
+    return BertConfig(
         vocab_size=len(tiny_models.vocabulary()),
         hidden_size=HIDDEN,
         intermediate_size=48,
@@ -157,8 +169,37 @@ def sentence_encoder(scratch: Path) -> None:
         num_attention_heads=4,
         max_position_embeddings=64,
         initializer_range=0.2,
+        **options,
     )
-    write_base(scratch / "base", BertModel(config, add_pooling_layer=False), 64)
+
+
+def pair_classifier(scratch: Path) -> None:
+    """Write tests/fixtures/pair_classifier."""
+    write_base(scratch / "base", BertForSequenceClassification(bert(num_labels=1)), 64, "token_type_ids")
+    CrossEncoder(str(scratch / "base")).half().save_pretrained(str(scratch / "saved"))
+    copy(scratch / "saved", FIXTURES / "pair_classifier", SAVED)
+    model = CrossEncoder(str(scratch / "saved"), model_kwargs={"dtype": torch.float32})
+    scores = model.predict(PAIRS, activation_fn=torch.nn.Identity()).reshape(-1).tolist()
+    write_expected(FIXTURES / "pair_classifier", {"pairs": PAIRS, "scores": scores})
+
+
+def sparse_encoder(scratch: Path) -> None:
+    """Write tests/fixtures/sparse_encoder."""
+    write_base(scratch / "base", BertForMaskedLM(bert()), 64, "token_type_ids")
+    modules = [
+        Transformer(str(scratch / "base"), transformer_task="fill-mask"),
+        SpladePooling("max", activation_function="log1p_relu"),
+    ]
+    SparseEncoder(modules=modules).half().save_pretrained(str(scratch / "saved"))
+    copy(scratch / "saved", FIXTURES / "sparse_encoder", SAVED)
+    model = SparseEncoder(str(scratch / "saved"), model_kwargs={"dtype": torch.float32})
+    vectors = model.encode(TEXTS, convert_to_sparse_tensor=False, convert_to_tensor=True).numpy().round(6).tolist()
+    write_expected(FIXTURES / "sparse_encoder", {"texts": TEXTS, "vectors": vectors})
+
+
+def sentence_encoder(scratch: Path) -> None:
+    """Write tests/fixtures/sentence_encoder."""
+    write_base(scratch / "base", BertModel(bert(), add_pooling_layer=False), 64, "token_type_ids")
     modules = [
         Transformer(str(scratch / "base"), max_seq_length=12),
         Pooling(HIDDEN, pooling_mode="mean"),
@@ -169,9 +210,8 @@ def sentence_encoder(scratch: Path) -> None:
         modules=modules, prompts={"query": "search ", "document": "text: "}, default_prompt_name="query"
     )
     model.half().save_pretrained(str(scratch / "saved"))
-    names = ("config.json", "modules.json", "tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json")
     target = FIXTURES / "sentence_encoder"
-    copy(scratch / "saved", target, (*names, "config_sentence_transformers.json"))
+    copy(scratch / "saved", target, SAVED)
     write_expected(
         target,
         {
@@ -200,8 +240,8 @@ def changed(saved: Path, folder: Path, name: str, kept: list[int], files: dict[s
 
 
 def main() -> None:
-    """Write both."""
-    for write in (cross_encoder, sentence_encoder):
+    """Write all."""
+    for write in (cross_encoder, sentence_encoder, pair_classifier, sparse_encoder):
         with tempfile.TemporaryDirectory() as scratch:
             write(Path(scratch))
 

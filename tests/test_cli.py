@@ -280,13 +280,13 @@ def test_download_verify_cache_remove(fastrank, hub):
     hub.add_repo(NAME, tiny_models.model_files())
     status, out, _ = fastrank("download", NAME, model=False)
     assert status == 0
-    assert out.startswith("acme/tiny  onnx  ")
+    assert out.startswith("acme/tiny  own  ")
     folder = out.split()[-1]
     status, out, _ = fastrank("verify", NAME, model=False)
-    assert (status, out) == (0, f"acme/tiny  onnx  {folder}: ok\n")
+    assert (status, out) == (0, f"acme/tiny  own  {folder}: ok\n")
     out = fastrank("cache", model=False)[1]
     assert out.splitlines()[0] == str(store.root())
-    assert "acme/tiny  onnx" in out
+    assert "acme/tiny  own" in out
     assert "in 1 models" in out
     (store.contents()[0].folder / "config.json").write_bytes(b"{")
     status, out, _ = fastrank("verify", model=False)

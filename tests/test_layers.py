@@ -71,7 +71,8 @@ ALLOWED = {
     "minicoil": {"bm25", "errors", "heads", "schedule", "sparse_embedding", "tokenizer"},
     "sparse_bm25": {"bm25", "parallel", "processors", "schedule", "sparse_embedding"},
     "sparse_model": {
-        *("minicoil", "options", "pipeline", "registry", "sparse_embedding", "sparse_heads", "store", "tokenizer"),
+        *("minicoil", "modules", "options", "pipeline", "registry", "sparse_embedding", "sparse_heads", "store"),
+        "tokenizer",
     },
     "sparse_text_embedding": {
         *("bm25", "closeable", "inputs", "options", "registry", "sparse_bm25", "sparse_embedding", "sparse_model"),

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -262,11 +263,11 @@ def test_custom_splade_models(tmp_path):
     assert SparseTextEmbedding.list_supported_models()[-1] == {
         "model": "acme/splade",
         "sources": {"hf": "acme/splade", "url": None, "_deprecated_tar_struct": False},
-        "model_file": "onnx/model.onnx",
+        "model_file": None,
         "description": "",
         "license": "",
         "size_in_GB": 0.0,
-        "additional_files": ["tokenizer.json", "config.json", "tokenizer_config.json", "sentence_bert_config.json"],
+        "additional_files": ["tokenizer.json"],
         "requires_idf": None,
         "vocab_size": 123,
     }
@@ -286,6 +287,54 @@ def test_custom_splade_models(tmp_path):
         SparseTextEmbedding.add_custom_model("acme/SPLADE", ModelSource(hf="acme/splade"))
     with pytest.raises(ValueError, match="activation must be"):
         SparseTextEmbedding.add_custom_model("acme/other", ModelSource(hf="a/b"), activation="relu")
+
+
+SAVED = Path(__file__).parent / "fixtures" / "sparse_encoder"
+
+
+def test_a_folder_of_sentence_transformers_says_how_it_is_used():
+    """`expected.json` is of sentence-transformers 6.2 (scripts/make_modules_fixture.py)."""
+    expected = json.loads((SAVED / "expected.json").read_text())
+    with SparseTextEmbedding("any/name", specific_model_path=SAVED) as model:
+        vectors = list(model.embed(expected["texts"]))
+    for vector, values in zip(vectors, expected["vectors"], strict=True):
+        found = np.zeros(len(values), np.float32)
+        found[vector.indices] = vector.values
+        np.testing.assert_allclose(found, values, atol=1e-5)
+
+
+def test_a_repository_says_how_it_is_used(hub):
+    files = {path.relative_to(SAVED).as_posix(): path.read_bytes() for path in SAVED.rglob("*") if path.is_file()}
+    hub.add_repo("acme/saved", files)
+    SparseTextEmbedding.add_custom_model("acme/saved")
+    with SparseTextEmbedding("acme/saved") as fetched, SparseTextEmbedding("x", specific_model_path=SAVED) as given:
+        assert next(fetched.embed("hello")).as_dict() == next(given.embed("hello")).as_dict()
+
+
+def test_a_plain_masked_language_model_is_splade(tmp_path):
+    with SparseTextEmbedding("any/name", specific_model_path=masked_lm(tmp_path)) as plain:
+        SparseTextEmbedding.add_custom_model("acme/splade", activation="log1p")
+        with SparseTextEmbedding("acme/splade", specific_model_path=tmp_path / "mlm") as told:
+            assert next(plain.embed("hello")).as_dict() == next(told.embed("hello")).as_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"pooling_strategy": "sum"}, "'pooling_strategy' is 'sum'; supported: 'max'"),
+        ({"activation_function": "gelu"}, "'activation_function' is 'gelu'; supported: 'relu', 'log1p_relu'"),
+        (None, "a sparse encoder is MLMTransformer and SpladePooling, not Transformer, Pooling"),
+    ],
+)
+def test_sparse_folders_that_are_not_served(tmp_path, change, says):
+    folder = Path(shutil.copytree(SAVED, tmp_path / "folder", copy_function=shutil.copyfile))
+    if change is None:
+        listed = (folder / "modules.json").read_text().replace('SpladePooling"', 'Pooling"')
+        (folder / "modules.json").write_text(listed)
+    else:
+        (folder / "1_SpladePooling" / "config.json").write_text(json.dumps(change))
+    with pytest.raises(ModelLoadError, match=says):
+        SparseTextEmbedding("any/name", specific_model_path=folder)
 
 
 def test_splade_nan_names_the_text(tmp_path):

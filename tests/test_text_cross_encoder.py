@@ -12,7 +12,7 @@ import tiny_models
 import tokenizers
 
 from fastrank import ModelSource, RankedDocument, TextCrossEncoder, store
-from fastrank.errors import ModelLoadError, OutputError
+from fastrank.errors import ModelLoadError, ModelNotFoundError, OutputError
 from fastrank.tokenizer import Tokenizer
 
 NAME = "acme/cross"
@@ -249,6 +249,46 @@ def test_checkpoints_equal_transformers(name):
         types = np.array(case.get("token_type_ids", np.zeros_like(ids)), np.int64)
         found = session.run(Batch(range(len(ids)), ids, mask, types), "logits")
         np.testing.assert_allclose(found, case["logits"], atol=1e-5)
+
+
+SAVED = Path(__file__).parent / "fixtures" / "pair_classifier"
+
+
+def test_a_folder_says_how_it_is_used(folder):
+    """`expected.json` is of sentence-transformers 6.2's CrossEncoder (scripts/make_modules_fixture.py)."""
+    expected = json.loads((SAVED / "expected.json").read_text())
+    pairs = [tuple(pair) for pair in expected["pairs"]]
+    with TextCrossEncoder("my/finetuned", specific_model_path=SAVED) as model:
+        assert model.model_name == "my/finetuned"
+        np.testing.assert_allclose(list(model.rerank_pairs(pairs)), expected["scores"], atol=1e-5)
+    with TextCrossEncoder("my/finetuned", specific_model_path=SAVED, activation="sigmoid") as model:
+        expected = 1 / (1 + np.exp(-np.array(expected["scores"])))
+        np.testing.assert_allclose(list(model.rerank_pairs(pairs)), expected, atol=1e-6)
+    with TextCrossEncoder("my/graph", specific_model_path=folder, max_length=64) as model:  # no modules.json
+        assert next(model.rerank("cat", ["dog"])) == pytest.approx(by_hand(folder, "cat", "dog")[0], abs=1e-5)
+    with pytest.raises(ModelNotFoundError, match="It is a model for TextEmbedding"):
+        TextCrossEncoder("BAAI/bge-small-en-v1.5", specific_model_path=folder)
+
+
+def test_a_repository_says_how_it_is_used(hub):
+    for name in ("pair_classifier", "modules"):
+        source = SAVED.parent / name
+        files = {path.relative_to(source).as_posix(): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+        hub.add_repo(f"acme/{name}", files)
+        TextCrossEncoder.add_custom_model(f"acme/{name}")
+        expected = json.loads(files["expected.json"])
+        with TextCrossEncoder(f"acme/{name}") as model:
+            scores = list(model.rerank_pairs([tuple(pair) for pair in expected["pairs"]]))
+        np.testing.assert_allclose(scores, expected["scores"], atol=1e-5)
+
+
+def test_a_folder_that_makes_no_score(tmp_path):
+    encoder = SAVED.parent / "sentence_encoder"
+    with (
+        TextCrossEncoder("my/embeddings", specific_model_path=encoder) as model,
+        pytest.raises(ModelLoadError, match="my/embeddings: the model returns 24 numbers a pair"),
+    ):
+        list(model.rerank("cat", ["dog"]))
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="other people's models are not on this machine (FASTRANK_TEST_DATA)")

@@ -153,8 +153,9 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> M
     if not folder.is_dir():
         what = "is a file; pass the folder it is in" if folder.exists() else "does not exist"
         raise ModelLoadError(f"specific_model_path={str(folder)!r} {what}.")
-    usual = () if named else (*USUAL_GRAPHS, CHECKPOINT)
-    candidates = dict.fromkeys([*(each.model for each in variants if each.model), *usual])
+    stated = [model for each in variants if (model := folders.written_down(folder, each).model)]
+    named = named and bool(stated)
+    candidates = dict.fromkeys([*stated, *(() if named else (*USUAL_GRAPHS, CHECKPOINT))])
     for model in candidates:
         if (folder / model).is_file():
             return ModelFiles(folder.absolute(), model, "given", f"given folder {folder}")
