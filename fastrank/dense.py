@@ -52,7 +52,7 @@ def recipe(name: str, told: DenseTask, folder: Path) -> Recipe:
     if told.pooling == "none":
         pool, dim = None, None
     elif told.pooling is not None:
-        pool, dim = heads.POOLINGS[told.pooling], modules.hidden_size(folder)
+        pool, dim = heads.POOLINGS[told.pooling], told.dim or modules.hidden_size(folder)
     elif chain is not None:
         pool, dim = chain.head, chain.dim
     else:

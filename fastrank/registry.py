@@ -369,7 +369,7 @@ def custom_spec(
         if not re.fullmatch(pattern, value):
             example = "a relative path with forward slashes" if what == "file" else "like 'organisation/model'"
             raise ValueError(f"{what} {value!r} is not valid: it must be {example}")
-    checkpoint = ["config.json"] if model_file and model_file.endswith(".safetensors") else []
+    checkpoint = ["config.json"] if (model_file or "").endswith((".safetensors", ".safetensors.index.json")) else []
     files = tuple(FileSpec(path, None, None) for path in dict.fromkeys([*named, *checkpoint, "tokenizer.json"]))
     form = "own" if model_file is None else "safetensors" if checkpoint else "onnx"
     variant = Variant(form, "unknown", model_file or "", files, (HubSource(hub, None),), open=True)

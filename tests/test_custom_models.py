@@ -230,6 +230,16 @@ def test_names_that_a_hub_makes_up_are_not_used(hub):
     assert [file.path for file in chosen.files] == ["model.safetensors", "tokenizer.json", "1_Dense/model.safetensors"]
 
 
+def test_checkpoints_in_shards(hub):
+    paths = ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    others = ["tokenizer.json", "other-00001-of-00002.safetensors", "model-00001-of-00002.safetensors.bak"]
+    add()
+    (variant,) = registry.find(NAME, TEXT_EMBEDDING).variants
+    chosen = repository.choose(variant, [registry.FileSpec(path, 1, None) for path in (*others, *paths)])
+    assert chosen.model == paths[0]
+    assert {file.path for file in chosen.files} == {*paths, "tokenizer.json"}
+
+
 def test_pickles_in_a_given_folder(tmp_path):
     folder = tiny_models.write_model(tmp_path / "own")
     (folder / "onnx" / "model.onnx").rename(folder / "pytorch_model.bin")

@@ -16,7 +16,7 @@ USUAL_GRAPHS = (
     "onnx/model_quantized.onnx",
     "model_quantized.onnx",
 )
-CHECKPOINT = "model.safetensors"
+CHECKPOINTS = ("model.safetensors", "model.safetensors.index.json")  # whole, or the list of its shards
 PICKLES = (
     "pytorch_model.bin is a pickle, which runs code when it is read: fastrank does not open it. Save the model as "
     "safetensors (save_pretrained does, in transformers 4.35 and later) or export it to ONNX"
@@ -26,6 +26,7 @@ _SETTINGS = (
     *("config.json", "tokenizer_config.json"),
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
 )
+_SHARD = r"model-\d{5}-of-\d{5}\.safetensors"
 _OF_MODULES = r"\d+_[A-Za-z]+/(config\.json|model\.safetensors)"  # of sentence-transformers' modules
 _ASSUMED_GRAPH = "onnx/model.onnx"  # FastEmbed's default
 
@@ -33,8 +34,8 @@ _ASSUMED_GRAPH = "onnx/model.onnx"  # FastEmbed's default
 def choose(variant: Variant, listed: Sequence[FileSpec] | None) -> Variant:
     """A variant with its files written down, from the list of a repository's files.
 
-    A model that was not named is the first usual ONNX graph, else the safetensors checkpoint. Where a mirror gives no
-    list, what has been named is taken, with the settings that most repositories have.
+    A model that was not named is the first usual ONNX graph, else the safetensors checkpoint, whole or in shards. Where
+    a mirror gives no list, what has been named is taken, with the settings that most repositories have.
 
     Raises:
         DownloadError: the repository lacks a file; the message says what it has.
@@ -46,17 +47,22 @@ def choose(variant: Variant, listed: Sequence[FileSpec] | None) -> Variant:
         known |= {path: FileSpec(path, None, None, optional=True) for path in helpful if path not in known}
         return variant._replace(model=model, files=tuple(known.values()), open=False)
     found = {file.path: file for file in listed if re.fullmatch(PATH, file.path)}
-    model = variant.model or next((path for path in (*USUAL_GRAPHS, CHECKPOINT) if path in found), "")
+    model = variant.model or next((path for path in (*USUAL_GRAPHS, *CHECKPOINTS) if path in found), "")
     needed = dict.fromkeys([*([model] if model else []), *(file.path for file in variant.files)])
     missing = [path for path in needed if path not in found]
     if missing or not model:
         raise DownloadError(_lack(missing, found))
     helpful = [path for path in found if path in _SETTINGS or re.fullmatch(_OF_MODULES, path)]
-    external = [
-        path for path in found if model.endswith(".onnx") and path.startswith((f"{model}_data", f"{model}.data"))
-    ]
-    files = tuple(found[path] for path in dict.fromkeys([*needed, *external, *helpful]))
+    weights = [path for path in found if _belongs(path, model)]
+    files = tuple(found[path] for path in dict.fromkeys([*needed, *weights, *helpful]))
     return variant._replace(model=model, files=files, open=False)
+
+
+def _belongs(path: str, model: str) -> bool:
+    """Whether a file has weights of a graph, or of a checkpoint in shards."""
+    if model.endswith(".onnx"):
+        return path.startswith((f"{model}_data", f"{model}.data"))
+    return model.endswith(".index.json") and re.fullmatch(_SHARD, path) is not None
 
 
 def _lack(missing: Sequence[str], found: Sequence[str] | dict[str, FileSpec]) -> str:
