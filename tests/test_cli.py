@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,6 +216,15 @@ def test_embed_to_npy(fastrank, documents, tiny, tmp_path):
         found, vectors_of(tiny, ["the cat is red", "paris is the capital of france", "fast dog"])
     )
     assert sorted(path.name for path in tmp_path.glob("vectors*")) == ["vectors.npy"]
+
+
+def test_a_path_alone_is_a_model(fastrank, documents):
+    """With its own settings, not those of the model that is used where none is named."""
+    folder = Path(__file__).parent / "fixtures" / "sentence_encoder"
+    status, out, _ = fastrank("embed", str(documents), "--path", str(folder), "--as", "query", model=False)
+    assert status == 0
+    expected = list(TextEmbedding("any/name", specific_model_path=folder).query_embed("the cat is red"))
+    np.testing.assert_allclose(json.loads(out.splitlines()[0])["vector"], expected[0], atol=1e-6)
 
 
 def test_embed_many_to_npy(fastrank, tiny, tmp_path):

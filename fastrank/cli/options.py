@@ -16,8 +16,8 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # has a source that ne
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The options that choose a model and how it runs."""
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="a name that `fastrank models` lists (%(default)s)")
-    parser.add_argument("--path", metavar="FOLDER", help="use the model in this folder, as it is")
+    parser.add_argument("--model", help=f"a name that `fastrank models` lists ({DEFAULT_MODEL}; with --path: none)")
+    parser.add_argument("--path", metavar="FOLDER", help="use the model in this folder, as it is, or as --model says")
     parser.add_argument("--max-length", type=int, metavar="TOKENS", help="cut texts at so many tokens")
     parser.add_argument("--threads", type=int, help="processors to use (all that this process may)")
     parser.add_argument("--cuda", choices=("auto", "cuda", "cpu"), default="auto", help="where to run (%(default)s)")
@@ -44,7 +44,7 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
 def model_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """What `add_model_options` read, as keyword arguments of the public classes."""
     return {
-        "model_name": options.model,
+        "model_name": options.model or options.path or DEFAULT_MODEL,
         "cache_dir": options.cache_dir,
         "threads": options.threads,
         "cuda": options.cuda,

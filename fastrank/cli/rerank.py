@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastrank.bm25 import LANGUAGES
-from fastrank.cli.options import DEFAULT_MODEL, add_model_options, add_text_options, model_arguments, read_texts
+from fastrank.cli.options import add_model_options, add_text_options, model_arguments, read_texts
 from fastrank.errors import DownloadError, ModelNotCachedError
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "films.txt"
@@ -104,7 +104,7 @@ def _cross_encoder(options: argparse.Namespace, documents: Sequence[str]) -> lis
     """By a model that reads both."""
     from fastrank import TextCrossEncoder
 
-    if options.model == DEFAULT_MODEL and options.path is None:
+    if options.model is None and options.path is None:
         raise ValueError("--method cross-encoder needs --model, such as Xenova/ms-marco-MiniLM-L-6-v2")
     with TextCrossEncoder(**model_arguments(options)) as model:
         return _sorted(list(model.rerank(options.query, documents)))
