@@ -16,21 +16,20 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fastrank import installed, registry, store
-from fastrank.errors import IntegrityError, ModelLoadError, ModelNotFoundError
+from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError
 from fastrank.registry import FileSpec, HubSource, ModelSpec, Variant
 from fastrank.store import folder as folders
+from fastrank.store import repository
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
 _LAYER = "python"  # AWS Lambda puts this folder of a layer on the import path
 _PAPERS = re.compile(r"(licen[cs]e|notice|copying|readme)(\.(md|txt))?", re.IGNORECASE)
-_MODULES = re.compile(r"\d+_\w+")  # folders of sentence-transformers modules, such as 2_Dense
 
 
 class Parcel(NamedTuple):
@@ -227,22 +226,24 @@ def _own(name: str, path: Path, like: str | None, license: str | None) -> Parcel
         like = base.name
     spec = spec._replace(license=license or spec.license)
     model = store.locate(spec, given=path).model
-    if not (path / "tokenizer.json").is_file():
-        raise ModelLoadError(f"{path} has no tokenizer.json")
-    files = tuple(FileSpec(file, None, None) for file in _belonging(path, model))
-    form = "safetensors" if model.endswith(".safetensors") else "onnx"
-    return _sealed(spec, Variant(form, "unknown", model, files, ()), path)._replace(like=like)
+    form = "onnx" if model.endswith(".onnx") else "safetensors"
+    variant = _belonging(Variant(form, "unknown", model, (), ()), path)
+    return _sealed(spec, variant, path)._replace(like=like)
 
 
-def _belonging(folder: Path, model: str) -> Iterator[str]:
-    """The model, its external data, configuration and vocabularies, modules. Other graphs and weights stay behind."""
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        parts = PurePosixPath(name).parts
-        if path.is_file() and re.fullmatch(registry.PATH, name):
-            top = len(parts) == 1 and path.suffix in (".json", ".txt")
-            if name.startswith(model) or top or _MODULES.fullmatch(parts[0]):
-                yield name
+def _belonging(variant: Variant, folder: Path) -> Variant:
+    """With its external data or shards, modules, configuration, vocabularies. Other graphs and weights stay behind."""
+    listed = [
+        FileSpec(name, None, None)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and re.fullmatch(registry.PATH, name := path.relative_to(folder).as_posix())
+    ]
+    small = [file for file in listed if re.fullmatch(r"[^/]+\.(json|txt)", file.path)]
+    needed = (FileSpec("tokenizer.json", None, None), *small)
+    try:
+        return repository.choose(variant._replace(files=needed), listed)
+    except DownloadError as error:
+        raise ModelLoadError(f"{folder} cannot be packed: {error}") from None
 
 
 def _sealed(spec: ModelSpec, variant: Variant, folder: Path) -> Parcel:

@@ -336,5 +336,5 @@ def test_refusals(folder, tmp_path):
     with pytest.raises(IntegrityError, match=r"onnx/model\.onnx has SHA-256 .* not in the registry"):
         pack.gather(NAME, path=folder, variant="int8")
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ModelLoadError, match=r"no tokenizer\.json"):
+    with pytest.raises(ModelLoadError, match=r"cannot be packed: it has no tokenizer\.json"):
         pack.gather("acme/mine", path=folder)
