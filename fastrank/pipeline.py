@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from fastrank import inputs, processors, store
+from fastrank import inputs, processors, registry, store
 from fastrank.errors import OutputError
 from fastrank.heads import Floats
 from fastrank.options import Options
@@ -191,6 +191,7 @@ def prepare(
         return store.locate(spec, cache_dir=cache_dir, given=given, local_files_only=local_files_only, variant=variant)
 
     def load(files: store.ModelFiles) -> Pipeline[T]:
+        registry.note_license(spec)
         if make_tokenizer is None:
             tokenizer = Tokenizer(files.folder, limit, truncation, capped=max_length is None)
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import re
 import string
 import threading
@@ -123,6 +124,12 @@ class Variant(NamedTuple):
         return None if self.open or None in sizes else sum(size for size in sizes if size)
 
     @property
+    def rough_size(self) -> int | None:
+        """Bytes of the files whose size is known; None if more than small JSON files are missing in that."""
+        known = [file.size or 0 for file in self.files if file.size or not file.path.endswith(".json")]
+        return sum(known) if all(known) else None
+
+    @property
     def pinned(self) -> bool:
         """Whether every file has a SHA-256 to be checked against."""
         return not self.open and all(file.sha256 for file in self.files)
@@ -234,6 +241,11 @@ class ModelSpec(NamedTuple):
     year: int | None = None
     max_length: int | None = None
 
+    @property
+    def noncommercial(self) -> bool:
+        """Whether the licence forbids commercial use, as Creative Commons' NC ones do."""
+        return "-nc" in self.license.casefold()
+
     def task(self, task: str, kind: type[S]) -> S:
         """The settings of one task, as the type they have."""
         settings = self.tasks[task]
@@ -254,6 +266,8 @@ class ModelSpec(NamedTuple):
         return found
 
 
+_log = logging.getLogger("fastrank")
+_noted: set[str] = set()  # models whose licence was warned of
 _custom: dict[tuple[str, str], ModelSpec] = {}
 _custom_lock = threading.Lock()
 
@@ -299,6 +313,16 @@ def find_or_own(name: str, task: str, settings: Task) -> ModelSpec:
         if _shipped().get(name.casefold()):
             raise
     return ModelSpec(name, "", "", (), MappingProxyType({task: settings}), ())
+
+
+def note_license(spec: ModelSpec) -> None:
+    """Log, once a process and model, that a model is not for commercial use.
+
+    A log line and no Python warning: where warnings are errors, a licence must not stop a program that may use it.
+    """
+    if spec.noncommercial and spec.name not in _noted:
+        _noted.add(spec.name)
+        _log.warning("%s: its licence, %s, does not allow commercial use", spec.name, spec.license)
 
 
 def _nearest(wanted: str, task: str | None) -> list[str]:
@@ -395,7 +419,7 @@ def describe(spec: ModelSpec, task: str) -> dict[str, Any]:
         "model_file": (default.model or None) if default else None,
         "description": spec.description,
         "license": spec.license,
-        "size_in_GB": round((default.size or 0) / 1e9, 3) if default else 0.0,
+        "size_in_GB": round((default.rough_size or 0) / 1e9, 3) if default else 0.0,
         "additional_files": [file.path for file in default.files if file.path != default.model] if default else [],
     }
     if isinstance(settings, (DenseTask, LateInteractionTask)):

@@ -289,6 +289,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "gated": False,
                 "disabled": False,
                 "tags": [],
+                "cardData": _card(files.get("README.md", b"")),
                 "siblings": [self._sibling(path, files[path], blobs=blobs) for path in sorted(files)],
             }
         )
@@ -435,6 +436,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.truncate is not None:
             self.connection.shutdown(socket.SHUT_RDWR)
         return sent
+
+
+def _card(readme: bytes) -> dict:
+    """The `key: value` lines between the two lines of dashes that a model card begins with."""
+    found = re.match(r"---\n(.*?)^---", readme.decode(), re.DOTALL | re.MULTILINE)
+    return dict(line.split(": ", 1) for line in found[1].splitlines()) if found else {}
 
 
 def git_blob_id(data: bytes) -> str:

@@ -17,6 +17,7 @@ from fastrank import (
     LateInteractionTextEmbedding,
     ModelSource,
     PoolingType,
+    SparseTextEmbedding,
     TextCrossEncoder,
     TextEmbedding,
     __version__,
@@ -24,6 +25,7 @@ from fastrank import (
     registry,
     store,
 )
+from fastrank.cli import verify
 
 NAME = "acme/tiny"
 
@@ -278,12 +280,20 @@ def test_embed_with_prefixes(fastrank, tiny, monkeypatch):
 def test_models(fastrank, monkeypatch):
     rows = [json.loads(line) for line in fastrank("models", model=False)[1].splitlines()]
     assert [row["model"] for row in rows] == [spec.name for spec in registry.entries()]
+    known = {row["model"]: row for row in rows}
+    assert known["BAAI/bge-small-en-v1.5"]["dim"] == 384
+    assert known["BAAI/bge-small-en-v1.5"]["unpinned"] == []
+    assert known["BAAI/bge-large-en-v1.5"]["unpinned"] == ["onnx"]
+    assert known["Qdrant/bm25"]["variants"] == []
     dense = [json.loads(line) for line in fastrank("models", "--task", "text-embedding", model=False)[1].splitlines()]
     assert dense == [row for row in rows if "text-embedding" in row["tasks"]]
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    lines = fastrank("models", model=False)[1].splitlines()
+    *lines, last = fastrank("models", model=False)[1].splitlines()
     assert "unpinned" in next(line for line in lines if line.startswith("acme/tiny"))
-    assert "unpinned" not in next(line for line in lines if line.startswith("BAAI/bge-small-en-v1.5"))
+    default = next(line for line in lines if line.startswith("BAAI/bge-small-en-v1.5"))
+    assert " ".join(default.split()) == "BAAI/bge-small-en-v1.5 text-embedding 384 dims 512 tokens 0.13 GB mit"
+    assert last.startswith(f"{len(lines)} models.")
+    assert fastrank("models", "--json", model=False)[1].startswith("{")
 
 
 def test_download_verify_cache_remove(fastrank, hub):
@@ -293,7 +303,13 @@ def test_download_verify_cache_remove(fastrank, hub):
     assert out.startswith("acme/tiny  own  ")
     folder = out.split()[-1]
     status, out, _ = fastrank("verify", NAME, model=False)
-    assert (status, out) == (0, f"acme/tiny  own  {folder}: ok\n")
+    assert status == 0
+    assert out.splitlines() == [
+        f"acme/tiny  own  {folder}: ok",
+        "  files that are not pinned are compared with what was downloaded",
+        "  no known answers for text-embedding",
+        "1 ok, 0 wrong, 0 unchecked",
+    ]
     out = fastrank("cache", model=False)[1]
     assert out.splitlines()[0] == str(store.root())
     assert "acme/tiny  own" in out
@@ -309,38 +325,116 @@ def test_download_verify_cache_remove(fastrank, hub):
     assert fastrank("cache", "--clear", model=False)[0] == 0
 
 
-def test_verify_replays_known_answers(fastrank, hub, monkeypatch):
+@pytest.fixture
+def knows(monkeypatch):
+    """Give a custom model known answers."""
+
+    def give(name, task, *answers):
+        spec = registry._custom[name, task]
+        settings = spec.tasks[task]._replace(answers=answers)
+        monkeypatch.setitem(registry._custom, (name, task), spec._replace(tasks={task: settings}))
+
+    return give
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_verify_replays_vectors(fastrank, hub, knows, shift):
     hub.add_repo(NAME, tiny_models.model_files())
-    fastrank("download", NAME, model=False)
-    key = (NAME, "text-embedding")
     values = tuple(float(x) for x in next(TextEmbedding(NAME).embed("hello"))[:4])
-    for shift, status, words in [(0.0, 0, "largest difference 0.0e+00"), (0.5, 1, "embed('hello') differs by 0.5")]:
-        answer = registry.Answer("embed", "hello", (values[0] + shift, *values[1:]), 1e-4)
-        task = registry._custom[key].tasks[key[1]]._replace(answers=(answer,))
-        monkeypatch.setitem(registry._custom, key, registry._custom[key]._replace(tasks={key[1]: task}))
-        found = fastrank("verify", NAME, model=False)
-        assert found[0] == status
-        assert words in found[1]
+    knows(NAME, "text-embedding", registry.Answer("embed", "hello", (values[0] + shift, *values[1:]), 1e-4))
+    status, out, _ = fastrank("verify", NAME, model=False)
+    assert status == bool(shift)
+    assert f"embed('hello'): largest difference {shift:.1e}, allowed 1.0e-04" in out
+    assert ("embed('hello') differs by 0.5" in out) == bool(shift)
+    (row,) = (json.loads(line) for line in fastrank("verify", "--json", model=False)[1].splitlines() if "acme" in line)
+    assert (row["model"], row["variant"], row["outcome"]) == (NAME, "own", "wrong" if shift else "ok")
+    assert row["answers"][0]["largest_difference"] == pytest.approx(shift, abs=1e-6)
 
 
-def test_verify_replays_scores(fastrank, hub, monkeypatch):
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_verify_replays_scores(fastrank, hub, knows, shift):
     hub.add_repo("acme/cross", tiny_models.model_files(tiny_models.tiny_cross_encoder()))
     TextCrossEncoder.add_custom_model("acme/cross", ModelSource(hf="acme/cross"), max_length=64)
-    fastrank("download", "acme/cross", model=False)
-    key = ("acme/cross", "cross-encoder")
     score = next(TextCrossEncoder("acme/cross").rerank("cat", ["dog"]))
-    for shift, status in [(0.0, 0), (0.5, 1)]:
-        answer = registry.Answer("rerank", ("cat", "dog"), (score + shift,), 1e-4)
-        task = registry._custom[key].tasks[key[1]]._replace(answers=(answer,))
-        monkeypatch.setitem(registry._custom, key, registry._custom[key]._replace(tasks={key[1]: task}))
-        assert fastrank("verify", "acme/cross", model=False)[0] == status
+    knows("acme/cross", "cross-encoder", registry.Answer("rerank", ("cat", "dog"), (score + shift,), 1e-4))
+    assert fastrank("verify", "acme/cross", model=False)[0] == bool(shift)
 
 
-def test_verify_nothing(fastrank):
-    assert fastrank("verify", model=False)[:2] == (0, "no models on this machine; nothing was checked\n")
-    status, out, _ = fastrank("verify", NAME, model=False)
+def test_verify_replays_sparse_vectors(fastrank, hub, knows):
+    size = len(tiny_models.vocabulary())
+    hub.add_repo("acme/splade", tiny_models.model_files(tiny_models.tiny_encoder(size)))
+    SparseTextEmbedding.add_custom_model("acme/splade", ModelSource(hf="acme/splade"), max_length=64)
+    vector = next(SparseTextEmbedding("acme/splade").embed("cat"))
+    first = registry.Answer("embed", "cat", tuple(vector.values[:3]), 1e-4, indices=tuple(vector.indices[:3].tolist()))
+    for answer, status in [
+        (first, 0),
+        (first._replace(values=(*first.values[:2], first.values[2] + 1)), 1),
+        (first._replace(indices=(*first.indices[:2], first.indices[2] + 1)), 1),
+        (first._replace(input="dog"), 1),
+    ]:
+        knows("acme/splade", "sparse-embedding", answer)
+        assert fastrank("verify", "acme/splade", model=False)[0] == status, answer
+
+
+def test_known_answers_of_many_rows():
+    found = np.arange(12.0).reshape(3, 4)
+    answer = registry.Answer("embed", "x", (0, 1, 4, 5, 8, 9.5), 1e-4, rows=3)
+    assert verify._largest_difference(found, answer) == 0.5
+    assert verify._largest_difference(found, answer._replace(rows=2)) == np.inf
+    assert verify._largest_difference(found[:, :1], answer) == np.inf
+    assert np.isnan(verify._largest_difference(found * np.nan, answer))
+
+
+def test_verify_what_is_here(fastrank):
+    status, out, _ = fastrank("verify", model=False)
+    assert status == 0
+    assert out.startswith("Qdrant/bm25: ok\n")
+    assert out.endswith("\n1 ok, 0 wrong, 0 unchecked\n")
+
+
+def test_verify_fetches_what_is_named_and_can_remove_it(fastrank, hub):
+    hub.add_repo(NAME, tiny_models.model_files())
+    assert fastrank("verify", NAME, "--offline", model=False)[0] == 1
+    assert fastrank("verify", NAME, "--remove", model=False)[0] == 0
+    assert store.contents() == []
+    assert fastrank("verify", NAME, model=False)[0] == 0
+    assert fastrank("verify", NAME, "--remove", model=False)[0] == 0
+    assert len(store.contents()) == 1, "it was here before"
+
+
+def test_verify_goes_on_after_a_model_that_cannot_be_run(fastrank, hub, knows):
+    hub.add_repo(NAME, tiny_models.model_files(b"no graph"))
+    knows(NAME, "text-embedding", registry.Answer("embed", "hello", (1.0,), 1e-4))
+    status, out, _ = fastrank("verify", NAME, "Qdrant/bm25", model=False)
     assert status == 1
-    assert "not on this machine; fetch it with: fastrank download acme/tiny" in out
+    assert "  text-embedding: onnxruntime " in out
+    assert out.endswith("1 ok, 1 wrong, 0 unchecked\n")
+
+
+def test_verify_all_without_a_hub_says_what_was_not_checked(fastrank, monkeypatch):
+    from huggingface_hub import constants
+
+    rows = [row for row in registry._shipped()._rows if row["name"].startswith(("Qdrant/bm25", "BAAI/bge-small-en"))]
+    monkeypatch.setattr(registry, "_shipped", lambda: registry._Lazy(rows))
+    monkeypatch.setattr(registry, "_custom", {})
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
+    status, out, _ = fastrank("verify", "--all", model=False)
+    assert status == 1
+    assert "BAAI/bge-small-en-v1.5: unchecked\n  BAAI/bge-small-en-v1.5 could not be fetched" in out
+    assert "BAAI/bge-small-en: unchecked\n  not on this machine, and the hub cannot be reached\n" in out
+    assert out.endswith("1 ok, 0 wrong, 2 unchecked\n")
+    assert fastrank("verify", "--all", NAME, model=False)[0] == 1
+
+
+def test_a_licence_that_forbids_commercial_use_is_said_once(hub, caplog):
+    hub.add_repo("acme/nc", tiny_models.model_files())
+    where = ("acme/nc", PoolingType.MEAN, True, ModelSource(hf="acme/nc"), 16)
+    TextEmbedding.add_custom_model(*where, license="CC-BY-NC-4.0", max_length=64)
+    for _ in range(2):
+        TextEmbedding("acme/nc")
+    assert [record.message for record in caplog.records if "acme/nc" in record.message] == [
+        "acme/nc: its licence, CC-BY-NC-4.0, does not allow commercial use"
+    ]
 
 
 def test_offline(fastrank, documents):

@@ -151,7 +151,7 @@ def test_a_model_of_ones_own_is_known_by_its_name(install, folder, tmp_path, cap
     assert "acme/tuned" in [row["model"] for row in TextEmbedding.list_supported_models()]
     capsys.readouterr()
     assert cli.main(["verify", "acme/tuned"]) == 0
-    assert capsys.readouterr().out == f"acme/tuned  onnx  {package}: ok\n"
+    assert capsys.readouterr().out.startswith(f"acme/tuned  onnx  {package}: ok\n")
 
 
 def test_a_model_of_ones_own_may_declare_itself(install, folder, tmp_path):
@@ -172,7 +172,7 @@ def test_commands_show_it(wheel, install, capsys):
     cli.main(["cache"])
     assert capsys.readouterr().out.splitlines()[-1].endswith(f"MB  {NAME}  onnx  installed: {site / PACKAGE}")
     assert cli.main(["verify", NAME]) == 0
-    assert capsys.readouterr().out == f"{NAME}  onnx  {site / PACKAGE}: ok\n"
+    assert capsys.readouterr().out.startswith(f"{NAME}  onnx  {site / PACKAGE}: ok\n")
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------

@@ -214,3 +214,11 @@ def test_one_entry_is_read_without_the_others(document):
         rows.get("baai/bge-small-en-v1.5")
     with pytest.raises(RegistryError, match="unknown field dim"):
         rows.all()
+
+
+def test_a_rough_size_leaves_out_small_files_only():
+    files = [registry.FileSpec("model.onnx", 100, None), registry.FileSpec("config.json", None, None)]
+    variant = registry.Variant("onnx", "fp32", "model.onnx", tuple(files), ())
+    assert (variant.size, variant.rough_size) == (None, 100)
+    variant = variant._replace(files=(*files, registry.FileSpec("model.onnx_data", None, None)))
+    assert variant.rough_size is None

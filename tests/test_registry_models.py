@@ -21,9 +21,7 @@ from fastrank.registry import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDING,
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FASTEMBED = json.loads((FIXTURES / "fastembed_models.json").read_text(encoding="utf-8"))["classes"]
-LATER = ("answerdotai/answerai-colbert-small-v1", "jinaai/jina-colbert-v2", "lightonai/LateOn", "lightonai/mLateOn")
 NOT_SERVED = {
-    **dict.fromkeys(LATER, "late interaction is to come"),
     **dict.fromkeys([f"minishlab/potion-{n}" for n in ("base-8M", "retrieval-32M", "multilingual-128M")], "static"),
     "google/siglip2-base-patch16-224": "its graph has no mask and wants each text padded to 64 tokens",
     "jinaai/jina-embeddings-v3": "its graph wants a task number beside the tokens",

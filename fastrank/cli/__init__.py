@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from fastrank import __version__
-from fastrank.cli import cache, embed, models, pack, rerank
+from fastrank.cli import cache, embed, models, pack, rerank, verify
 from fastrank.errors import FastrankError
 
-_COMMANDS = (rerank, embed, models, pack, cache)
+_COMMANDS = (rerank, embed, models, verify, pack, cache)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

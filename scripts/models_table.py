@@ -1,0 +1,83 @@
+"""Write the README's table of models out of model_registry.json.
+
+python scripts/models_table.py            # after every change of the registry
+python scripts/models_table.py --check    # exit status 1 if the README's table is another
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fastrank import registry
+from fastrank.registry import ModelSpec
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- models: written by scripts/models_table.py -->\n", "<!-- models: end -->\n"
+TASKS = {
+    registry.TEXT_EMBEDDING: "dense",
+    registry.SPARSE_EMBEDDING: "sparse",
+    registry.LATE_INTERACTION: "late interaction",
+    registry.CROSS_ENCODER: "cross-encoder",
+}
+
+
+def table(specs: Sequence[ModelSpec]) -> str:
+    """The table, folded up under a line that counts."""
+    counts = [f"{sum(task in spec.tasks for spec in specs)} {title}" for task, title in TASKS.items()]
+    return (
+        f"<details>\n<summary>All {len(specs)} models: {', '.join(counts)}</summary>\n\n"
+        "| model | task | dims | tokens | size | licence | pinned |\n|---|---|---:|---:|---:|---|---|\n"
+        + "".join(f"| {' | '.join(_cells(spec))} |\n" for spec in specs)
+        + "\nSize is the default variant's download, where it is known. Pinned: with a SHA-256 for every file (yes),\n"
+        "to a commit only (commit), or not yet (no). Licences in italics forbid commercial use.\n</details>\n"
+    )
+
+
+def _cells(spec: ModelSpec) -> Iterator[str]:
+    yield spec.name
+    yield ", ".join(TASKS[task] for task in spec.tasks)
+    yield next((str(dim) for task in spec.tasks.values() if (dim := getattr(task, "dim", None))), "")
+    yield str(spec.max_length or "")
+    default = spec.variants[0] if spec.variants else None
+    yield "none" if default is None else _size(default.rough_size)
+    yield f"*{spec.license}*" if spec.noncommercial else spec.license
+    if default is None or default.pinned:
+        yield "yes"
+    else:
+        yield "commit" if any(getattr(source, "revision", None) for source in default.sources) else "no"
+
+
+def _size(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:,.0f} MB"
+
+
+def written(readme: str, made: str) -> str:
+    """The README with this table between its two marks."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the README has no {BEGIN.strip()} ... {END.strip()}")
+    return before + begin + made + end + after
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--readme", type=Path, default=README, help="the file to work on")
+    options = parser.parse_args(arguments)
+    old = options.readme.read_text(encoding="utf-8")
+    new = written(old, table(registry.builtin()))
+    if options.check and new != old:
+        print("the README's table of models is old: run python scripts/models_table.py", file=sys.stderr)
+        return 1
+    if not options.check:
+        options.readme.write_text(new, encoding="utf-8", newline="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
