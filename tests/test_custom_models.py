@@ -208,7 +208,7 @@ def test_a_mirror_that_gives_no_list(hub, fault):
         assert len(next(model.embed("cat"))) == 32
 
 
-def test_names_that_a_hub_makes_up_are_not_used(hub):
+def test_names_that_a_hub_makes_up_are_not_used():
     listed = [
         *(
             registry.FileSpec(path, None, None)
@@ -230,7 +230,7 @@ def test_names_that_a_hub_makes_up_are_not_used(hub):
     assert [file.path for file in chosen.files] == ["model.safetensors", "tokenizer.json", "1_Dense/model.safetensors"]
 
 
-def test_checkpoints_in_shards(hub):
+def test_checkpoints_in_shards():
     paths = ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     others = ["tokenizer.json", "other-00001-of-00002.safetensors", "model-00001-of-00002.safetensors.bak"]
     add()
@@ -238,6 +238,14 @@ def test_checkpoints_in_shards(hub):
     chosen = repository.choose(variant, [registry.FileSpec(path, 1, None) for path in (*others, *paths)])
     assert chosen.model == paths[0]
     assert {file.path for file in chosen.files} == {*paths, "tokenizer.json"}
+
+
+def test_static_models_in_a_folder_of_their_own():
+    paths = ["0_StaticEmbedding/model.safetensors", "0_StaticEmbedding/tokenizer.json", "modules.json"]
+    add()
+    (variant,) = registry.find(NAME, TEXT_EMBEDDING).variants
+    chosen = repository.choose(variant, [registry.FileSpec(path, 1, None) for path in paths])
+    assert [file.path for file in chosen.files] == paths
 
 
 def test_pickles_in_a_given_folder(tmp_path):

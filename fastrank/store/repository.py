@@ -16,7 +16,8 @@ USUAL_GRAPHS = (
     "onnx/model_quantized.onnx",
     "model_quantized.onnx",
 )
-CHECKPOINTS = ("model.safetensors", "model.safetensors.index.json")  # whole, or the list of its shards
+_STATIC = "0_StaticEmbedding/"  # where sentence-transformers kept a static model, tokenizer and all
+CHECKPOINTS = ("model.safetensors", "model.safetensors.index.json", f"{_STATIC}model.safetensors")
 PICKLES = (
     "pytorch_model.bin is a pickle, which runs code when it is read: fastrank does not open it. Save the model as "
     "safetensors (save_pretrained does, in transformers 4.35 and later) or export it to ONNX"
@@ -48,7 +49,7 @@ def choose(variant: Variant, listed: Sequence[FileSpec] | None) -> Variant:
         return variant._replace(model=model, files=tuple(known.values()), open=False)
     found = {file.path: file for file in listed if re.fullmatch(PATH, file.path)}
     model = variant.model or next((path for path in (*USUAL_GRAPHS, *CHECKPOINTS) if path in found), "")
-    needed = dict.fromkeys([*([model] if model else []), *(file.path for file in variant.files)])
+    needed = dict.fromkeys([*([model] if model else []), *(_at_home(file.path, model) for file in variant.files)])
     missing = [path for path in needed if path not in found]
     if missing or not model:
         raise DownloadError(_lack(missing, found))
@@ -56,6 +57,11 @@ def choose(variant: Variant, listed: Sequence[FileSpec] | None) -> Variant:
     weights = [path for path in found if _belongs(path, model)]
     files = tuple(found[path] for path in dict.fromkeys([*needed, *weights, *helpful]))
     return variant._replace(model=model, files=files, open=False)
+
+
+def _at_home(path: str, model: str) -> str:
+    """Where a file is that lies beside the model."""
+    return _STATIC + path if path == "tokenizer.json" and model.startswith(_STATIC) else path
 
 
 def _belongs(path: str, model: str) -> bool:
