@@ -134,11 +134,12 @@ def splade_activation(folder: Path) -> str | None:
     """What a sparse encoder's folder does to logits: "log1p" or "log1p-log1p"; None if it has no modules.json.
 
     Raises:
-        ModelLoadError: it has other modules than a masked language model and max pooling over it.
+        ModelLoadError: it has other modules than a masked language model and max pooling over it, or prompts.
     """
     found = listed(folder)
     if not found:
         return None
+    refuse_prompts(folder)
     if [module.kind for module in found] not in (["MLMTransformer", "SpladePooling"], ["Transformer", "SpladePooling"]):
         kinds = ", ".join(module.kind for module in found)
         raise ModelLoadError(f"{folder / _LIST}: a sparse encoder is MLMTransformer and SpladePooling, not {kinds}")
@@ -166,6 +167,16 @@ def prefixes(folder: Path) -> Prefixes:
         return next(filter(None, own), "") if own else default
 
     return Prefixes(prompt("query"), prompt("document", "passage", "corpus"))
+
+
+def refuse_prompts(folder: Path) -> None:
+    """For models that put nothing before texts here.
+
+    Raises:
+        ModelLoadError: the folder has prompts that are to be put there.
+    """
+    if prefixes(folder) != Prefixes():
+        raise ModelLoadError(f"{folder / _PROMPTS}: prompts are put before texts for dense vectors only")
 
 
 def hidden_size(folder: Path) -> int | None:

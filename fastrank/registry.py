@@ -296,7 +296,8 @@ def find(name: str, task: str | None = None) -> ModelSpec:
         message += f" Did you mean {', '.join(near)}?"
     if task:
         message += f" Please check the supported models using `{here}.list_supported_models()`;"
-        message += f" `{here}.add_custom_model` adds your own."
+        message += f" `{here}.add_custom_model` adds your own"
+        message += "." if task == LATE_INTERACTION else "; with specific_model_path any other name will do."
     raise ModelNotFoundError(f"{message} The command `fastrank models` lists all.")
 
 

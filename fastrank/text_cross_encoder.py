@@ -279,6 +279,8 @@ def _graph_head(task: CrossEncoderTask, folder: Path) -> str:
 
 def _make_head(name: str, task: CrossEncoderTask, files: store.ModelFiles, _tokenizer: Tokenizer) -> Head[float]:
     scored = _head(name, task)
+    if task.modules is None:
+        modules.refuse_prompts(files.folder)
     if not _scored_by_modules(task, files.folder):
         return scored
     chain = modules.chain(files.folder).head

@@ -337,6 +337,13 @@ def test_sparse_folders_that_are_not_served(tmp_path, change, says):
         SparseTextEmbedding("any/name", specific_model_path=folder)
 
 
+def test_a_sparse_folder_with_prompts(tmp_path):
+    folder = Path(shutil.copytree(SAVED, tmp_path / "folder", copy_function=shutil.copyfile))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "find: "}}))
+    with pytest.raises(ModelLoadError, match="prompts are put before texts for dense vectors only"):
+        SparseTextEmbedding("any/name", specific_model_path=folder)
+
+
 def test_splade_nan_names_the_text(tmp_path):
     SparseTextEmbedding.add_custom_model("acme/splade", ModelSource(hf="acme/splade"))
     model = SparseTextEmbedding("acme/splade", specific_model_path=masked_lm(tmp_path, nan=True))

@@ -4,6 +4,7 @@ import inspect
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -282,8 +283,17 @@ def test_a_repository_says_how_it_is_used(hub):
         np.testing.assert_allclose(scores, expected["scores"], atol=1e-5)
 
 
+def test_a_folder_with_prompts(tmp_path):
+    folder = Path(shutil.copytree(SAVED, tmp_path / "folder", copy_function=shutil.copyfile))
+    stated = {"prompts": {"task": "Judge: "}, "default_prompt_name": "task"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(stated))
+    with pytest.raises(ModelLoadError, match="prompts are put before texts for dense vectors only"):
+        TextCrossEncoder("my/finetuned", specific_model_path=folder)
+
+
 def test_a_folder_that_makes_no_score(tmp_path):
-    encoder = SAVED.parent / "sentence_encoder"
+    encoder = Path(shutil.copytree(SAVED.parent / "sentence_encoder", tmp_path / "x", copy_function=shutil.copyfile))
+    (encoder / "config_sentence_transformers.json").unlink()
     with (
         TextCrossEncoder("my/embeddings", specific_model_path=encoder) as model,
         pytest.raises(ModelLoadError, match="my/embeddings: the model returns 24 numbers a pair"),
