@@ -77,7 +77,7 @@ def test_a_cached_model_costs_no_request(hub, monkeypatch):
     assert (copy.model, store.faults(spec, copy)) == ("model.safetensors", [])
     (copy.folder / "2_Dense" / "config.json").unlink()
     assert store.faults(spec, copy) == ["2_Dense/config.json is missing"]
-    with pytest.raises(ModelNotCachedError):
+    with pytest.raises(ModelNotCachedError, match="load it there once"):
         TextEmbedding(NAME)
 
 

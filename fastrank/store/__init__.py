@@ -86,7 +86,7 @@ def locate(
         where = [folders.place(cache, spec, each).final for each in variants]
         raise ModelNotCachedError(
             f"{spec.name} is not in {where[0]}, and downloading is off. "
-            f"Fetch it where there is a network: fastrank download {spec.name}"
+            f"Fetch it where there is a network: {_fetching(spec)}"
         )
     return _fetch(spec, variants, cache)
 
@@ -246,9 +246,15 @@ def _fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> ModelF
     raise kind(
         f"{spec.name} could not be fetched to {folders.place(root, spec, variants[0]).final}. Tried:\n"
         + "".join(f"  {line}\n" for line in tried)
-        + f"Run `fastrank download {spec.name}` where there is a network (HF_ENDPOINT names a mirror of the hub), "
+        + f"Fetch it where there is a network: {_fetching(spec)} (HF_ENDPOINT names a mirror of the hub), "
         "or pass specific_model_path=<a folder with the model's files>."
     )
+
+
+def _fetching(spec: ModelSpec) -> str:
+    """How to; a command knows no custom models."""
+    custom = any(variant.open for variant in spec.variants)
+    return "load it there once, with the same cache folder" if custom else f"fastrank download {spec.name}"
 
 
 def _fetch_one(spec: ModelSpec, variant: Variant, source: Source, root: Path) -> ModelFiles:
