@@ -143,7 +143,7 @@ class CrossEncoderReranker(_ModelReranker):
 
     def __init__(
         self,
-        model_name: str = "Xenova/ms-marco-MiniLM-L-6-v2",
+        model_name: str = "cross-encoder/ms-marco-TinyBERT-L-6",
         column: str = "text",
         device: str | None = None,
         return_score: str = "relevance",

@@ -280,7 +280,7 @@ class TestMistakes:
     def test_offline(self, table, monkeypatch):
         monkeypatch.setenv("FASTRANK_OFFLINE", "1")
         search = table.search([0.0, 1.0]).rerank(CrossEncoderReranker(), query_string=QUERY)
-        with pytest.raises(ModelNotCachedError, match="Xenova/ms-marco-MiniLM-L-6-v2") as error:
+        with pytest.raises(ModelNotCachedError, match="cross-encoder/ms-marco-TinyBERT-L-6 is not in") as error:
             search.to_arrow()
         assert "\n" not in str(error.value)
 

@@ -1,0 +1,169 @@
+"""LlamaIndex: embeddings, and a node postprocessor that reranks.
+
+>>> from fastrank.integrations.llama_index import FastrankEmbedding, FastrankRerank
+>>> index = VectorStoreIndex(nodes, embed_model=FastrankEmbedding("BAAI/bge-small-en-v1.5"))
+>>> engine = index.as_query_engine(similarity_top_k=20, node_postprocessors=[FastrankRerank(top_n=3)])
+
+Both are configuration alone, which LlamaIndex can store; models are loaded once a process, at their first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastrank import inputs
+from fastrank.integrations._host import required
+from fastrank.integrations._models import shared
+from fastrank.text_cross_encoder import TextCrossEncoder
+from fastrank.text_embedding import TextEmbedding
+
+with required("llama-index"):
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.bridge.pydantic import Field
+    from llama_index.core.callbacks import CBEventType, EventPayload
+    from llama_index.core.instrumentation import get_dispatcher
+    from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+    from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+
+__all__ = ["FastrankEmbedding", "FastrankRerank"]
+
+_dispatcher = get_dispatcher(__name__)
+
+
+class FastrankEmbedding(BaseEmbedding):
+    """Dense vectors as lists of floats, with the model's prefixes for queries and texts where it has some.
+
+    Args:
+        model_name: a model of `fastrank.TextEmbedding`.
+        model_kwargs: further arguments of `fastrank.TextEmbedding`, such as `{"threads": 2}`.
+        **options: LlamaIndex's own, such as `embed_batch_size` (64 unless given) and `callback_manager`.
+
+    Raises:
+        ModelNotFoundError: no such model; the message names the nearest.
+        TypeError, ValueError: as `fastrank.TextEmbedding`.
+    """
+
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    def __init__(
+        self,
+        model_name: str = "BAAI/bge-small-en-v1.5",
+        model_kwargs: dict[str, Any] | None = None,
+        embed_batch_size: int = 64,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            model_name=model_name, model_kwargs=model_kwargs or {}, embed_batch_size=embed_batch_size, **options
+        )
+        self._model()  # checks the arguments; nothing is loaded
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which LlamaIndex stores it."""
+        return "FastrankEmbedding"
+
+    def _model(self) -> TextEmbedding:
+        return shared(TextEmbedding, self.model_name, **self.model_kwargs)
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        found: list[float] = next(self._model().query_embed(inputs.text(query, "query"))).tolist()
+        return found
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return [vector.tolist() for vector in self._model().passage_embed(texts, batch_size=self.embed_batch_size)]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+
+class FastrankRerank(BaseNodePostprocessor):
+    """The best nodes by a cross-encoder, best first, with its scores.
+
+    What is scored is the node's text with the metadata that is embedded too. LlamaIndex's events of reranking are sent.
+
+    Args:
+        model: a cross-encoder of fastrank's registry.
+        top_n: how many nodes to keep.
+        batch_size: the most pairs that run together.
+        keep_retrieval_score: whether the score of the retrieval is kept as `metadata["retrieval_score"]`.
+        model_kwargs: further arguments of `fastrank.TextCrossEncoder`.
+        **options: LlamaIndex's own, such as `callback_manager`.
+
+    Raises:
+        ModelNotFoundError: no such model; the message names the nearest.
+        TypeError, ValueError: as `fastrank.TextCrossEncoder`, and if `top_n` is below 1.
+    """
+
+    model: str = Field(description="A cross-encoder of fastrank's registry.")
+    top_n: int = Field(description="How many nodes to keep.", ge=1)
+    batch_size: int = Field(description="The most pairs that run together.", ge=1)
+    keep_retrieval_score: bool = Field(description="Whether the score of the retrieval is kept in the metadata.")
+    model_kwargs: dict[str, Any] = Field(description="Further arguments of fastrank.TextCrossEncoder.")
+
+    def __init__(
+        self,
+        model: str = "Xenova/ms-marco-MiniLM-L-6-v2",
+        top_n: int = 2,
+        batch_size: int = 64,
+        keep_retrieval_score: bool = False,
+        model_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            model=model,
+            top_n=top_n,
+            batch_size=batch_size,
+            keep_retrieval_score=keep_retrieval_score,
+            model_kwargs=model_kwargs or {},
+            **options,
+        )
+        self._model()  # checks the arguments; nothing is loaded
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which LlamaIndex stores it."""
+        return "FastrankRerank"
+
+    def _model(self) -> TextCrossEncoder:
+        return shared(TextCrossEncoder, self.model, **self.model_kwargs)
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise ValueError("FastrankRerank needs the query: postprocess_nodes(nodes, query_str=...)")
+        if not nodes:
+            return []
+        _dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=self.model))
+        about = {
+            EventPayload.NODES: nodes,
+            EventPayload.MODEL_NAME: self.model,
+            EventPayload.QUERY_STR: query_bundle.query_str,
+            EventPayload.TOP_K: self.top_n,
+        }
+        with self.callback_manager.event(CBEventType.RERANKING, payload=about) as event:
+            best = self._best(nodes, query_bundle.query_str)
+            event.on_end(payload={EventPayload.NODES: best})
+        _dispatcher.event(ReRankEndEvent(nodes=best))
+        return best
+
+    def _best(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
+        texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+        best = []
+        for ranked in self._model().rank(query, texts, self.top_n, self.batch_size):
+            found = nodes[ranked.index]
+            if self.keep_retrieval_score:
+                found.node.metadata["retrieval_score"] = found.score
+            best.append(NodeWithScore(node=found.node, score=ranked.score))
+        return best

@@ -1,0 +1,92 @@
+"""AnswerDotAI's `rerankers`: fastrank's models as model types of its `Reranker`.
+
+>>> from rerankers import Reranker
+>>> import fastrank.integrations.rerankers
+>>> ranker = Reranker("BAAI/bge-reranker-base", model_type="FastrankRanker", verbose=0)
+>>> ranker.rank("why is the sky blue", ["Rayleigh scattering.", "It is 3 km long."]).top_k(1)
+
+Importing this module registers "FastrankRanker" (cross-encoders) and "FastrankColBERTRanker" (late interaction). Models
+are loaded once a process, at their first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastrank.integrations._host import required
+from fastrank.integrations._models import device_options, shared
+from fastrank.late_interaction import LateInteractionTextEmbedding
+from fastrank.text_cross_encoder import TextCrossEncoder
+
+with required("rerankers"):
+    from rerankers.documents import Document
+    from rerankers.models import AVAILABLE_RANKERS
+    from rerankers.models.ranker import BaseRanker
+    from rerankers.results import RankedResults, Result
+    from rerankers.utils import prep_docs
+
+__all__ = ["FastrankColBERTRanker", "FastrankRanker"]
+
+
+class FastrankRanker(BaseRanker):
+    """A cross-encoder.
+
+    Args:
+        model_name_or_path: a cross-encoder of fastrank's registry.
+        verbose: accepted as `rerankers` has it; nothing is printed.
+        device: None, "cpu", "cuda" or "cuda:1".
+        batch_size: the most pairs that run together.
+        **options: further arguments of `fastrank.TextCrossEncoder`.
+
+    Raises:
+        ModelNotFoundError: no such model; the message names the nearest.
+        TypeError, ValueError: as `fastrank.TextCrossEncoder`.
+    """
+
+    ranking_type = "pointwise"
+    _kind: Callable[..., TextCrossEncoder | LateInteractionTextEmbedding] = TextCrossEncoder
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        verbose: int = 1,
+        device: str | None = None,
+        batch_size: int = 64,
+        **options: Any,
+    ) -> None:
+        self.verbose = verbose
+        self.batch_size = batch_size
+        self.model = shared(self._kind, model_name_or_path, **{**device_options(device), **options})
+
+    def score(self, query: str, doc: str) -> float:
+        """The score of one document."""
+        return next(self.model.rerank(query, [doc]))
+
+    def rank(
+        self,
+        query: str,
+        docs: str | list[str] | Document | list[Document],
+        doc_ids: list[str] | list[int] | None = None,
+        metadata: list[dict[str, Any]] | None = None,
+        batch_size: int | None = None,
+    ) -> RankedResults:
+        """The documents, best first; equal scores in the order given."""
+        documents: list[Document] = prep_docs(docs, doc_ids, metadata)
+        texts = [document.text for document in documents]
+        ranking = self.model.rank(query, texts, batch_size=batch_size or self.batch_size)
+        results = [
+            Result(document=documents[ranked.index], score=ranked.score, rank=place)
+            for place, ranked in enumerate(ranking, start=1)
+        ]
+        return RankedResults(results=results, query=query, has_scores=True)
+
+
+class FastrankColBERTRanker(FastrankRanker):
+    """A late interaction model, compared by MaxSim; otherwise as `FastrankRanker`."""
+
+    _kind = LateInteractionTextEmbedding
+
+
+AVAILABLE_RANKERS["FastrankRanker"] = FastrankRanker
+AVAILABLE_RANKERS["FastrankColBERTRanker"] = FastrankColBERTRanker

@@ -1,0 +1,123 @@
+"""LangChain with embeddings and rerankers of fastrank. Tiny models with random weights show the wiring alone."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+from hosts import host
+from notes import ANSWER, NOTES, QUESTION
+
+host("langchain_core")
+from langchain_core.cross_encoders import BaseCrossEncoder  # noqa: E402
+from langchain_core.documents import BaseDocumentCompressor, Document  # noqa: E402
+from langchain_core.embeddings import Embeddings  # noqa: E402
+from langchain_core.vectorstores import InMemoryVectorStore  # noqa: E402
+
+from fastrank import TextCrossEncoder, TextEmbedding  # noqa: E402
+from fastrank.errors import ModelNotCachedError, ModelNotFoundError  # noqa: E402
+from fastrank.integrations.langchain import FastrankCrossEncoder, FastrankEmbeddings, FastrankRerank  # noqa: E402
+
+QUERY = "how fast is the red cat"
+TEXTS = ["the cat is red", "one dog", "", "fast red cats", "paris is the capital of france"]
+ALL = pytest.mark.parametrize("kind", [FastrankEmbeddings, FastrankCrossEncoder, FastrankRerank])
+
+
+def of(kind, model, **more):
+    folder = model["specific_model_path"]
+    return kind(model_name=model["model_name"], model_kwargs={"specific_model_path": folder}, **more)
+
+
+@pytest.fixture
+def documents():
+    return [Document(page_content=text, metadata={"number": number}) for number, text in enumerate(TEXTS)]
+
+
+@pytest.fixture
+def scores(tiny_cross_encoder):
+    with TextCrossEncoder(**tiny_cross_encoder) as model:
+        return list(model.rerank(QUERY, TEXTS))
+
+
+def test_embeddings(tiny_dense):
+    embeddings = of(FastrankEmbeddings, tiny_dense)
+    assert isinstance(embeddings, Embeddings)
+    with TextEmbedding(**tiny_dense) as model:
+        passages, query = list(model.passage_embed(TEXTS)), next(model.query_embed(QUERY))
+    found = embeddings.embed_documents(TEXTS)
+    assert {type(number) for vector in found for number in vector} == {float}
+    assert found == [pytest.approx(vector, abs=1e-6) for vector in passages]
+    assert embeddings.embed_query(QUERY) == pytest.approx(query, abs=1e-6)
+    assert asyncio.run(embeddings.aembed_documents(TEXTS)) == found
+    assert asyncio.run(embeddings.aembed_query(QUERY)) == embeddings.embed_query(QUERY)
+    assert embeddings.embed_documents([]) == []
+
+
+def test_cross_encoder(tiny_cross_encoder, scores):
+    model = of(FastrankCrossEncoder, tiny_cross_encoder)
+    assert isinstance(model, BaseCrossEncoder)
+    found = model.score([(QUERY, text) for text in TEXTS])
+    assert found == pytest.approx(scores, abs=1e-6)
+    assert {type(score) for score in found} == {float}
+
+
+def test_rerank(tiny_cross_encoder, documents, scores):
+    rerank = of(FastrankRerank, tiny_cross_encoder, top_n=2)
+    assert isinstance(rerank, BaseDocumentCompressor)
+    order = sorted(range(len(TEXTS)), key=lambda number: -scores[number])
+    found = rerank.compress_documents(documents, QUERY)
+    assert [document.metadata["number"] for document in found] == order[:2]
+    expected = [pytest.approx(scores[number], abs=1e-6) for number in order[:2]]
+    assert [document.metadata["relevance_score"] for document in found] == expected
+    assert all("relevance_score" not in document.metadata for document in documents)
+    assert asyncio.run(rerank.acompress_documents(documents, QUERY)) == found
+    assert len(of(FastrankRerank, tiny_cross_encoder, top_n=None).compress_documents(documents, QUERY)) == len(TEXTS)
+    assert rerank.compress_documents([], QUERY) == []
+
+
+@ALL
+def test_they_are_configuration(kind, tiny_cross_encoder, tiny_dense):
+    made = of(kind, tiny_dense, batch_size=8)
+    again = kind(**made.model_dump())
+    assert again == made
+    assert again._model() is made._model()
+
+
+@ALL
+def test_mistakes(kind):
+    with pytest.raises(ModelNotFoundError, match="acme/none"):
+        kind(model_name="acme/none")
+    with pytest.raises(TypeError, match="max_lenght"):
+        kind(model_kwargs={"max_lenght": 3})
+    with pytest.raises(ValueError, match="batchsize"):
+        kind(batchsize=3)
+
+
+def test_more_mistakes():
+    with pytest.raises(ValueError, match="top_n"):
+        FastrankRerank(top_n=0)
+    with pytest.raises(TypeError, match="not one string"):
+        FastrankEmbeddings().embed_documents("text")
+    with pytest.raises(TypeError, match="text must be a string, not NoneType"):
+        FastrankEmbeddings().embed_query(None)
+
+
+def test_offline(monkeypatch):
+    monkeypatch.setenv("FASTRANK_OFFLINE", "1")
+    store = InMemoryVectorStore(FastrankEmbeddings())
+    with pytest.raises(ModelNotCachedError, match=r"BAAI/bge-small-en-v1.5 is not in .*"):
+        store.add_texts(NOTES)
+    assert store.store == {}
+
+
+@pytest.mark.real_model
+def test_the_answer_is_found_first(real):
+    store = InMemoryVectorStore(of(FastrankEmbeddings, real))
+    store.add_texts(NOTES)
+    assert store.similarity_search(QUESTION, k=3)[0].page_content == ANSWER
+
+
+def test_without_the_host():
+    code = "import sys; sys.modules['langchain_core'] = None; import fastrank.integrations.langchain"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[langchain]'\n")
