@@ -102,7 +102,7 @@ HOMES = {
     "huggingface_hub": {"store"},
     "subprocess": {"store"},
     "socket": set(),
-    "tqdm": {"store", "cli"},
+    "tqdm": {"store", "cli", "integrations"},
     "numpy": {
         *("schedule", "heads", "tokenizer", "session", "pipeline", "dense", "cli", "bm25"),
         *("compat", "integrations"),

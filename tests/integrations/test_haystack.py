@@ -1,0 +1,149 @@
+"""Haystack with embedders and a ranker of fastrank. Tiny models with random weights show the wiring alone."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")  # read when Haystack is imported
+
+import numpy as np
+import pytest
+from hosts import host
+from notes import ANSWER, NOTES, QUESTION
+
+host("haystack")
+from haystack import Document, Pipeline  # noqa: E402
+from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever  # noqa: E402
+from haystack.document_stores.in_memory import InMemoryDocumentStore  # noqa: E402
+
+from fastrank import SparseTextEmbedding, TextCrossEncoder, TextEmbedding  # noqa: E402
+from fastrank.errors import ModelNotCachedError, ModelNotFoundError  # noqa: E402
+from fastrank.integrations.haystack import (  # noqa: E402
+    FastrankDocumentEmbedder,
+    FastrankRanker,
+    FastrankSparseDocumentEmbedder,
+    FastrankSparseTextEmbedder,
+    FastrankTextEmbedder,
+)
+
+QUERY = "how fast is the red cat"
+TEXTS = ["the cat is red", "one dog", "fast red cats"]
+KINDS = [
+    *(FastrankTextEmbedder, FastrankDocumentEmbedder, FastrankSparseTextEmbedder, FastrankSparseDocumentEmbedder),
+    FastrankRanker,
+]
+
+
+def of(kind, model, **more):
+    return kind(model["model_name"], model_kwargs={"specific_model_path": model["specific_model_path"]}, **more)
+
+
+@pytest.fixture
+def documents():
+    return [Document(content=text, meta={"n": number, "title": None}) for number, text in enumerate(TEXTS)]
+
+
+def test_dense(tiny_dense, documents):
+    text, document = of(FastrankTextEmbedder, tiny_dense), of(FastrankDocumentEmbedder, tiny_dense)
+    document.warm_up()
+    with TextEmbedding(**tiny_dense) as model:
+        passages, query = np.stack(list(model.passage_embed(TEXTS))), next(model.query_embed(QUERY))
+    assert text.run(QUERY)["embedding"] == pytest.approx(query, abs=1e-6)
+    assert asyncio.run(text.run_async(QUERY)) == text.run(QUERY)
+    found = document.run(documents)["documents"]
+    np.testing.assert_allclose([each.embedding for each in found], passages, atol=1e-6)
+    assert [each.content for each in found] == TEXTS
+    assert {type(number) for each in found for number in each.embedding} == {float}
+    assert {each.embedding for each in documents} == {None}
+    assert asyncio.run(document.run_async(documents))["documents"] == found
+    assert document.run([]) == {"documents": []}
+
+
+def test_meta_fields(tiny_dense, documents):
+    embedder = of(FastrankDocumentEmbedder, tiny_dense, meta_fields_to_embed=["n", "title"], embedding_separator=" ")
+    found = embedder.run(documents)["documents"][1].embedding
+    with TextEmbedding(**tiny_dense) as model:
+        assert found == pytest.approx(next(model.passage_embed("1 one dog")), abs=1e-6)
+
+
+def test_sparse(documents):
+    model = SparseTextEmbedding("Qdrant/bm25")
+    found = FastrankSparseTextEmbedder().run(QUERY)["sparse_embedding"]
+    assert dict(zip(found.indices, found.values, strict=True)) == next(model.query_embed(QUERY)).as_dict()
+    embedder = FastrankSparseDocumentEmbedder(progress_bar=False)
+    for each, expected in zip(embedder.run(documents)["documents"], model.embed(TEXTS), strict=True):
+        found = each.sparse_embedding
+        assert dict(zip(found.indices, found.values, strict=True)) == expected.as_dict()
+    assert {each.sparse_embedding for each in documents} == {None}
+
+
+def test_ranker(tiny_cross_encoder, documents):
+    with TextCrossEncoder(**tiny_cross_encoder) as model:
+        scores = list(model.rerank(QUERY, TEXTS))
+    order = sorted(range(len(TEXTS)), key=lambda number: -scores[number])
+    ranker = of(FastrankRanker, tiny_cross_encoder, top_k=2)
+    ranker.warm_up()
+    found = ranker.run(QUERY, documents)["documents"]
+    assert [each.meta["n"] for each in found] == order[:2]
+    assert [each.score for each in found] == [pytest.approx(scores[number], abs=1e-6) for number in order[:2]]
+    assert {each.score for each in documents} == {None}
+    assert asyncio.run(ranker.run_async(QUERY, documents))["documents"] == found
+    assert len(ranker.run(QUERY, documents, top_k=3)["documents"]) == 3
+    least = (scores[order[0]] + scores[order[1]]) / 2
+    assert len(ranker.run(QUERY, documents, score_threshold=least)["documents"]) == 1
+    assert ranker.run(QUERY, []) == {"documents": []}
+    with pytest.raises(ValueError, match="top_k"):
+        ranker.run(QUERY, documents, top_k=0)
+
+
+def test_a_pipeline_that_was_stored(tiny_dense, tiny_cross_encoder, documents):
+    store = InMemoryDocumentStore()
+    store.write_documents(of(FastrankDocumentEmbedder, tiny_dense).run(documents)["documents"])
+    pipeline = Pipeline()
+    pipeline.add_component("embedder", of(FastrankTextEmbedder, tiny_dense))
+    pipeline.add_component("retriever", InMemoryEmbeddingRetriever(store, top_k=3))
+    pipeline.connect("embedder.embedding", "retriever.query_embedding")
+    found = pipeline.run({"embedder": {"text": QUERY}})["retriever"]["documents"]
+    assert len(found) == 3
+    again = Pipeline.loads(pipeline.dumps()).get_component("embedder")
+    assert again.run(QUERY) == of(FastrankTextEmbedder, tiny_dense).run(QUERY)
+    assert again._embedding is pipeline.get_component("embedder")._embedding
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mistakes(kind):
+    with pytest.raises(ModelNotFoundError, match="acme/none"):
+        kind("acme/none")
+    with pytest.raises(TypeError, match="max_lenght"):
+        kind(model_kwargs={"max_lenght": 3})
+
+
+def test_more_mistakes():
+    with pytest.raises(TypeError, match="text must be a string, not list"):
+        FastrankTextEmbedder().run(["a"])
+    for documents in ("a", ["a"], None):
+        with pytest.raises(TypeError, match="must be a list of Haystack documents"):
+            FastrankDocumentEmbedder().run(documents)
+
+
+def test_offline(monkeypatch):
+    monkeypatch.setenv("FASTRANK_OFFLINE", "1")
+    for component in (FastrankTextEmbedder(), FastrankRanker()):
+        with pytest.raises(ModelNotCachedError, match=r"is not in .*, and downloading is off"):
+            component.warm_up()
+
+
+@pytest.mark.real_model
+def test_the_answer_is_found_first(real):
+    store = InMemoryDocumentStore(embedding_similarity_function="cosine")
+    notes = [Document(content=note) for note in NOTES]
+    store.write_documents(of(FastrankDocumentEmbedder, real, progress_bar=False).run(notes)["documents"])
+    query = of(FastrankTextEmbedder, real).run(QUESTION)["embedding"]
+    assert InMemoryEmbeddingRetriever(store).run(query_embedding=query)["documents"][0].content == ANSWER
+
+
+def test_without_the_host():
+    code = "import sys; sys.modules['haystack'] = None; import fastrank.integrations.haystack"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[haystack]'\n")
