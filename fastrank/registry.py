@@ -192,11 +192,12 @@ class LateInteractionTask(NamedTuple):
     A marker is a token, or its id, that stands at `marker_position` of every query or document; None: there is none.
     A query shorter than `query_length` tokens, marker and special ones included, is filled up with `mask_token`; None:
     it is not. `query_max_length` and `document_max_length` are what is cut at, counted likewise; None: the model's
-    limit. Document tokens that `skip` lists (as texts: the first token of each) run, but leave no vector.
-    `projection`: a checkpoint has linear layers on top of its hidden states. An ONNX file has them in it.
+    limit. Document tokens that `skip` lists (as texts: the first token of each) or `skip_tokens` (as tokens) run, but
+    leave no vector. `projection`: a checkpoint has linear layers on top of its hidden states. An ONNX file has them in
+    it. Where `dim` is 0, as in no entry of the registry, all of this is as the model's folder says.
     """
 
-    dim: int
+    dim: int = 0
     query_marker: int | str | None = None
     document_marker: int | str | None = None
     marker_position: int = 1
@@ -206,6 +207,7 @@ class LateInteractionTask(NamedTuple):
     query_max_length: int | None = None
     document_max_length: int | None = None
     skip: tuple[str, ...] = ()
+    skip_tokens: tuple[str, ...] = ()
     normalize: str = "both"
     projection: bool = True
     output: str | None = None
@@ -720,6 +722,7 @@ def _task(task: str, row: Any, where: str) -> Task:
             query_max_length=entry.take("query_max_length", _between(8, 131_072), None),
             document_max_length=entry.take("document_max_length", _between(8, 131_072), None),
             skip=entry.take("skip", _skipped, ()),
+            skip_tokens=entry.take("skip_tokens", _tuple_of(_is(str)), ()),
             normalize=entry.take("normalize", _one_of(*NORMALIZED), "both"),
             projection=entry.take("projection", _is(bool), default=True),
             output=entry.take("output", _is(str), None),

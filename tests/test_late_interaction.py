@@ -1,16 +1,21 @@
 """Token vectors and their scores, on models small enough to check by hand."""
 
 import inspect
+import json
+import shutil
 import string
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from conftest import REAL
-from tiny_models import DIM, tiny_encoder, vocabulary, write_model
+from tiny_models import DIM, tiny_encoder, tiny_tokenizer, vocabulary, write_model
 
 import fastrank
-from fastrank import LateInteractionTextEmbedding, ModelSource, TextCrossEncoder, TextEmbedding
+from fastrank import LateInteractionTextEmbedding, ModelSource, TextCrossEncoder, TextEmbedding, registry
 from fastrank.errors import ModelLoadError, ModelNotFoundError, OutputError
+from fastrank.graph import build
 from fastrank.maxsim import maxsim
 from fastrank.registry import PoolingType
 
@@ -232,6 +237,98 @@ def test_import_path():
     assert fastrank.late_interaction.LateInteractionTextEmbedding is fastrank.LateInteractionTextEmbedding
 
 
+FIXTURES = sorted((Path(__file__).parent / "fixtures" / "late_interaction").iterdir())
+
+
+@pytest.mark.parametrize("folder", [pytest.param(folder, id=folder.name) for folder in FIXTURES])
+@pytest.mark.parametrize("batch", [1, 256])
+def test_folders_of_colbert_and_pylate(folder, batch):
+    """Made and run by scripts/make_late_interaction_fixtures.py; the settings are the folder's own."""
+    expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    with LateInteractionTextEmbedding("my/model", specific_model_path=folder) as model:
+        assert model.embedding_size == 8
+        for method, rows in ((model.query_embed, expected["queries"]), (model.embed, expected["documents"])):
+            texts = [text for text, _ in rows]
+            for found, (text, vectors) in zip(method(texts, batch), rows, strict=True):
+                assert found.shape == (len(vectors), 8), text
+                np.testing.assert_allclose(found, vectors, atol=1e-5, err_msg=text)
+
+
+def test_a_folder_under_a_known_name_is_that_model(caplog):
+    folder = FIXTURES[-1]
+    add("acme/told", query_marker="[D] ", mask_token="<mask>")  # noqa: S106
+    with pytest.raises(ModelLoadError, match="vectors of 8 numbers, not of 16"):
+        next(LateInteractionTextEmbedding("acme/told", specific_model_path=folder).embed("cat"))
+    assert "has settings of its own, which differ" in caplog.text
+
+
+def test_a_custom_model_from_a_hub_as_its_folder_says(hub):
+    folder = FIXTURES[-1]
+    files = {
+        str(path.relative_to(folder).as_posix()): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+    hub.add_repo("acme/pylate", files)
+    LateInteractionTextEmbedding.add_custom_model(
+        "acme/pylate", ModelSource(hf="acme/pylate"), model_file="model.safetensors"
+    )
+    with pytest.raises(ValueError, match="added without dim"):
+        LateInteractionTextEmbedding.get_embedding_size("acme/pylate")
+    lazy = LateInteractionTextEmbedding("acme/pylate", lazy_load=True)
+    assert lazy.embedding_size == 8
+    given = LateInteractionTextEmbedding("my/model", specific_model_path=folder)
+    np.testing.assert_array_equal(next(lazy.query_embed("cat")), next(given.query_embed("cat")))
+
+
+def test_a_folder_that_says_nothing_is_refused(tiny):
+    with pytest.raises(ModelLoadError, match="does not say how token vectors are made"):
+        LateInteractionTextEmbedding("my/model", specific_model_path=tiny)
+    with pytest.raises(ModelNotFoundError):
+        LateInteractionTextEmbedding("my/model")
+    with pytest.raises(ModelNotFoundError, match="It is a model for TextEmbedding"):
+        LateInteractionTextEmbedding("BAAI/bge-small-en-v1.5", specific_model_path=tiny)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("1_Dense/config.json", {"in_features": 31}, "what comes before has 32 features"),
+        ("1_Dense/config.json", {"out_features": 7}, "has the shape"),
+        ("1_Dense/config.json", {"activation_function": "os.system"}, "activation_function"),
+        ("config_sentence_transformers.json", {"query_length": "many"}, "query_length"),
+        ("config_sentence_transformers.json", {"skiplist_words": "!"}, "skiplist_words"),
+        ("config_sentence_transformers.json", {"document_prefix": "[X]"}, r"no token '\[X\]'"),
+        ("modules.json", [{"type": "pylate.models.Dense.Dense", "path": "../x"}], "leads out of the folder"),
+        ("modules.json", [{"path": "1_Dense"}], "not a list of modules"),
+        ("tokenizer_config.json", {}, "names no mask_token"),
+    ],
+)
+def test_damaged_folders_are_named(tmp_path, file, change, message):
+    folder = tmp_path / "model"
+    shutil.copytree(FIXTURES[-1], folder)
+    path = folder / file
+    content = json.loads(path.read_bytes())
+    changed = {**content, **change} if isinstance(change, dict) and change else change
+    path.write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(ModelLoadError, match=message):
+        LateInteractionTextEmbedding("my/model", specific_model_path=folder)
+
+
+def test_a_checkpoint_without_projection_is_refused(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(FIXTURES[-1], folder)
+    (folder / "modules.json").unlink()
+    LateInteractionTextEmbedding.add_custom_model("my/model", ModelSource(hf="my/model"), 8)
+    with pytest.raises(ModelLoadError, match=r"neither has model.safetensors a tensor linear.weight nor modules.json"):
+        LateInteractionTextEmbedding("my/model", specific_model_path=folder)
+
+
+def test_hidden_states_never_leave_the_graph():
+    for folder in FIXTURES:
+        (output,) = onnx.load_from_string(build(folder, "colbert")).graph.output
+        assert output.name == "token_vectors"
+        assert [size.dim_value or size.dim_param for size in output.type.tensor_type.shape.dim][-1] == 8
+
+
 def test_close(colbert):
     with colbert:
         pass
@@ -248,3 +345,59 @@ def test_the_real_model_finds_the_answer(real_model_folder):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
         best = model.rank("capital of France", ["Berlin is big.", "Paris is the capital.", "Cats purr."], 1)
         assert best[0].index == 1
+
+
+def fastembeds(kind):
+    """FastEmbed's class behind a model, and how the tiny tokenizer is that its mask token needs."""
+    fastembed = pytest.importorskip("fastembed", reason="fastembed is not installed")
+    from fastembed.late_interaction import colbert, jina_colbert, lateon
+
+    assert fastembed
+    return {
+        "colbert-ir/colbertv2.0": (colbert.Colbert, "wordpiece"),
+        "answerdotai/answerai-colbert-small-v1": (colbert.Colbert, "wordpiece"),
+        "jinaai/jina-colbert-v2": (jina_colbert.JinaColbert, "bpe"),
+        "lightonai/LateOn": (lateon.LateOn, "wordpiece"),
+        "lightonai/mLateOn": (lateon.MLateOn, "bpe"),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("colbert-ir/colbertv2.0", "answerdotai/answerai-colbert-small-v1", "jinaai/jina-colbert-v2"),
+        *("lightonai/LateOn", "lightonai/mLateOn"),
+    ],
+)
+def test_vectors_equal_an_installed_fastembed(name, tmp_path, monkeypatch):
+    """One ONNX file, of FastEmbed's name, in both; marker ids are lowered to those of a tiny vocabulary."""
+    own, kind = fastembeds(name)
+    spec = registry.find(name, registry.LATE_INTERACTION)
+    task = spec.tasks[registry.LATE_INTERACTION]
+    assert (task.query_marker, task.document_marker) == (own.QUERY_MARKER_TOKEN_ID, own.DOCUMENT_MARKER_TOKEN_ID)
+    monkeypatch.setattr(own, "QUERY_MARKER_TOKEN_ID", 1)
+    monkeypatch.setattr(own, "DOCUMENT_MARKER_TOKEN_ID", 2)
+    task = task._replace(query_marker=1, document_marker=2)
+    low = spec._replace(tasks={registry.LATE_INTERACTION: task}, max_length=64)
+    monkeypatch.setattr(registry, "_custom", {(name.casefold(), registry.LATE_INTERACTION): low})
+
+    graph = tiny_encoder(task.dim, segments=False)
+    write_model(tmp_path, graph, tokenizer=tiny_tokenizer(kind), model_path=spec.variants[0].model, pad_token_id=None)
+    limit = 63 if own.RESERVED_MARKER_TOKENS == 0 else 64
+    pad = "[PAD]" if kind == "wordpiece" else "<pad>"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": limit, "pad_token": pad}))
+    from fastembed import LateInteractionTextEmbedding as Theirs
+
+    theirs = Theirs(name, specific_model_path=str(tmp_path))
+    ours = LateInteractionTextEmbedding(name, specific_model_path=tmp_path)
+    queries = ["", "cat", "cat " * 28, "cat " * 29, "cat " * 30, "what, where? " * 30, "Grüße ☃ zx9!"]
+    documents = [*queries, "?!... (-) ;=", "the cat is red, the dog is blue. " * 9, "a-b/c"]
+    for ask in ("query_embed", "embed"):
+        texts = queries if ask == "query_embed" else documents
+        for text, found, expected in zip(texts, getattr(ours, ask)(texts), getattr(theirs, ask)(texts), strict=True):
+            assert (found.shape, found.dtype) == (expected.shape, np.float32), text
+            np.testing.assert_allclose(found, expected, atol=1e-4, err_msg=text)
+    for is_doc, extension in [(True, False), (True, True), (False, False), (False, True)]:
+        texts = documents if is_doc else queries
+        counts = [model.token_count(texts, is_doc=is_doc, include_extension=extension) for model in (ours, theirs)]
+        assert counts[0] == counts[1], (is_doc, extension)

@@ -62,7 +62,7 @@ ALLOWED = {
     "ranking": {"inputs"},
     "maxsim": set(),
     "late_interaction": {
-        *("closeable", "errors", "heads", "inputs", "maxsim", "options", "pipeline", "ranking", "registry"),
+        *("closeable", "errors", "graph", "heads", "inputs", "maxsim", "options", "pipeline", "ranking", "registry"),
         *("schedule", "store", "tokenizer"),
     },
     "modules": {"errors", "graph", "heads", "registry", "schedule"},

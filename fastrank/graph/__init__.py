@@ -23,6 +23,7 @@ from fastrank.graph import (
     modernbert,
     mpnet,
     nomic_bert,
+    projection,
     roberta,
 )
 from fastrank.graph.builder import Graph
@@ -53,6 +54,7 @@ _ENCODERS: Final[Mapping[str, Callable[[Graph, Config], Encoded]]] = {
 _HEADS: Final[Mapping[tuple[str, str], Callable[[Graph, Config, Encoded], None]]] = {
     **{(model_type, "encoder"): heads.hidden_states for model_type in _ENCODERS},
     **{(model_type, "attention"): heads.attention for model_type in _ENCODERS},
+    **{(model_type, "colbert"): projection.token_vectors for model_type in _ENCODERS},
     ("bert", "masked-lm"): bert.masked_lm,
     ("camembert", "masked-lm"): roberta.masked_lm,
     ("distilbert", "masked-lm"): distilbert.masked_lm,
@@ -97,6 +99,7 @@ def build(folder: Path, head: str = "encoder") -> bytes:
         encoder                   last_hidden_state   [batch, sequence, hidden]
         attention                 last_hidden_state   [batch, sequence, hidden]
                                   attention           [batch, heads, sequence, sequence], of the last layer
+        colbert                   token_vectors       [batch, sequence, dim], of length 1
         masked-lm                 logits              [batch, sequence, vocabulary]
         sequence-classification   logits              [batch, labels]
 

@@ -113,6 +113,32 @@ class Graph:
         """
         return self._as_float(*self._stored(name, shape, alias))
 
+    def copied(self, path: Path, tensors: Mapping[str, Tensor], name: str, *shape: int) -> str:
+        """A float32 tensor of another safetensors file, whose bytes become part of the graph: for small ones.
+
+        Args:
+            path: The file.
+            tensors: Its header.
+            name: The tensor's name in it.
+            shape: The sizes it must have.
+
+        Raises:
+            ModelLoadError: As `weight`, or the file cannot be read.
+        """
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise ModelLoadError(f"{path}: no tensor {name!r}")
+        dtype = _dtype(name, tensor, shape)
+        try:
+            with path.open("rb") as file:
+                file.seek(tensor.offset)
+                raw = file.read(tensor.length)
+        except OSError as error:
+            raise ModelLoadError(f"{path}: cannot be read: {error}") from error
+        own = f"{path.parent.name}/{name}"
+        self._initializers[own] = proto.inline_tensor(own, dtype, shape, raw)
+        return self._as_float(own, dtype)
+
     def lookup(self, name: str, indices: str, *shape: int) -> str:
         """Rows of a tensor of the checkpoint, as float32: `tensor[indices]`, along the first axis.
 
@@ -147,14 +173,7 @@ class Graph:
     def _stored(self, name: str, shape: Sequence[int], alias: str = "") -> tuple[str, int]:
         found = self._find(name, alias)
         tensor = self._tensors[found]
-        if tensor.shape != tuple(shape):
-            has = f"{tensor.file}: tensor {found!r} has the shape {list(tensor.shape)}"
-            raise ModelLoadError(f"{has}; config.json asks for {list(shape)}")
-        if tensor.dtype not in _DTYPES:
-            raise ModelLoadError(
-                f"{tensor.file}: tensor {found!r} has the dtype {tensor.dtype}; supported: {', '.join(_DTYPES)}"
-            )
-        dtype = _DTYPES[tensor.dtype]
+        dtype = _dtype(found, tensor, shape)
         self._initializers[found] = proto.external_tensor(
             found, dtype, shape, tensor.file.name, offset=tensor.offset, length=tensor.length
         )
@@ -166,3 +185,13 @@ class Graph:
         if stored not in self._casts:
             self._casts[stored] = self.op("Cast", stored, to=proto.FLOAT)
         return self._casts[stored]
+
+
+def _dtype(name: str, tensor: Tensor, shape: Sequence[int]) -> int:
+    """The number of a tensor's dtype, once shape and dtype are found to be as expected."""
+    where = f"{tensor.file}: tensor {name!r} has the"
+    if tensor.shape != tuple(shape):
+        raise ModelLoadError(f"{where} shape {list(tensor.shape)}; config.json asks for {list(shape)}")
+    if tensor.dtype not in _DTYPES:
+        raise ModelLoadError(f"{where} dtype {tensor.dtype}; supported: {', '.join(_DTYPES)}")
+    return _DTYPES[tensor.dtype]

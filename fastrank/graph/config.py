@@ -76,6 +76,20 @@ class Config:
         """True or false."""
         return bool(self.choice(field, [True, False], default))
 
+    def string(self, field: str, default: str | None = None) -> str:
+        """A string."""
+        value = self._get(field, default)
+        if isinstance(value, str):
+            return value
+        raise self.error(field, "expected a string")
+
+    def strings(self, field: str, default: list[str] | None = None) -> list[str]:
+        """A list of strings."""
+        value = self._get(field, default)
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return value
+        raise self.error(field, "expected a list of strings")
+
     def choice(self, field: str, options: Collection[Any], default: Any = None) -> Any:
         """One of `options`; the message lists them."""
         value = self._get(field, default)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fastrank import inputs, registry
 from fastrank.closeable import Closeable
 from fastrank.heads import Floats
-from fastrank.late_interaction import heads
+from fastrank.late_interaction import heads, settings
 from fastrank.late_interaction.tokens import MarkedTokenizer
 from fastrank.maxsim import maxsim
 from fastrank.options import Device, OnnxProvider, Options
@@ -34,8 +34,13 @@ class LateInteractionTextEmbedding(Closeable):
     Query and document are compared by MaxSim: for each token of the query the nearest of the document, summed. Khattab
     and Zaharia, 2020. An instance may be used by many threads at once; they share one loaded model.
 
+    The settings of a model that has no entry in the registry come from its own folder, as PyLate or ColBERT save it:
+    markers, lengths, what fills queries up, what is skipped. With the name of an entry its settings hold, whatever
+    folder is given.
+
     Args:
-        model_name: a name or alias of the registry, in any case (see `list_supported_models`).
+        model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by
+            `add_custom_model`, or any name for the model in `specific_model_path`.
         cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
         threads: processors to use; None: those this process may use (affinity and container quota).
         providers: onnxruntime execution providers, used as given.
@@ -76,11 +81,14 @@ class LateInteractionTextEmbedding(Closeable):
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
     ) -> None:
-        self._spec = registry.find(model_name, LATE_INTERACTION)
+        if specific_model_path is None:
+            self._spec = registry.find(model_name, LATE_INTERACTION)
+        else:
+            self._spec = registry.find_or_own(model_name, LATE_INTERACTION, LateInteractionTask())
         self.model_name = self._spec.name
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
-        self._task = self._spec.task(LATE_INTERACTION, LateInteractionTask)
+        self._told = self._spec.task(LATE_INTERACTION, LateInteractionTask)
         self._max_length = max_length
         # Queries have a tokenizer and a head of their own, made when the model is loaded.
         self._query_tokenizer: MarkedTokenizer
@@ -94,8 +102,8 @@ class LateInteractionTextEmbedding(Closeable):
             local_files_only=local_files_only,
             variant=variant,
             max_length=max_length,
-            output=self._task.output,
-            graph_head="colbert" if self._task.projection else "encoder",
+            output=self._told.output,
+            graph_head=lambda _folder: "colbert" if self._settings().projection else "encoder",
             make_tokenizer=self._make_tokenizers,
         )
         if not lazy_load:
@@ -237,9 +245,17 @@ class LateInteractionTextEmbedding(Closeable):
         pipeline = self._engine.get()
         return replace(pipeline, tokenizer=self._query_tokenizer, head=self._query_head)
 
+    def _settings(self) -> LateInteractionTask:
+        """What was told, or what the model's folder says. Threads that come together find the same."""
+        if not self._told.dim:
+            self._told = settings.read(self.model_name, self._engine.files().folder)
+        return self._told
+
     def _make_tokenizers(self, files: ModelFiles) -> MarkedTokenizer:
         """Both tokenizers; the documents' is returned."""
-        task, limit = self._task, self._spec.max_length
+        if self._told.dim and files.variant == "given":
+            settings.compare(self._spec, self._told, files.folder)
+        task, limit = self._settings(), self._spec.max_length
         self._query_tokenizer = MarkedTokenizer(
             files.folder,
             task.query_max_length or limit,
@@ -260,15 +276,16 @@ class LateInteractionTextEmbedding(Closeable):
 
     def _make_heads(self, _files: ModelFiles, tokenizer: Tokenizer) -> Head[Floats]:
         """Both heads; the documents' is returned."""
-        task, name = self._task, self.model_name
+        task, name = self._settings(), self.model_name
         self._query_head = heads.queries(name, task.dim, task.query_length or 0, normalize=task.normalize == "both")
-        skipped = [number for text in task.skip if (number := tokenizer.first_number(text)) is not None]
-        return heads.documents(name, task.dim, skipped, normalize=task.normalize != "none")
+        skipped = [*map(tokenizer.first_number, task.skip), *map(tokenizer.number, task.skip_tokens)]
+        known = [number for number in skipped if number is not None]
+        return heads.documents(name, task.dim, known, normalize=task.normalize != "none")
 
     @property
     def embedding_size(self) -> int:
         """The length of a token's vector."""
-        return self._task.dim
+        return self._settings().dim
 
     @classmethod
     def get_embedding_size(cls, model_name: str) -> int:
@@ -276,8 +293,12 @@ class LateInteractionTextEmbedding(Closeable):
 
         Raises:
             ModelNotFoundError: no such model.
+            ValueError: a custom model that was added without `dim`.
         """
-        return registry.find(model_name, LATE_INTERACTION).task(LATE_INTERACTION, LateInteractionTask).dim
+        spec = registry.find(model_name, LATE_INTERACTION)
+        if dim := spec.task(LATE_INTERACTION, LateInteractionTask).dim:
+            return dim
+        raise ValueError(f"{spec.name} was added without dim; a LateInteractionTextEmbedding of it has embedding_size")
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
@@ -289,7 +310,7 @@ class LateInteractionTextEmbedding(Closeable):
         cls,
         model: str,
         sources: ModelSource,
-        dim: int,
+        dim: int | None = None,
         model_file: str = "onnx/model.onnx",
         description: str = "",
         license: str = "",  # noqa: A002 - as in TextEmbedding
@@ -316,7 +337,9 @@ class LateInteractionTextEmbedding(Closeable):
         Args:
             model: its name, like "organisation/model".
             sources: `ModelSource(hf="organisation/repository")`.
-            dim: the length of a token's vector.
+            dim: the length of a token's vector. None: it and all settings below but `max_length` are what the model's
+                folder says, as PyLate (modules.json, config_sentence_transformers.json) or ColBERT (artifact.metadata)
+                save it.
             model_file: the graph's path in the repository, or "model.safetensors" of a checkpoint.
             description: shown in lists.
             license: shown in lists.
@@ -341,8 +364,8 @@ class LateInteractionTextEmbedding(Closeable):
         del size_in_gb
         if normalize not in NORMALIZED:
             raise ValueError(f"normalize must be one of {', '.join(map(repr, NORMALIZED))}, not {normalize!r}")
-        settings = LateInteractionTask(
-            dim=inputs.positive(dim, "dim"),
+        told = LateInteractionTask(
+            dim=0 if dim is None else inputs.positive(dim, "dim"),
             query_marker=query_marker,
             document_marker=document_marker,
             marker_position=marker_position,
@@ -360,12 +383,13 @@ class LateInteractionTextEmbedding(Closeable):
         spec = registry.custom_spec(
             model,
             LATE_INTERACTION,
-            settings,
+            told,
             sources,
             model_file=model_file,
             additional_files=tuple(additional_files or ()),
             description=description,
             license=license,
             max_length=max_length,
+            optional_files=() if dim else settings.FILES,
         )
         registry.add(spec, LATE_INTERACTION)
