@@ -61,6 +61,7 @@ ALLOWED = {
     "rerank": {"ranking", "text_cross_encoder"},
     "ranking": {"inputs"},
     "maxsim": set(),
+    "postprocess": {"inputs"},
     "late_interaction": {
         *("closeable", "errors", "graph", "heads", "inputs", "maxsim", "options", "pipeline", "ranking", "registry"),
         *("schedule", "store", "tokenizer"),
@@ -109,6 +110,7 @@ HOMES = {
         *(
             "late_interaction",
             "maxsim",
+            "postprocess",
             "minicoil",
             "modules",
             "sparse_bm25",

@@ -34,7 +34,7 @@ CASES = [
     for spec in registry.builtin()
     for task in spec.tasks
     for variant in spec.variants
-    if variant.model.endswith(".onnx") and task != LATE_INTERACTION
+    if variant.model.endswith(".onnx")
 ]
 
 
@@ -78,12 +78,13 @@ def test_every_entry_runs(spec, task, variant, hub, tmp_path, monkeypatch):
     open_files = tuple(file._replace(size=None, sha256=None) for file in variant.files)
     (source,) = variant.sources
     variant = variant._replace(files=open_files, sources=(HubSource(source.hub, None),))
-    monkeypatch.setattr(registry, "_custom", {(spec.name.casefold(), task): spec._replace(variants=(variant,))})
-    hub.add_repo(source.hub, repository(spec.tasks[task], variant, tmp_path))
+    settings = in_tiny_vocabulary(spec.tasks[task])
+    tiny = spec._replace(variants=(variant,), tasks={task: settings})
+    monkeypatch.setattr(registry, "_custom", {(spec.name.casefold(), task): tiny})
+    hub.add_repo(source.hub, repository(settings, variant, tmp_path))
 
-    check = {TEXT_EMBEDDING: check_dense, SPARSE_EMBEDDING: check_sparse, CROSS_ENCODER: check_scores}[task]
     with getattr(fastrank, registry.CLASSES[task])(spec.name, threads=1) as model:
-        check(model, spec.tasks[task])
+        CHECKS[task](model, settings)
     assert {request.path.rpartition(source.hub)[2].split("/", 3)[-1] for request in hub.requests} >= {
         file.path for file in variant.files
     }
@@ -111,13 +112,36 @@ def check_scores(model, _task):
     assert first != second
 
 
+def check_token_vectors(model, task):
+    marks = task.document_marker is not None
+    texts = [TEXT, TEXT + ",!"]
+    plain, punctuated = model.embed(texts)
+    assert plain.shape == (model.token_count(TEXT) + marks, task.dim)
+    assert len(punctuated) == len(plain) + (model.token_count(texts[1]) - model.token_count(TEXT)) * (not task.skip)
+    np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-5)
+    (query,) = model.query_embed(TEXT)
+    assert len(query) == max(task.query_length or 0, model.token_count(TEXT) + marks)
+    if task.normalize == "both":
+        np.testing.assert_allclose(np.linalg.norm(query, axis=1), 1, atol=1e-5)
+    first, second = model.rerank(TEXT, [TEXT, OTHER])
+    assert first > second
+
+
+CHECKS = {
+    TEXT_EMBEDDING: check_dense,
+    SPARSE_EMBEDDING: check_sparse,
+    CROSS_ENCODER: check_scores,
+    LATE_INTERACTION: check_token_vectors,
+}
+
+
 # -- a repository with what an entry names ----------------------------------------------------------------------------
 
 
 def repository(task, variant, scratch):
     """Path -> content for each of the variant's files, and nothing else."""
     contents = {
-        **tiny_models.model_files(graph_for(task), model_path=variant.model),
+        **tiny_models.model_files(graph_for(task), tokenizer=tokenizer_for(task), model_path=variant.model),
         "tokenizer_config.json": b'{"pad_token": "[PAD]"}',
     }
     for file in variant.files:
@@ -135,6 +159,12 @@ def repository(task, variant, scratch):
         contents["minicoil.triplet.model.npy"] = npy(np.random.default_rng(0).normal(size=(2, 16, 4)))
     contents.setdefault("onnx/Constant_7_attr__value", b"a constant of the real graph")
     return {file.path: contents[file.path] for file in variant.files}
+
+
+def in_tiny_vocabulary(task):
+    """The settings with markers that a tiny vocabulary has."""
+    marked = isinstance(task, registry.LateInteractionTask) and task.document_marker is not None
+    return task._replace(query_marker=1, document_marker=2) if marked else task
 
 
 def npy(array):
@@ -159,9 +189,16 @@ def graph_for(task):
     if isinstance(task, registry.DenseTask):
         made = encoder(task.dim) if task.pooling != "none" else tiny_models.tiny_pooled(task.dim)
         return second(made, task.output) if task.output else made
+    if isinstance(task, registry.LateInteractionTask):
+        return encoder(task.dim)
     if task.kind == "splade":
         return encoder(len(tiny_models.vocabulary()))
     return attentions(task.output) if task.kind == "bm42" else encoder(16)
+
+
+def tokenizer_for(task):
+    """A tokenizer with the mask token that the task names."""
+    return tiny_models.tiny_tokenizer("bpe" if getattr(task, "mask_token", "") == "<mask>" else "wordpiece")
 
 
 @functools.cache
