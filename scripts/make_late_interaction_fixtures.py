@@ -2,7 +2,7 @@
 
 Run it from the repository's root, in an environment of its own:
 
-    pip install torch==2.13.0 transformers==5.23.0 sentence-transformers==6.2.0 pylate==1.6.0 onnx
+    pip install torch==2.13.0 transformers==5.3.0 sentence-transformers==5.3.0 pylate==1.6.0 onnx
     python scripts/make_late_interaction_fixtures.py
 
 The committed files were written with those versions. Seeds are fixed; another torch may draw other weights, which is

@@ -262,18 +262,15 @@ def test_a_folder_under_a_known_name_is_that_model(caplog):
     assert "has settings of its own, which differ" in caplog.text
 
 
-def test_a_custom_model_from_a_hub_as_its_folder_says(hub):
-    folder = FIXTURES[-1]
-    files = {
-        str(path.relative_to(folder).as_posix()): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
-    hub.add_repo("acme/pylate", files)
-    LateInteractionTextEmbedding.add_custom_model(
-        "acme/pylate", ModelSource(hf="acme/pylate"), model_file="model.safetensors"
+@pytest.mark.parametrize("folder", [FIXTURES[0], FIXTURES[-1]], ids=["ColBERT", "PyLate"])
+def test_of_a_custom_model_from_a_hub_the_name_is_enough(folder, hub):
+    hub.add_repo(
+        "acme/own", {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     )
+    LateInteractionTextEmbedding.add_custom_model("acme/own")
     with pytest.raises(ValueError, match="added without dim"):
-        LateInteractionTextEmbedding.get_embedding_size("acme/pylate")
-    lazy = LateInteractionTextEmbedding("acme/pylate", lazy_load=True)
+        LateInteractionTextEmbedding.get_embedding_size("acme/own")
+    lazy = LateInteractionTextEmbedding("acme/own", lazy_load=True)
     assert lazy.embedding_size == 8
     given = LateInteractionTextEmbedding("my/model", specific_model_path=folder)
     np.testing.assert_array_equal(next(lazy.query_embed("cat")), next(given.query_embed("cat")))

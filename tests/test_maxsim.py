@@ -30,7 +30,7 @@ DOCUMENTS = [vectors(length, 8, seed=length) for length in LENGTHS]
 QUERY = vectors(5, 8, seed=99)
 
 
-@pytest.fixture(params=[4, 10, 8192])
+@pytest.fixture(params=[4, 10, 32_768])
 def _blocks(request, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK", request.param)
 
@@ -113,8 +113,8 @@ def test_shapes_are_checked(arguments, options, message):
 def test_memory_is_the_scores_and_one_block():
     import tracemalloc
 
-    store = vectors(64_000, 32).astype(np.float16)
-    lengths = np.full(400, 160)
+    store = vectors(256_000, 32).astype(np.float16)
+    lengths = np.full(1600, 160)
     query = vectors(32, 32)
     maxsim(query, store[:160], [160])
     tracemalloc.start()

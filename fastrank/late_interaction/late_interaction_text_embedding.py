@@ -309,9 +309,9 @@ class LateInteractionTextEmbedding(Closeable):
     def add_custom_model(
         cls,
         model: str,
-        sources: ModelSource,
+        sources: ModelSource | None = None,
         dim: int | None = None,
-        model_file: str = "onnx/model.onnx",
+        model_file: str | None = None,
         description: str = "",
         license: str = "",  # noqa: A002 - as in TextEmbedding
         size_in_gb: float = 0.0,
@@ -332,19 +332,22 @@ class LateInteractionTextEmbedding(Closeable):
     ) -> None:
         """Make a model known to this process, so that the constructor takes its name.
 
-        Its files are fetched from the hub's main branch and nothing says what they should be: they are not checked.
+        What is not given, the repository's own files say: the name is enough for a model that PyLate or ColBERT saved.
+        Its files are fetched from the hub's main branch, of one commit, and checked against what the hub states of
+        them. None of them is executed.
 
         Args:
             model: its name, like "organisation/model".
-            sources: `ModelSource(hf="organisation/repository")`.
+            sources: `ModelSource(hf="organisation/repository")`; None: the repository with the model's name.
             dim: the length of a token's vector. None: it and all settings below but `max_length` are what the model's
                 folder says, as PyLate (modules.json, config_sentence_transformers.json) or ColBERT (artifact.metadata)
                 save it.
-            model_file: the graph's path in the repository, or "model.safetensors" of a checkpoint.
+            model_file: the graph's path in the repository, or "model.safetensors" of a checkpoint. None: the first
+                usual ONNX graph it has, else "model.safetensors".
             description: shown in lists.
             license: shown in lists.
             size_in_gb: accepted as in `TextEmbedding`; the size is taken from the files.
-            additional_files: further files the graph needs, such as "onnx/model.onnx_data".
+            additional_files: further files the graph needs; "<model_file>_data" and the like are found without.
             query_marker: a token, or its id, that is put into each query; None: none.
             document_marker: the same for documents.
             marker_position: how many tokens stand before the marker.
@@ -390,6 +393,5 @@ class LateInteractionTextEmbedding(Closeable):
             description=description,
             license=license,
             max_length=max_length,
-            optional_files=() if dim else settings.FILES,
         )
         registry.add(spec, LATE_INTERACTION)

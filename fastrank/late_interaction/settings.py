@@ -20,12 +20,6 @@ _log = logging.getLogger("fastrank")
 _PYLATE, _COLBERT = "config_sentence_transformers.json", "artifact.metadata"
 _LONGEST = 131_072
 
-# What a folder may have to say it with, and to do it.
-FILES = (
-    *(_PYLATE, _COLBERT, "modules.json"),
-    *(f"{number}_Dense/{file}" for number in (1, 2, 3) for file in ("config.json", "model.safetensors")),
-)
-
 
 def read(name: str, folder: Path) -> LateInteractionTask:
     """The settings of the model in a folder.

@@ -25,7 +25,7 @@ PICKLES = (
 
 _SETTINGS = (
     *("config.json", "tokenizer_config.json"),
-    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+    *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "artifact.metadata"),
 )
 _SHARD = r"model-\d{5}-of-\d{5}\.safetensors"
 _OF_MODULES = r"\d+_[A-Za-z]+/(config\.json|model\.safetensors)"  # of sentence-transformers' modules
