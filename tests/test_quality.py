@@ -291,6 +291,31 @@ class TestCommand:
         for text in (report["machine"]["cpu"], "model m", "ndcg@10", "pets", "spearman", "sts.tsv"):
             assert text in printed
 
+    def test_maxsim_ranks_the_best_by_words(self, bench, folder, monkeypatch):
+        class Tokens(StubModel):
+            def embed(self, documents):
+                for vector in super().embed(documents):
+                    yield np.stack([vector, vector[::-1]])
+
+            query_embed = embed
+
+        monkeypatch.setattr("fastrank.LateInteractionTextEmbedding", Tokens, raising=False)
+        dataset = bench.beir.load(folder)
+        words = bench.quality.bm25(bench.quality.Options("m", None, None, "cosine"), dataset)
+        found = bench.quality.colbert(bench.quality.Options("m", None, None, "cosine"), dataset)
+        assert {query: set(ids) for query, ids in found.rankings.items()} == {
+            query: set(ids) for query, ids in words.rankings.items()
+        }
+        letters = StubModel("m")
+        texts = {document.id: document.text for document in dataset.documents()}
+        for query, ids in found.rankings.items():
+            (asked,) = letters.embed(dataset.queries[query])
+            scores = [
+                max(asked @ v, asked @ v[::-1]) + max(asked[::-1] @ v, asked @ v)
+                for v in letters.embed(texts[each] for each in ids)
+            ]
+            assert scores == sorted(scores, reverse=True)
+
     def test_unknown_model_is_one_line(self, bench, folder, monkeypatch, capsys):
         def refuse(_name, **_options):
             raise ModelNotFoundError("no model of this name")
