@@ -50,11 +50,11 @@ def recipe(name: str, told: DenseTask, folder: Path) -> Recipe:
     chain = modules.chain(folder) if told.pooling is None and modules.listed(folder) else None
     pool: heads.Pooling | None
     if told.pooling == "none":
-        pool, dim = None, None
+        pool, dim = None, told.dim
     elif told.pooling is not None:
         pool, dim = heads.POOLINGS[told.pooling], told.dim or modules.hidden_size(folder)
     elif chain is not None:
-        pool, dim = chain.head, chain.dim
+        pool, dim = chain.head, told.dim or chain.dim
     else:
         raise ModelLoadError(
             f"{name}: {folder} has no modules.json, which would say how token states become one vector. Say so: "
@@ -62,7 +62,7 @@ def recipe(name: str, told: DenseTask, folder: Path) -> Recipe:
             "if vectors should have length 1."
         )
     return Recipe(
-        told.dim or dim,
+        dim,
         pool,
         told.pooling in (None, "none", "cls"),
         bool(chain and chain.normalize) if told.normalize is None else told.normalize,

@@ -198,7 +198,10 @@ def _module(folder: Path, row: Any) -> Module:
             f"{folder / _LIST}: the module {kind!r:.200} is not one of sentence-transformers but code of the "
             "repository's own, which fastrank does not run"
         )
-    place, root = (folder / path).resolve(), folder.resolve()
+    try:
+        place, root = (folder / path).resolve(), folder.resolve()
+    except (OSError, ValueError) as error:  # a NUL, a surrogate, links in a circle
+        raise ModelLoadError(f"{folder / _LIST}: the path {path!r:.200} is none: {error}") from error
     if place != root and root not in place.parents:
         raise ModelLoadError(f"{folder / _LIST}: the path {path!r:.200} leads out of the folder")
     return Module(kind.rpartition(".")[2], place)

@@ -51,12 +51,16 @@ WHEEL = r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+"
 
 
 class PoolingType(str, Enum):
-    """How token states become one vector. Names as in FastEmbed."""
+    """How token states become one vector. Names as in FastEmbed; `PoolingType("mean")` is found too."""
 
     CLS = "CLS"
     MEAN = "MEAN"
     LAST_TOKEN = "LAST_TOKEN"  # noqa: S105 - no password
     DISABLED = "DISABLED"
+
+    @classmethod
+    def _missing_(cls, value: object) -> PoolingType | None:
+        return cls.__members__.get(str(value).upper())
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,26 @@ def test_names_that_a_hub_makes_up_are_not_used():
     assert [file.path for file in chosen.files] == ["model.safetensors", "tokenizer.json", "1_Dense/model.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("paths", "model"),
+    [
+        (["model.onnx", "onnx/model.onnx", "model.safetensors"], "onnx/model.onnx"),
+        (["model.onnx", "model.safetensors", "onnx/model_quantized.onnx"], "model.onnx"),
+        (["onnx/model_quantized.onnx", "model.safetensors"], "model.safetensors"),
+        (["onnx/model_quantized.onnx", "onnx/model_fp16.onnx"], "onnx/model_quantized.onnx"),
+    ],
+)
+def test_the_first_choice_has_full_precision(paths, model, tmp_path):
+    add()
+    (variant,) = registry.find(NAME, TEXT_EMBEDDING).variants
+    chosen = repository.choose(variant, [registry.FileSpec(path, 1, None) for path in (*paths, "tokenizer.json")])
+    assert chosen.model == model
+    for path in paths:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    assert store.locate(registry.find(NAME, TEXT_EMBEDDING), given=tmp_path).model == model
+
+
 def test_checkpoints_in_shards():
     paths = ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     others = ["tokenizer.json", "other-00001-of-00002.safetensors", "model-00001-of-00002.safetensors.bak"]

@@ -130,7 +130,7 @@ def test_a_plain_folder_needs_its_pooling_said(tiny):
         assert model.embedding_size == 16  # of a run: its config.json does not say
         assert next(model.embed("cat")).shape == (16,)
         np.testing.assert_array_equal(next(model.query_embed("cat")), next(model.embed("cat")))
-    with TextEmbedding(NAME, specific_model_path=tiny, pooling="CLS") as model:
+    with TextEmbedding(NAME, specific_model_path=tiny, pooling="cls") as model:
         assert np.linalg.norm(next(model.embed("cat"))) != pytest.approx(1, abs=1e-3)
     with pytest.raises(ValueError, match="'median' is not a valid PoolingType"):
         TextEmbedding(NAME, specific_model_path=tiny, pooling="median")

@@ -93,6 +93,7 @@ def row(kind, path):
         (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", "../evil")]), "leads out of the folder"),
         (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", "/etc")]), "leads out of the folder"),
         (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", 7)]), "a module without type or path"),
+        (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", "\0")]), r"the path '\\x00' is none"),
         (
             lambda f: rewrite(f, lambda m: [{**m[0], "type": "custom_st.Transformer"}, *m[1:]]),
             "'custom_st.Transformer' is not one of sentence-transformers but code of the repository's own",

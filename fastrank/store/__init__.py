@@ -24,7 +24,7 @@ from fastrank.store import wheel
 from fastrank.store.hub import Hub, UnreachableError
 from fastrank.store.lock import exclusive
 from fastrank.store.progress import bar
-from fastrank.store.repository import CHECKPOINTS, PICKLES, USUAL_GRAPHS, choose
+from fastrank.store.repository import PICKLES, USUAL_MODELS, choose
 
 CACHE = "cache"  # the origin of what is ours to remove
 
@@ -155,7 +155,7 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> M
         raise ModelLoadError(f"specific_model_path={str(folder)!r} {what}.")
     stated = [model for each in variants if (model := folders.written_down(folder, each).model)]
     named = named and bool(stated)
-    candidates = dict.fromkeys([*stated, *(() if named else (*USUAL_GRAPHS, *CHECKPOINTS))])
+    candidates = dict.fromkeys([*stated, *(() if named else USUAL_MODELS)])
     for model in candidates:
         if (folder / model).is_file():
             return ModelFiles(folder.absolute(), model, "given", f"given folder {folder}")

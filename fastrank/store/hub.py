@@ -213,7 +213,7 @@ def _stated(row: Any) -> FileSpec:
     size, digest = row.get("size"), (row.get("lfs") or {}).get("sha256")
     return FileSpec(
         str(row["rfilename"]),
-        size if isinstance(size, int) and 0 <= size <= _LARGEST else None,
+        size if isinstance(size, int) and 0 < size <= _LARGEST else None,
         digest if isinstance(digest, str) and re.fullmatch(SHA256, digest) else None,
     )
 

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from fastrank.errors import DownloadError
 from fastrank.registry import PATH, FileSpec, Variant
 
-# Where exports commonly put their graph, in order of preference.
-USUAL_GRAPHS = (
+_STATIC = "0_StaticEmbedding/"  # where sentence-transformers kept a static model, tokenizer and all
+# Where models commonly are, in order of preference: graphs, checkpoints whole or in shards, graphs that lost precision.
+USUAL_MODELS = (
     "onnx/model.onnx",
     "model.onnx",
     "model_optimized.onnx",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    f"{_STATIC}model.safetensors",
     "onnx/model_quantized.onnx",
     "model_quantized.onnx",
 )
-_STATIC = "0_StaticEmbedding/"  # where sentence-transformers kept a static model, tokenizer and all
-CHECKPOINTS = ("model.safetensors", "model.safetensors.index.json", f"{_STATIC}model.safetensors")
 PICKLES = (
     "pytorch_model.bin is a pickle, which runs code when it is read: fastrank does not open it. Save the model as "
     "safetensors (save_pretrained does, in transformers 4.35 and later) or export it to ONNX"
@@ -35,8 +37,8 @@ _ASSUMED_GRAPH = "onnx/model.onnx"  # FastEmbed's default
 def choose(variant: Variant, listed: Sequence[FileSpec] | None) -> Variant:
     """A variant with its files written down, from the list of a repository's files.
 
-    A model that was not named is the first usual ONNX graph, else the safetensors checkpoint, whole or in shards. Where
-    a mirror gives no list, what has been named is taken, with the settings that most repositories have.
+    A model that was not named is the first usual one. Where a mirror gives no list, what has been named is taken, with
+    the settings that most repositories have.
 
     Raises:
         DownloadError: the repository lacks a file; the message says what it has.
@@ -48,7 +50,7 @@ def choose(variant: Variant, listed: Sequence[FileSpec] | None) -> Variant:
         known |= {path: FileSpec(path, None, None, optional=True) for path in helpful if path not in known}
         return variant._replace(model=model, files=tuple(known.values()), open=False)
     found = {file.path: file for file in listed if re.fullmatch(PATH, file.path)}
-    model = variant.model or next((path for path in (*USUAL_GRAPHS, *CHECKPOINTS) if path in found), "")
+    model = variant.model or next((path for path in USUAL_MODELS if path in found), "")
     needed = dict.fromkeys([*([model] if model else []), *(_at_home(file.path, model) for file in variant.files)])
     missing = [path for path in needed if path not in found]
     if missing or not model:
