@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrank import environment, graph, processors
+from fastrank import environment, processors
 from fastrank.errors import ModelLoadError, ProviderError
 from fastrank.options import Device, OnnxProvider, Options
 from fastrank.schedule import Batch
@@ -38,24 +38,21 @@ class Session:
     a single text; the other uses one thread a run, which is best when many batches run side by side.
 
     Args:
-        folder: the model's folder.
-        model: the graph or checkpoint in it.
+        path: the model: an ONNX graph, or a checkpoint.
         options: provider and threads.
-        graph_head: what to build on a checkpoint's encoder (see `graph.build`).
+        build: writes the graph of a checkpoint, whose weights stay where they are.
 
     Raises:
         ProviderError: a provider that was asked for is not there.
         ModelLoadError: onnxruntime cannot load the graph.
     """
 
-    def __init__(self, folder: Path, model: str, options: Options, graph_head: str = "encoder") -> None:
+    def __init__(self, path: Path, options: Options, build: Callable[[], bytes] | None = None) -> None:
         environment.silence_onnxruntime_telemetry()
         import onnxruntime
 
         self._onnxruntime = onnxruntime
-        self._folder, self._model, self._options = folder, model, options
-        self._graph_head = graph_head
-        self.built = graph.is_checkpoint(model)
+        self._path, self._options, self._build = path, options, build
         self._devices = _resolve(options, onnxruntime.get_available_providers())
         self.threads = options.threads or processors.available()
         self._lock = threading.Lock()
@@ -73,7 +70,7 @@ class Session:
         self.outputs = [value.name for value in first.get_outputs()]
         if unknown := set(self.inputs) - {"input_ids", "attention_mask", "token_type_ids", "position_ids"}:
             names = ", ".join(sorted(unknown))
-            raise ModelLoadError(f"{folder / model} wants inputs that fastrank does not know: {names}")
+            raise ModelLoadError(f"{path} wants inputs that fastrank does not know: {names}")
 
     @contextmanager
     def _quiet_if_cuda_is_only_tried(self) -> Iterator[None]:
@@ -116,7 +113,7 @@ class Session:
         except Exception as error:
             shape = "x".join(str(n) for n in batch.ids.shape)
             raise ModelLoadError(
-                f"{self._folder / self._model} failed on a batch of {shape} tokens: {error}"
+                f"{self._path} failed on a batch of {shape} tokens: {error}"
             ) from error
         return np.asarray(result, np.float32)
 
@@ -145,18 +142,17 @@ class Session:
         settings.inter_op_num_threads = 1
         settings.enable_cpu_mem_arena = self._options.enable_cpu_mem_arena
         settings.log_severity_level = 3  # errors
-        path = self._folder / self._model
-        model: str | bytes = str(path)
-        if self.built:
-            # The graph is made here and points into the checkpoint: nothing is written, nothing is copied.
-            model = graph.build(self._folder, self._graph_head)
-            weights = str(path.resolve().parent)
+        model: str | bytes = str(self._path)
+        if self._build:
+            # The graph points into the checkpoint: nothing is written, nothing is copied.
+            model = self._build()
+            weights = str(self._path.resolve().parent)
             settings.add_session_config_entry("session.model_external_initializers_file_folder_path", weights)
         try:
             return self._onnxruntime.InferenceSession(model, settings, providers=list(providers))
         except Exception as error:
             raise ModelLoadError(
-                f"onnxruntime {self._onnxruntime.__version__} cannot load {path}: {error}\n"
+                f"onnxruntime {self._onnxruntime.__version__} cannot load {self._path}: {error}\n"
                 "If the file may be damaged, `fastrank verify` checks it."
             ) from error
 

@@ -10,6 +10,7 @@ shard of it), which onnxruntime maps into memory. Nothing is converted and nothi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fastrank.errors import ModelLoadError
@@ -24,10 +25,13 @@ from fastrank.graph import (
     mpnet,
     nomic_bert,
     projection,
+    proto,
     roberta,
 )
 from fastrank.graph.builder import Graph
 from fastrank.graph.config import Config
+from fastrank.graph.int8 import Rounding
+from fastrank.graph.safetensors import Tensor, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 
     from fastrank.graph.encoded import Encoded
 
-__all__ = ["SUPPORTED", "build", "is_checkpoint"]
+__all__ = ["RANGES", "SUPPORTED", "Recipe", "Rounding", "Tensor", "build", "is_checkpoint", "recipe"]
 
 _ENCODERS: Final[Mapping[str, Callable[[Graph, Config], Encoded]]] = {
     "bert": bert.encoder,
@@ -84,12 +88,40 @@ SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
 """By `model_type`: the heads that `build` can write."""
 
 
+_BY_ROW: Final = Rounding()
+
+RANGES: Final = "ranges"
+"""What `Recipe.graph` calls its output."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What there is to quantize in a checkpoint, for one head.
+
+    Attributes:
+        tensors: All that the head's graph needs, by name.
+        sites: Names of weights [out, in]; those of one site multiply the same value.
+        smooth: Those of the sites whose value leaves a LayerNorm, where some channels are large by habit.
+        tables: Names of tensors of which rows are looked up.
+        graph: A model whose output `ranges`, float32 [sum of in], holds the largest magnitude of every channel of the
+            values of the sites in `smooth`, one after the other.
+    """
+
+    tensors: Mapping[str, Tensor]
+    sites: tuple[tuple[str, ...], ...]
+    smooth: tuple[tuple[str, ...], ...]
+    tables: tuple[str, ...]
+    graph: bytes
+
+
 def is_checkpoint(model: str) -> bool:
     """Whether a model's file, by its name, is one for `build`: `model.safetensors` or its index."""
     return model.endswith((".safetensors", checkpoint.INDEX))
 
 
-def build(folder: Path, head: str = "encoder") -> bytes:
+def build(
+    folder: Path, head: str = "encoder", *, weights: Path | None = None, rounding: Rounding = _BY_ROW
+) -> bytes:
     """Write the ONNX model of the checkpoint in `folder`.
 
     Inputs, int64 [batch, sequence]: `input_ids`, `attention_mask` (1 is text, 0 is padding) and, where the
@@ -109,14 +141,41 @@ def build(folder: Path, head: str = "encoder") -> bytes:
         folder: Holds `config.json` and `model.safetensors`, or its index and shards, as transformers'
             `save_pretrained` writes them.
         head: What to write on top of the encoder; `SUPPORTED` says which an architecture has.
+        weights: Another safetensors file to take the weights from, with some of them in int8 (see `graph.int8`).
+        rounding: Of activations, where weights are int8.
 
     Returns:
-        A serialized ModelProto (opset 17, no custom operators) whose weights lie in the checkpoint.
+        A serialized ModelProto (opset 17; onnxruntime's own operators only where weights are int8) whose weights lie
+        in the checkpoint.
 
     Raises:
         ModelLoadError: A file is missing, damaged or of an unsupported kind, or the checkpoint has no such head. The
             message names the file and the field or tensor.
     """
+    return _written(folder, head, weights, rounding).to_bytes()
+
+
+def recipe(folder: Path, head: str = "encoder") -> Recipe:
+    """What there is to quantize in the checkpoint in `folder`.
+
+    Raises:
+        ModelLoadError: As `build`.
+    """
+    graph = _written(folder, head, None, _BY_ROW)
+    normed = [x for x in graph.factors if x.startswith("LayerNormalization")]
+    if normed:
+        largest = [graph.op("ReduceMax", graph.op("Abs", x), axes=[0], keepdims=0) for x in normed]
+        graph.output(RANGES, graph.op("Concat", *largest, axis=0), proto.FLOAT, ["channels"])
+    return Recipe(
+        graph.used,
+        tuple(map(tuple, graph.factors.values())),
+        tuple(tuple(graph.factors[x]) for x in normed),
+        tuple(graph.tables),
+        graph.to_bytes(),
+    )
+
+
+def _written(folder: Path, head: str, weights: Path | None, rounding: Rounding) -> Graph:
     config = Config.read(folder / "config.json")
     model_type = _model_type(config)
     if head not in SUPPORTED[model_type]:
@@ -124,11 +183,14 @@ def build(folder: Path, head: str = "encoder") -> bytes:
         raise ModelLoadError(
             f"{config.path}: no head {head!r} for the model type {model_type!r}; supported: {supported}"
         )
-    weights = checkpoint.read(folder)
-    graph = Graph(weights.path, weights.tensors)
+    if weights is None:
+        stored = checkpoint.read(folder)
+        graph = Graph(stored.path, stored.tensors, rounding)
+    else:
+        graph = Graph(weights, read_header(weights), rounding)
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
     _HEADS[model_type, head](graph, config, _ENCODERS[model_type](graph, config))
-    return graph.to_bytes()
+    return graph
 
 
 def _model_type(config: Config) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from fastrank.graph import proto
+from fastrank.graph import int8, proto
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,13 +18,23 @@ if TYPE_CHECKING:
 _MASKED: Final = -3.4028234663852886e38  # the lowest float32, as transformers: a row of padding only stays finite
 
 
-def linear(graph: Graph, x: str, name: str, size_in: int, size_out: int, *, bias: bool = True) -> str:
+def linear(
+    graph: Graph, x: str, name: str, size_in: int, size_out: int, *, bias: bool = True, exact: bool = False
+) -> str:
     """A linear layer stored as `{name}.weight` and `{name}.bias`; see `product`."""
-    return product(graph, x, f"{name}.weight", f"{name}.bias" if bias else None, size_in, size_out)
+    return product(graph, x, f"{name}.weight", f"{name}.bias" if bias else None, size_in, size_out, exact=exact)
 
 
 def product(
-    graph: Graph, x: str, weight: str, bias: str | None, size_in: int, size_out: int, *, bias_alias: str = ""
+    graph: Graph,
+    x: str,
+    weight: str,
+    bias: str | None,
+    size_in: int,
+    size_out: int,
+    *,
+    bias_alias: str = "",
+    exact: bool = False,
 ) -> str:
     """`x @ weight.T + bias`: [rows, size_in] to [rows, size_out]. Every product with a weight is written here.
 
@@ -36,15 +46,19 @@ def product(
         size_in: See above.
         size_out: See above.
         bias_alias: Another name that checkpoints give to `bias`.
+        exact: Never in int8: for the few numbers that are the result.
 
     Raises:
         ModelLoadError: A tensor is missing or not as expected.
     """
-    terms = [x, graph.weight(weight, size_out, size_in)]
-    if bias is not None:
-        terms.append(graph.weight(bias, size_out, alias=bias_alias))
+    shift = [graph.weight(bias, size_out, alias=bias_alias)] if bias is not None else []
+    if graph.is_int8(weight):
+        return int8.product(graph, x, weight, shift, size_in, size_out)
+    factor = graph.weight(weight, size_out, size_in)
+    if not exact:
+        graph.multiplied(x, weight)
     # Gemm takes the weight as it is stored. Transpose and MatMul run no faster and copy it when the session is made.
-    return graph.op("Gemm", *terms, transB=1)
+    return graph.op("Gemm", x, factor, *shift, transB=1)
 
 
 def layer_norm(graph: Graph, x: str, name: str, size: int, epsilon: float, *, bias: bool = True) -> str:
@@ -56,6 +70,8 @@ def layer_norm(graph: Graph, x: str, name: str, size: int, epsilon: float, *, bi
 
 def gelu(graph: Graph, x: str) -> str:
     """`x / 2 * (1 + erf(x / sqrt(2)))` (Hendrycks and Gimpel 2016), in the order that onnxruntime fuses to one Gelu."""
+    if graph.in_int8:  # rounds forty times coarser than this approximation, which takes 3/4 of the time
+        return graph.op("FastGelu", x, domain=proto.ONNXRUNTIME)
     erf = graph.op("Erf", graph.op("Div", x, graph.real(math.sqrt(2))))
     return graph.op("Mul", graph.op("Mul", x, graph.op("Add", erf, graph.real(1.0))), graph.real(0.5))
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fastrank.errors import ModelLoadError
 from fastrank.graph import proto
+from fastrank.graph.int8 import Rounding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from fastrank.graph.safetensors import Tensor
 
 _DTYPES: Final = {"F32": proto.FLOAT, "F16": proto.FLOAT16, "BF16": proto.BFLOAT16}
+_BY_ROW: Final = Rounding()
+T = TypeVar("T")
 
 
 class Graph:
@@ -23,20 +26,37 @@ class Graph:
     Args:
         path: What to call the checkpoint in messages.
         tensors: Its tensors. Weights point into files by their names, so the graph belongs into the files' folder.
+        rounding: Of activations, where weights are int8.
     """
 
-    def __init__(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, path: Path, tensors: Mapping[str, Tensor], rounding: Rounding = _BY_ROW) -> None:
         self.prefix = ""
         """What may stand before every tensor's name; checkpoints saved with a head have one ("bert.")."""
         self.hint = ""
         """What to add to the message about a missing tensor."""
+        self.rounding = rounding
+        self.in_int8 = any(tensor.dtype == "I8" for tensor in tensors.values())
+        """Whether the checkpoint has weights in int8."""
         self._path = path
         self._tensors = tensors
         self._nodes: list[bytes] = []
         self._initializers: dict[str, bytes] = {}
         self._casts: dict[str, str] = {}
+        self._made: dict[str, object] = {}
+        self.used: dict[str, Tensor] = {}
+        """The tensors of the checkpoint that the graph needs, by their full names."""
+        self.tables: list[str] = []
+        """Those of them that are only looked into, row by row."""
+        self.factors: dict[str, list[str]] = {}
+        """By value: the full names of the weights it is multiplied by."""
         self._inputs: list[bytes] = []
         self._outputs: list[bytes] = []
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What `make` returned when it was first asked for under this key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]  # type: ignore[return-value]
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
         """An input of the graph; a dimension given as a string is free."""
@@ -48,17 +68,21 @@ class Graph:
         self._nodes.append(proto.node("Identity", [value], [name], {}))
         self._outputs.append(proto.value_info(name, dtype, shape))
 
-    def op(self, kind: str, *inputs: str, **attributes: proto.Attribute) -> str:
-        """The (first) output of an operator of the default ONNX domain."""
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: proto.Attribute) -> str:
+        """The (first) output of an operator, of ONNX's own domain or of another."""
         name = f"{kind}_{len(self._nodes)}"
-        self._nodes.append(proto.node(kind, inputs, [name], attributes))
+        self._nodes.append(proto.node(kind, inputs, [name], attributes, domain))
         return name
+
+    def ops(self, kind: str, count: int, *inputs: str, **attributes: proto.Attribute) -> list[str]:
+        """Several outputs of an operator of ONNX's own domain."""
+        names = [f"{kind}_{len(self._nodes)}_{part}" for part in range(count)]
+        self._nodes.append(proto.node(kind, inputs, names, attributes))
+        return names
 
     def split(self, value: str, count: int) -> list[str]:
         """A value cut into equal parts along its last axis."""
-        names = [f"Split_{len(self._nodes)}_{part}" for part in range(count)]
-        self._nodes.append(proto.node("Split", [value], names, {"axis": -1}))
-        return names
+        return self.ops("Split", count, value, axis=-1)
 
     def real(self, value: float) -> str:
         """A float32 scalar."""
@@ -71,6 +95,11 @@ class Graph:
     def integer(self, value: int) -> str:
         """An int64 scalar."""
         return self._constant(f"integer_{value}", proto.INT64, [], struct.pack("<q", value))
+
+    def bytes(self, *values: int) -> str:
+        """A uint8 scalar, or a 1-D tensor of several."""
+        name = "_".join(map(str, ("bytes", *values)))
+        return self._constant(name, proto.UINT8, [len(values)] if len(values) > 1 else [], bytes(values))
 
     def integers(self, *values: int) -> str:
         """A 1-D int64 tensor."""
@@ -139,6 +168,22 @@ class Graph:
         self._initializers[own] = proto.inline_tensor(own, dtype, shape, raw)
         return self._as_float(own, dtype)
 
+    def int8(self, name: str, *shape: int) -> str:
+        """An int8 tensor of the checkpoint.
+
+        Raises:
+            ModelLoadError: The tensor is missing, or its shape or dtype is not the expected one.
+        """
+        return self._stored(name, shape, dtypes={"I8": proto.INT8})[0]
+
+    def is_int8(self, name: str) -> bool:
+        """Whether the checkpoint has this weight in int8."""
+        return self.has(name) and self._tensors[self._find(name)].dtype == "I8"
+
+    def multiplied(self, x: str, weight: str) -> None:
+        """Note that a value is multiplied by a weight of the checkpoint: what `int8` quantizes."""
+        self.factors.setdefault(x, []).append(self._find(weight))
+
     def lookup(self, name: str, indices: str, *shape: int) -> str:
         """Rows of a tensor of the checkpoint, as float32: `tensor[indices]`, along the first axis.
 
@@ -147,7 +192,12 @@ class Graph:
         Raises:
             ModelLoadError: As `weight`.
         """
+        if self.has(f"{name}.rows"):
+            rows = self.op("Cast", self.op("Gather", self.int8(f"{name}.rows", *shape), indices), to=proto.FLOAT)
+            scales = self.op("Gather", self.weight(f"{name}.rows.scale", shape[0]), indices)
+            return self.op("Mul", rows, self.op("Unsqueeze", scales, self.integers(-1)))
         stored, dtype = self._stored(name, shape)
+        self.tables.append(stored)
         rows = self.op("Gather", stored, indices)
         return rows if dtype == proto.FLOAT else self.op("Cast", rows, to=proto.FLOAT)
 
@@ -170,10 +220,13 @@ class Graph:
             )
         return found
 
-    def _stored(self, name: str, shape: Sequence[int], alias: str = "") -> tuple[str, int]:
+    def _stored(
+        self, name: str, shape: Sequence[int], alias: str = "", dtypes: Mapping[str, int] = _DTYPES
+    ) -> tuple[str, int]:
         found = self._find(name, alias)
         tensor = self._tensors[found]
-        dtype = _dtype(found, tensor, shape)
+        dtype = _dtype(found, tensor, shape, dtypes)
+        self.used[found] = tensor
         self._initializers[found] = proto.external_tensor(
             found, dtype, shape, tensor.file.name, offset=tensor.offset, length=tensor.length
         )
@@ -187,11 +240,11 @@ class Graph:
         return self._casts[stored]
 
 
-def _dtype(name: str, tensor: Tensor, shape: Sequence[int]) -> int:
+def _dtype(name: str, tensor: Tensor, shape: Sequence[int], dtypes: Mapping[str, int] = _DTYPES) -> int:
     """The number of a tensor's dtype, once shape and dtype are found to be as expected."""
     where = f"{tensor.file}: tensor {name!r} has the"
     if tensor.shape != tuple(shape):
         raise ModelLoadError(f"{where} shape {list(tensor.shape)}; config.json asks for {list(shape)}")
-    if tensor.dtype not in _DTYPES:
-        raise ModelLoadError(f"{where} dtype {tensor.dtype}; supported: {', '.join(_DTYPES)}")
-    return _DTYPES[tensor.dtype]
+    if tensor.dtype not in dtypes:
+        raise ModelLoadError(f"{where} dtype {tensor.dtype}; supported: {', '.join(dtypes)}")
+    return dtypes[tensor.dtype]

@@ -43,7 +43,7 @@ def label_logits(graph: Graph, x: str, name: str, size: int) -> None:
         ModelLoadError: A tensor is missing or not as expected.
     """
     labels = graph.rows(f"{name}.weight")
-    graph.output("logits", blocks.linear(graph, x, name, size, labels), proto.FLOAT, ["batch", labels])
+    graph.output("logits", blocks.linear(graph, x, name, size, labels, exact=True), proto.FLOAT, ["batch", labels])
 
 
 def word_logits(

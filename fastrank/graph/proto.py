@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FLOAT: Final = 1
+UINT8: Final = 2
+INT8: Final = 3
 INT64: Final = 7
 BOOL: Final = 9
 FLOAT16: Final = 10
@@ -20,14 +22,18 @@ BFLOAT16: Final = 16
 
 IR_VERSION: Final = 8
 OPSET: Final = 17  # the first with LayerNormalization; every onnxruntime since 1.12 runs it
+ONNXRUNTIME: Final = "com.microsoft"  # the domain of onnxruntime's own operators; int8 graphs use some
 
 Attribute = int | float | list[int]
 
 
-def node(kind: str, inputs: Sequence[str], outputs: Sequence[str], attributes: dict[str, Attribute]) -> bytes:
-    """A NodeProto of the default ONNX domain."""
+def node(
+    kind: str, inputs: Sequence[str], outputs: Sequence[str], attributes: dict[str, Attribute], domain: str = ""
+) -> bytes:
+    """A NodeProto; the default domain is ONNX's own. An input that is left out is an empty string."""
     message = b"".join([_text(1, name) for name in inputs] + [_text(2, name) for name in outputs]) + _text(4, kind)
-    return message + b"".join(_bytes(5, _attribute(name, value)) for name, value in attributes.items())
+    message += b"".join(_bytes(5, _attribute(name, value)) for name, value in attributes.items())
+    return message + (_text(7, domain) if domain else b"")
 
 
 def inline_tensor(name: str, dtype: int, shape: Sequence[int], raw: bytes) -> bytes:
@@ -60,8 +66,8 @@ def model(
     graph += b"".join(_bytes(5, message) for message in initializers)
     graph += b"".join(_bytes(11, message) for message in inputs)
     graph += b"".join(_bytes(12, message) for message in outputs)
-    opset = _text(1, "") + _integer(2, OPSET)
-    return _integer(1, IR_VERSION) + _text(2, "fastrank") + _bytes(7, graph) + _bytes(8, opset)
+    opsets = b"".join(_bytes(8, _text(1, name) + _integer(2, n)) for name, n in (("", OPSET), (ONNXRUNTIME, 1)))
+    return _integer(1, IR_VERSION) + _text(2, "fastrank") + _bytes(7, graph) + opsets
 
 
 def _attribute(name: str, value: Attribute) -> bytes:

@@ -1,0 +1,123 @@
+"""From a checkpoint to the same in int8: once a model, in about a second, with numpy.
+
+Weights are rounded to 8 bits, signed, by a scale an output; word embeddings by a scale a word; all else is copied as it
+is. So the new file stands alone and has about a quarter of the bytes. What is smoothed, and why: see `graph.int8`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrank import graph
+from fastrank.heads import Floats
+from fastrank.options import Device, Options
+from fastrank.schedule import collate
+from fastrank.session import Session
+from fastrank.tokenizer import Tokenizer
+
+VERSION = 1  # of what is made here: part of the file's name, so that a newer one is made anew
+_LEVELS = 127
+_LARGE_TABLE = 1000  # rows: word embeddings; those of positions and token types are small
+_LEAST = 1e-5  # what a channel is taken to reach: none may be 0
+_ITEMS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+Tensors: TypeAlias = "dict[str, tuple[str, NDArray[Any]]]"  # by name: dtype, as safetensors calls it, and values
+
+
+def file_name(head: str) -> str:
+    """What the int8 checkpoint for a head of `graph.build` is called."""
+    return f"int8-{head}-{VERSION}.safetensors"
+
+
+def quantize(folder: Path, head: str, tokenizer: Tokenizer, target: Path) -> None:
+    """Write the checkpoint in `folder` in int8, as far as `head` needs it, to the file `target`.
+
+    Raises:
+        ModelLoadError: the checkpoint cannot be used.
+        OSError: `target` cannot be written.
+    """
+    recipe = graph.recipe(folder, head)
+    factors = {name for site in recipe.sites for name in site}
+    made: Tensors = {}
+    for name, tensor in recipe.tensors.items():
+        if name in recipe.tables and (tensor.shape[0] >= _LARGE_TABLE or name in factors):
+            rows, scale = _rounded(_floats(folder, tensor))
+            made |= {f"{name}.rows": ("I8", rows), f"{name}.rows.scale": ("F32", scale)}
+        elif name not in factors:
+            made[name] = tensor.dtype, _stored(folder, tensor)
+    smoothing = _smoothing(folder, recipe, tokenizer)
+    for site in recipe.sites:
+        for name in site:
+            weight = _floats(folder, recipe.tensors[name])
+            if site in smoothing:
+                weight = weight / smoothing[site]
+                made[f"{name}.smooth"] = "F32", smoothing[site]
+            rows, scale = _rounded(weight)
+            made |= {name: ("I8", rows.T), f"{name}.scale": ("F32", scale)}
+    _write(made, target)
+
+
+def _smoothing(folder: Path, recipe: graph.Recipe, tokenizer: Tokenizer) -> dict[tuple[str, ...], Floats]:
+    """By site: what to multiply each channel of its value by, so that value and weights are equally hard to round.
+
+    SmoothQuant (Xiao et al. 2022, arXiv:2211.10438) with a strength of 0.5.
+    """
+    if not recipe.smooth:
+        return {}
+    sizes = [recipe.tensors[site[0]].shape[1] for site in recipe.smooth]
+    largest = np.split(_ranges(folder, recipe, tokenizer), np.cumsum(sizes)[:-1])
+    found = {}
+    for site, of_values in zip(recipe.smooth, largest, strict=True):
+        of_weights = np.max([np.abs(_floats(folder, recipe.tensors[name])).max(axis=0) for name in site], axis=0)
+        found[site] = np.sqrt(np.maximum(of_weights, _LEAST) / np.maximum(of_values, _LEAST)).astype(np.float32)
+    return found
+
+
+def _ranges(folder: Path, recipe: graph.Recipe, tokenizer: Tokenizer) -> Floats:
+    """The largest magnitude of each channel of the values that are smoothed, over some texts of all kinds."""
+    texts = (Path(__file__).parent / "samples" / "calibration.txt").read_text(encoding="utf-8").splitlines()
+    session = Session(folder / "model.safetensors", Options(cuda=Device.CPU), lambda: recipe.graph)
+    tokens = tokenizer.encode(texts)
+    batches = (collate(tokens, [position], tokenizer.pad_id) for position in range(len(texts)))
+    return functools.reduce(np.maximum, (session.run(batch, graph.RANGES) for batch in batches))
+
+
+def _rounded(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """[rows, columns] as int8, and the scale of each row."""
+    scale = np.maximum(np.abs(weight).max(axis=1), np.float32(1e-12)) / np.float32(_LEVELS)
+    return np.rint(weight / scale[:, None]).astype(np.int8), scale
+
+
+def _stored(folder: Path, tensor: graph.Tensor) -> NDArray[Any]:
+    values: NDArray[Any] = np.memmap(
+        folder / "model.safetensors", _ITEMS[tensor.dtype], "r", tensor.offset, tensor.shape or (1,)
+    )
+    return values
+
+
+def _floats(folder: Path, tensor: graph.Tensor) -> Floats:
+    values = _stored(folder, tensor)
+    if tensor.dtype == "BF16":  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
+
+
+def _write(tensors: Tensors, target: Path) -> None:
+    """A safetensors file. Wide items go first, so that all are aligned."""
+    order = sorted(tensors, key=lambda name: -tensors[name][1].itemsize)
+    header, end = {}, 0
+    for name in order:
+        dtype, values = tensors[name]
+        header[name] = {"dtype": dtype, "shape": values.shape, "data_offsets": [end, end := end + values.nbytes]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with target.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(np.ascontiguousarray(tensors[name][1]).data)
