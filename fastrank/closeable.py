@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 S = TypeVar("S", bound="Closeable")
 
 
 class _Closes(Protocol):
     def close(self) -> None: ...
+    def info(self) -> dict[str, Any]: ...
 
 
 class Closeable:
@@ -20,6 +21,13 @@ class Closeable:
     def close(self) -> None:
         """Free the model's memory. Iterators that are running finish; new calls raise RuntimeError."""
         self._engine.close()
+
+    def info(self) -> dict[str, Any]:
+        """How this model runs on this machine and why: its file, precision, provider, threads. Loads the model.
+
+        The keys are for people to read; what they are may change.
+        """
+        return self._engine.info()
 
     def __enter__(self: S) -> S:  # noqa: PYI019 - Self is not in Python 3.10
         return self

@@ -11,6 +11,9 @@ from typing import Any, TypeAlias
 OnnxProvider: TypeAlias = "str | tuple[str, dict[Any, Any]]"
 
 
+PRECISIONS = ("auto", "fp32", "fp16", "int8", "int8-fast")
+
+
 class Device(str, Enum):
     """Where to run. Names and values as in FastEmbed."""
 
@@ -21,7 +24,7 @@ class Device(str, Enum):
 
 @dataclass(frozen=True)
 class Options:
-    """Provider, devices and threads."""
+    """Provider, devices, threads and precision."""
 
     threads: int | None = None
     providers: Sequence[OnnxProvider] | None = None
@@ -29,11 +32,19 @@ class Options:
     device_ids: Sequence[int] | None = None
     device_id: int | None = None
     enable_cpu_mem_arena: bool = True
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         """Check what can be checked without onnxruntime."""
         if not isinstance(self.cuda, bool) and self.cuda not in list(Device):
             raise ValueError(f"cuda must be True, False, 'auto', 'cuda' or 'cpu', not {self.cuda!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not {self.precision!r}")
+        if self.in_int8 and (self.demands_cuda or self.providers is not None):
+            raise ValueError(
+                f"precision={self.precision!r} is for the CPU and chooses its provider itself. On a GPU use "
+                "precision='fp16'; leave out `cuda` and `providers` otherwise"
+            )
         if isinstance(self.providers, str):
             raise TypeError(f"providers must be a list, such as [{self.providers!r}]")
         if self.providers is not None and self.cuda in (True, Device.CUDA):
@@ -48,6 +59,11 @@ class Options:
     def devices(self) -> Sequence[int]:
         """The GPUs that were named, by either argument."""
         return [self.device_id] if self.device_id is not None else list(self.device_ids or ())
+
+    @property
+    def in_int8(self) -> bool:
+        """Whether weights are to be 8-bit integers."""
+        return self.precision in ("int8", "int8-fast")
 
     @property
     def demands_cuda(self) -> bool:

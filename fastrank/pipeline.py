@@ -12,10 +12,11 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from fastrank import inputs, processors, registry, store
+from fastrank import inputs, precision, processors, registry, store
 from fastrank.errors import OutputError
 from fastrank.heads import Floats
 from fastrank.options import Options
+from fastrank.precision import Arithmetic
 from fastrank.registry import ModelSpec
 from fastrank.schedule import WINDOW, Batch, collate, plan, windows
 from fastrank.session import Session
@@ -39,7 +40,8 @@ Head: TypeAlias = "Callable[[Floats, Batch], Sequence[T]]"
 class Pipeline(Generic[T]):
     """A loaded model, whose head makes a T of each text or pair of texts."""
 
-    folder: Path
+    files: store.ModelFiles
+    how: Arithmetic
     tokenizer: Tokenizer
     session: Session
     head: Head[T]
@@ -72,13 +74,29 @@ class Pipeline(Generic[T]):
             total += sum(len(tokens.ids) for tokens in self.tokenizer.encode(window.items))
         return total
 
+    def info(self) -> dict[str, Any]:
+        """How the model runs; see `Closeable.info`."""
+        session, how = self.session, self.how
+        together = "texts of equal length only" if how.equal else f"texts of similar length, {session.budget} tokens"
+        return {
+            "file": str(how.path),
+            "from": self.files.origin,
+            "precision": how.name,
+            "because": how.reason,
+            "provider": session.provider,
+            "threads": session.threads,
+            "runs together": "one text alone" if how.alone else together,
+            "max_length": self.tokenizer.max_length,
+        }
+
     def _workers(self, asked: int | None) -> int:
         """`parallel` of the public methods: None is what measured best, 0 one a processor."""
         return self.session.workers if asked is None else asked or processors.available()
 
     def _window(self, texts: list[Text], start: int, batch_size: int, side_by_side: _SideBySide) -> Iterator[T]:
         tokens = self.tokenizer.encode(texts)
-        batches = plan([len(each.ids) for each in tokens], self.session.budget, batch_size)
+        most = 1 if self.how.alone else batch_size
+        batches = plan([len(each.ids) for each in tokens], self.session.budget, most, equal=self.how.equal)
         wide = len(batches) == 1
         turn = itertools.count()  # batches take turns on the devices
         results: dict[int, T] = {}
@@ -126,6 +144,10 @@ class LazyPipeline(Generic[T]):
             if self._loaded is None:
                 self._loaded = self._load(self.files())
             return self._loaded
+
+    def info(self) -> dict[str, Any]:
+        """How the model runs; see `Closeable.info`."""
+        return self.get().info()
 
     def close(self) -> None:
         """Let go of the model's memory. Iterators that are running finish."""
@@ -184,7 +206,7 @@ def prepare(
     `output` is the output of an ONNX file to use (None: its first), `graph_head` what to build on a checkpoint; a
     function is asked once the folder is known. `make_tokenizer` makes a tokenizer of another kind.
     """
-    spec.variant(variant)
+    spec = precision.narrowed(spec, options, variant, given=given is not None)
     limit = spec.max_length if max_length is None else inputs.positive(max_length, "max_length")
 
     def locate() -> store.ModelFiles:
@@ -197,8 +219,9 @@ def prepare(
         else:
             tokenizer = make_tokenizer(files)
         built = graph_head if isinstance(graph_head, str) else graph_head(files.folder)
-        session = Session(files.folder, files.model, options, built)
-        named = _BUILT_OUTPUTS[built] if session.built else output
-        return Pipeline(files.folder, tokenizer, session, make_head(files, tokenizer), named)
+        how = precision.arithmetic(spec, files, built, options, tokenizer, cache_dir)
+        session = Session(how.path, options, how.build)
+        named = _BUILT_OUTPUTS[built] if how.build else output
+        return Pipeline(files, how, tokenizer, session, make_head(files, tokenizer), named)
 
     return LazyPipeline(locate, load)

@@ -35,26 +35,28 @@ def file_name(head: str) -> str:
     return f"int8-{head}-{VERSION}.safetensors"
 
 
-def quantize(folder: Path, head: str, tokenizer: Tokenizer, target: Path) -> None:
-    """Write the checkpoint in `folder` in int8, as far as `head` needs it, to the file `target`.
+def quantize(checkpoint: Path, head: str, tokenizer: Tokenizer, target: Path) -> None:
+    """Write a checkpoint in int8, as far as `head` needs it, to the file `target`.
+
+    `checkpoint` is the safetensors file or the index of its shards; config.json lies beside it.
 
     Raises:
         ModelLoadError: the checkpoint cannot be used.
         OSError: `target` cannot be written.
     """
-    recipe = graph.recipe(folder, head)
+    recipe = graph.recipe(checkpoint.parent, head)
     factors = {name for site in recipe.sites for name in site}
     made: Tensors = {}
     for name, tensor in recipe.tensors.items():
         if name in recipe.tables and (tensor.shape[0] >= _LARGE_TABLE or name in factors):
-            rows, scale = _rounded(_floats(folder, tensor))
+            rows, scale = _rounded(_floats(tensor))
             made |= {f"{name}.rows": ("I8", rows), f"{name}.rows.scale": ("F32", scale)}
         elif name not in factors:
-            made[name] = tensor.dtype, _stored(folder, tensor)
-    smoothing = _smoothing(folder, recipe, tokenizer)
+            made[name] = tensor.dtype, _stored(tensor)
+    smoothing = _smoothing(checkpoint, recipe, tokenizer)
     for site in recipe.sites:
         for name in site:
-            weight = _floats(folder, recipe.tensors[name])
+            weight = _floats(recipe.tensors[name])
             if site in smoothing:
                 weight = weight / smoothing[site]
                 made[f"{name}.smooth"] = "F32", smoothing[site]
@@ -63,7 +65,7 @@ def quantize(folder: Path, head: str, tokenizer: Tokenizer, target: Path) -> Non
     _write(made, target)
 
 
-def _smoothing(folder: Path, recipe: graph.Recipe, tokenizer: Tokenizer) -> dict[tuple[str, ...], Floats]:
+def _smoothing(checkpoint: Path, recipe: graph.Recipe, tokenizer: Tokenizer) -> dict[tuple[str, ...], Floats]:
     """By site: what to multiply each channel of its value by, so that value and weights are equally hard to round.
 
     SmoothQuant (Xiao et al. 2022, arXiv:2211.10438) with a strength of 0.5.
@@ -71,18 +73,18 @@ def _smoothing(folder: Path, recipe: graph.Recipe, tokenizer: Tokenizer) -> dict
     if not recipe.smooth:
         return {}
     sizes = [recipe.tensors[site[0]].shape[1] for site in recipe.smooth]
-    largest = np.split(_ranges(folder, recipe, tokenizer), np.cumsum(sizes)[:-1])
+    largest = np.split(_ranges(checkpoint, recipe, tokenizer), np.cumsum(sizes)[:-1])
     found = {}
     for site, of_values in zip(recipe.smooth, largest, strict=True):
-        of_weights = np.max([np.abs(_floats(folder, recipe.tensors[name])).max(axis=0) for name in site], axis=0)
+        of_weights = np.max([np.abs(_floats(recipe.tensors[name])).max(axis=0) for name in site], axis=0)
         found[site] = np.sqrt(np.maximum(of_weights, _LEAST) / np.maximum(of_values, _LEAST)).astype(np.float32)
     return found
 
 
-def _ranges(folder: Path, recipe: graph.Recipe, tokenizer: Tokenizer) -> Floats:
+def _ranges(checkpoint: Path, recipe: graph.Recipe, tokenizer: Tokenizer) -> Floats:
     """The largest magnitude of each channel of the values that are smoothed, over some texts of all kinds."""
     texts = (Path(__file__).parent / "samples" / "calibration.txt").read_text(encoding="utf-8").splitlines()
-    session = Session(folder / "model.safetensors", Options(cuda=Device.CPU), lambda: recipe.graph)
+    session = Session(checkpoint, Options(cuda=Device.CPU), lambda: recipe.graph)
     tokens = tokenizer.encode(texts)
     batches = (collate(tokens, [position], tokenizer.pad_id) for position in range(len(texts)))
     return functools.reduce(np.maximum, (session.run(batch, graph.RANGES) for batch in batches))
@@ -94,15 +96,12 @@ def _rounded(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
     return np.rint(weight / scale[:, None]).astype(np.int8), scale
 
 
-def _stored(folder: Path, tensor: graph.Tensor) -> NDArray[Any]:
-    values: NDArray[Any] = np.memmap(
-        folder / "model.safetensors", _ITEMS[tensor.dtype], "r", tensor.offset, tensor.shape or (1,)
-    )
-    return values
+def _stored(tensor: graph.Tensor) -> NDArray[Any]:
+    return np.memmap(tensor.file, _ITEMS[tensor.dtype], "r", tensor.offset, tensor.shape or (1,))
 
 
-def _floats(folder: Path, tensor: graph.Tensor) -> Floats:
-    values = _stored(folder, tensor)
+def _floats(tensor: graph.Tensor) -> Floats:
+    values = _stored(tensor)
     if tensor.dtype == "BF16":  # the upper half of a float32
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float32)

@@ -63,15 +63,17 @@ def windows(items: Iterator[T], size: int) -> Iterator[Window[T]]:
             return
 
 
-def plan(lengths: Sequence[int], budget: int, most: int) -> list[list[int]]:
+def plan(lengths: Sequence[int], budget: int, most: int, *, equal: bool = False) -> list[list[int]]:
     """Positions grouped into batches: longest first, `texts x longest <= budget` tokens, at most `most` texts each.
 
     A text longer than the budget runs alone. Equal lengths keep their order, so the same input gives the same batches.
+    `equal`: only texts of the same length run together, so that there is no padding.
     """
     batches: list[list[int]] = []
     longest = 0
     for position in sorted(range(len(lengths)), key=lambda p: -lengths[p]):
-        if not batches or len(batches[-1]) >= most or (len(batches[-1]) + 1) * longest > budget:
+        full = not batches or len(batches[-1]) >= most or (len(batches[-1]) + 1) * longest > budget
+        if full or (equal and lengths[position] != longest):
             batches.append([])
             longest = lengths[position]
         batches[-1].append(position)

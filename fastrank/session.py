@@ -31,6 +31,14 @@ _CPU_BUDGET, _GPU_BUDGET = 512, 16_384
 _inherited: list[Any] = []  # sessions of a parent process, kept: destroying one in a forked child crashes
 
 
+def runtime() -> tuple[str, list[str]]:
+    """The version of onnxruntime, and the providers it was built with."""
+    environment.silence_onnxruntime_telemetry()
+    import onnxruntime
+
+    return onnxruntime.__version__, list(onnxruntime.get_available_providers())
+
+
 class Session:
     """One model in memory, shared by all threads. `run` may be called from many at once.
 
@@ -60,7 +68,8 @@ class Session:
         self._opened: dict[tuple[int, bool], onnxruntime.InferenceSession] = {}
         with self._quiet_if_cuda_is_only_tried():
             first = self._open(0, wide=True)
-        self.on_cpu = first.get_providers()[0] == _CPU
+        self.provider: str = first.get_providers()[0]
+        self.on_cpu = self.provider == _CPU
         if options.demands_cuda and _CUDA not in first.get_providers():
             raise ProviderError(
                 f"CUDA was asked for, but onnxruntime could not start {_CUDA} (standard error says why) and fell "
@@ -112,9 +121,7 @@ class Session:
             result = session.run([output or self.outputs[0]], self._feed(batch))[0]
         except Exception as error:
             shape = "x".join(str(n) for n in batch.ids.shape)
-            raise ModelLoadError(
-                f"{self._path} failed on a batch of {shape} tokens: {error}"
-            ) from error
+            raise ModelLoadError(f"{self._path} failed on a batch of {shape} tokens: {error}") from error
         return np.asarray(result, np.float32)
 
     def _feed(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
@@ -161,7 +168,7 @@ def _resolve(options: Options, available: Sequence[str]) -> list[list[OnnxProvid
     """The providers of each device's session."""
     if options.providers is not None:
         wanted: list[OnnxProvider] = list(options.providers)
-    elif options.demands_cuda or (options.cuda == Device.AUTO and _CUDA in available):
+    elif options.demands_cuda or (options.cuda == Device.AUTO and _CUDA in available and not options.in_int8):
         if options.devices:
             return [_checked([(_CUDA, {"device_id": n}), _CPU], available) for n in options.devices]
         wanted = [_CUDA, _CPU]

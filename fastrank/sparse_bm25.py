@@ -42,6 +42,10 @@ class BM25Encoder:
     def load(self) -> None:
         """Nothing is left to load."""
 
+    def info(self) -> dict[str, Any]:
+        """How the model runs."""
+        return {"file": "none: BM25 is arithmetic", "runs together": "a process a processor if parallel=0"}
+
     def close(self) -> None:
         """Nothing is freed, but as with other models new calls raise RuntimeError."""
         self._closed = True

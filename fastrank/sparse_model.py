@@ -54,6 +54,10 @@ class ModelEncoder:
         """Load the model."""
         self._pipeline.get()
 
+    def info(self) -> dict[str, Any]:
+        """How the model runs."""
+        return self._pipeline.info()
+
     def close(self) -> None:
         """Free the model's memory."""
         self._pipeline.close()

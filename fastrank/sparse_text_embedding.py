@@ -43,6 +43,9 @@ class _Encoder(Protocol):
     def load(self) -> None:
         """Get ready now instead of at the first use."""
 
+    def info(self) -> dict[str, Any]:
+        """How the model runs."""
+
     def close(self) -> None:
         """Free memory."""
 
@@ -73,6 +76,8 @@ class SparseTextEmbedding(Closeable):
         max_length: tokens a text may have, special ones included; None: the model's own limit. BM25 has none.
         device_id: one GPU; the same as `device_ids=[device_id]`.
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
+        precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
+            "Precision"); "auto": that of the model's files.
         language: BM25: of stemmer and stop words; one of `fastrank.bm25.LANGUAGES`, by default "english".
         k: BM25: how late repetition stops to count; 1.2.
         b: BM25: how much long documents are held back; 0.75.
@@ -113,6 +118,7 @@ class SparseTextEmbedding(Closeable):
         max_length: int | None = None,
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
+        precision: str = "auto",
         language: str | None = None,
         k: float | None = None,
         b: float | None = None,
@@ -158,7 +164,7 @@ class SparseTextEmbedding(Closeable):
             self._engine = ModelEncoder(
                 spec,
                 own,
-                Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena),
+                Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena, precision),
                 cache_dir=cache_dir,
                 given=specific_model_path,
                 local_files_only=local_files_only,

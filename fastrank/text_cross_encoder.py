@@ -55,6 +55,8 @@ class TextCrossEncoder(Closeable):
             not in the registry, whatever their files say.
         device_id: one GPU; the same as `device_ids=[device_id]`.
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
+        precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
+            "Precision"); "auto": that of the model's files.
 
     Raises:
         ModelNotFoundError: no such model; the message names the nearest.
@@ -82,6 +84,7 @@ class TextCrossEncoder(Closeable):
         activation: Literal["none", "sigmoid", "softmax"] | None = None,
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
+        precision: str = "auto",
     ) -> None:
         _check_choice("truncation", truncation, _TRUNCATIONS)
         _check_choice("activation", activation, (None, *ACTIVATIONS))
@@ -97,7 +100,7 @@ class TextCrossEncoder(Closeable):
         self._engine: LazyPipeline[float] = prepare(
             spec,
             partial(_make_head, spec.name, task),
-            Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena),
+            Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena, precision),
             cache_dir=cache_dir,
             given=specific_model_path,
             local_files_only=local_files_only,

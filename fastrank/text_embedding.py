@@ -59,6 +59,8 @@ class TextEmbedding(Closeable):
         prefixes: whether `query_embed` and `passage_embed` put the model's prefixes before texts.
         device_id: one GPU; the same as `device_ids=[device_id]`.
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
+        precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
+            "Precision"); "auto": that of the model's files.
 
     Raises:
         ModelNotFoundError: no such model; the message names the nearest.
@@ -87,6 +89,7 @@ class TextEmbedding(Closeable):
         prefixes: bool = True,
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
+        precision: str = "auto",
     ) -> None:
         if specific_model_path is None:
             spec = registry.find(model_name, TEXT_EMBEDDING)
@@ -105,7 +108,7 @@ class TextEmbedding(Closeable):
         self._engine: LazyPipeline[Vector] = prepare(
             spec,
             self._make_head,
-            Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena),
+            Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena, precision),
             cache_dir=cache_dir,
             given=specific_model_path,
             local_files_only=local_files_only,

@@ -25,14 +25,17 @@ ALLOWED = {
     "bm25": {"errors", "inputs"},
     "tokenizer": {"errors", "schedule"},
     "store": {"errors", "environment", "installed", "registry"},
-    "session": {"errors", "environment", "graph", "options", "processors", "schedule"},
+    "session": {"errors", "environment", "options", "processors", "schedule"},
     "closeable": set(),
+    "quantize": {"graph", "heads", "options", "schedule", "session", "tokenizer"},
+    "precision": {*("graph", "options", "quantize", "registry", "schedule", "session", "store", "tokenizer")},
     "pipeline": {
         *(
             "errors",
             "heads",
             "inputs",
             "options",
+            "precision",
             "processors",
             "registry",
             "schedule",
@@ -81,6 +84,7 @@ ALLOWED = {
     "pack": {"errors", "installed", "registry", "store"},
     "cli": {
         *("bm25", "errors", "environment", "fastrank", "fusion", "inputs", "installed", "pack", "registry", "store"),
+        *("options", "precision", "processors", "session"),
         "text_embedding",
     },
     "compat": {
@@ -105,6 +109,7 @@ HOMES = {
     "socket": set(),
     "tqdm": {"store", "cli", "integrations"},
     "numpy": {
+        *("precision", "quantize"),
         *("schedule", "heads", "tokenizer", "session", "pipeline", "dense", "cli", "bm25"),
         *("compat", "integrations"),
         *(

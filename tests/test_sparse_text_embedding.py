@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from fastrank import ModelSource, SparseEmbedding, SparseTextEmbedding, registry, sparse_heads
+from fastrank import ModelSource, SparseEmbedding, SparseTextEmbedding, graph, registry, sparse_heads
 from fastrank.errors import ModelLoadError, OutputError
 from fastrank.options import Options
 from fastrank.registry import SparseTask
@@ -218,7 +218,7 @@ def batch_of(case, rows=slice(None)):
 def test_splade_equals_a_float64_reference_on_a_checkpoint():
     """`splade` of the fixture: max over tokens of log1p(relu(logit)), in float64, of transformers' BertForMaskedLM."""
     folder = FIXTURES / "bert_masked_lm"
-    session = Session(folder, "model.safetensors", Options(threads=1), "masked-lm")
+    session = Session(folder / "model.safetensors", Options(threads=1), lambda: graph.build(folder, "masked-lm"))
     head = sparse_heads.splade(SparseTask("splade"), NoTokenizer())
     cases = json.loads((folder / "expected.json").read_text())
     compared = 0

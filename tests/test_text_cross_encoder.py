@@ -12,7 +12,7 @@ import pytest
 import tiny_models
 import tokenizers
 
-from fastrank import ModelSource, RankedDocument, TextCrossEncoder, store
+from fastrank import ModelSource, RankedDocument, TextCrossEncoder, graph, store
 from fastrank.errors import ModelLoadError, ModelNotFoundError, OutputError
 from fastrank.tokenizer import Tokenizer
 
@@ -243,7 +243,11 @@ def test_checkpoints_equal_transformers(name):
     from fastrank.schedule import Batch
     from fastrank.session import Session
 
-    session = Session(FIXTURES / name, "model.safetensors", Options(), "sequence-classification")
+    session = Session(
+        FIXTURES / name / "model.safetensors",
+        Options(),
+        lambda: graph.build(FIXTURES / name, "sequence-classification"),
+    )
     cases = json.loads((FIXTURES / name / "expected.json").read_text())
     for case in (cases["one"], cases["longest"], cases["padded"]):
         ids, mask = np.array(case["input_ids"], np.int64), np.array(case["attention_mask"], np.int64)

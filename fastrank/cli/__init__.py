@@ -1,4 +1,4 @@
-"""The `fastrank` command: rerank, embed, models, download, verify, pack, cache. Each has a file of its own here."""
+"""The `fastrank` command: rerank, embed, models, download, verify, pack, cache, info. Each has a file here."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from fastrank import __version__
-from fastrank.cli import cache, embed, models, pack, rerank, verify
+from fastrank.cli import cache, embed, info, models, pack, rerank, verify
 from fastrank.errors import FastrankError
 
-_COMMANDS = (rerank, embed, models, verify, pack, cache)
+_COMMANDS = (rerank, embed, models, verify, pack, cache, info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from fastrank import inputs
+from fastrank.options import PRECISIONS
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # has a source that needs no model hub
 
@@ -17,10 +18,18 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # has a source that ne
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The options that choose a model and how it runs."""
     parser.add_argument("--model", help=f"a name that `fastrank models` lists ({DEFAULT_MODEL}; with --path: none)")
+    add_run_options(parser)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say where a model's files are and how it runs."""
     parser.add_argument("--path", metavar="FOLDER", help="use the model in this folder, as it is, or as --model says")
     parser.add_argument("--max-length", type=int, metavar="TOKENS", help="cut texts at so many tokens")
     parser.add_argument("--threads", type=int, help="processors to use (all that this process may)")
     parser.add_argument("--cuda", choices=("auto", "cuda", "cpu"), default="auto", help="where to run (%(default)s)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="int8 is for the CPU, fp16 for CUDA (%(default)s)"
+    )
     add_store_options(parser)
 
 
@@ -43,11 +52,16 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
 
 def model_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """What `add_model_options` read, as keyword arguments of the public classes."""
+    return {"model_name": options.model or options.path or DEFAULT_MODEL, **run_arguments(options)}
+
+
+def run_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_run_options` read, as keyword arguments of the public classes."""
     return {
-        "model_name": options.model or options.path or DEFAULT_MODEL,
         "cache_dir": options.cache_dir,
         "threads": options.threads,
         "cuda": options.cuda,
+        "precision": options.precision,
         "specific_model_path": options.path,
         "local_files_only": options.offline,
         "max_length": options.max_length,

@@ -11,6 +11,7 @@ shard of it), which onnxruntime maps into memory. Nothing is converted and nothi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastrank.errors import ModelLoadError
@@ -20,6 +21,7 @@ from fastrank.graph import (
     distilbert,
     electra,
     heads,
+    int8,
     jina_bert,
     modernbert,
     mpnet,
@@ -30,16 +32,26 @@ from fastrank.graph import (
 )
 from fastrank.graph.builder import Graph
 from fastrank.graph.config import Config
-from fastrank.graph.int8 import Rounding
+from fastrank.graph.int8 import TRIAL_ANSWER, Rounding
 from fastrank.graph.safetensors import Tensor, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from fastrank.graph.encoded import Encoded
 
-__all__ = ["RANGES", "SUPPORTED", "Recipe", "Rounding", "Tensor", "build", "is_checkpoint", "recipe"]
+__all__ = [
+    "RANGES",
+    "SUPPORTED",
+    "TRIAL_ANSWER",
+    "Recipe",
+    "Rounding",
+    "Tensor",
+    "build",
+    "is_checkpoint",
+    "recipe",
+    "trial",
+]
 
 _ENCODERS: Final[Mapping[str, Callable[[Graph, Config], Encoded]]] = {
     "bert": bert.encoder,
@@ -119,9 +131,7 @@ def is_checkpoint(model: str) -> bool:
     return model.endswith((".safetensors", checkpoint.INDEX))
 
 
-def build(
-    folder: Path, head: str = "encoder", *, weights: Path | None = None, rounding: Rounding = _BY_ROW
-) -> bytes:
+def build(folder: Path, head: str = "encoder", *, weights: Path | None = None, rounding: Rounding = _BY_ROW) -> bytes:
     """Write the ONNX model of the checkpoint in `folder`.
 
     Inputs, int64 [batch, sequence]: `input_ids`, `attention_mask` (1 is text, 0 is padding) and, where the
@@ -173,6 +183,13 @@ def recipe(folder: Path, head: str = "encoder") -> Recipe:
         tuple(graph.tables),
         graph.to_bytes(),
     )
+
+
+def trial() -> bytes:
+    """A model that finds out whether 8-bit products are added exactly: see `int8.trial`."""
+    graph = Graph(Path(), {})
+    int8.trial(graph)
+    return graph.to_bytes()
 
 
 def _written(folder: Path, head: str, weights: Path | None, rounding: Rounding) -> Graph:

@@ -51,10 +51,11 @@ def product(
     Raises:
         ModelLoadError: A tensor is missing or not as expected.
     """
+    in_int8 = graph.is_int8(weight)
+    factor = "" if in_int8 else graph.weight(weight, size_out, size_in)
     shift = [graph.weight(bias, size_out, alias=bias_alias)] if bias is not None else []
-    if graph.is_int8(weight):
+    if in_int8:
         return int8.product(graph, x, weight, shift, size_in, size_out)
-    factor = graph.weight(weight, size_out, size_in)
     if not exact:
         graph.multiplied(x, weight)
     # Gemm takes the weight as it is stored. Transpose and MatMul run no faster and copy it when the session is made.

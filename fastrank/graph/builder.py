@@ -42,6 +42,7 @@ class Graph:
         self._nodes: list[bytes] = []
         self._initializers: dict[str, bytes] = {}
         self._casts: dict[str, str] = {}
+        self._domains = {"": proto.OPSET}
         self._made: dict[str, object] = {}
         self.used: dict[str, Tensor] = {}
         """The tensors of the checkpoint that the graph needs, by their full names."""
@@ -71,6 +72,7 @@ class Graph:
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: proto.Attribute) -> str:
         """The (first) output of an operator, of ONNX's own domain or of another."""
         name = f"{kind}_{len(self._nodes)}"
+        self._domains.setdefault(domain, 1)
         self._nodes.append(proto.node(kind, inputs, [name], attributes, domain))
         return name
 
@@ -96,9 +98,9 @@ class Graph:
         """An int64 scalar."""
         return self._constant(f"integer_{value}", proto.INT64, [], struct.pack("<q", value))
 
-    def bytes(self, *values: int) -> str:
+    def octets(self, *values: int) -> str:
         """A uint8 scalar, or a 1-D tensor of several."""
-        name = "_".join(map(str, ("bytes", *values)))
+        name = "_".join(map(str, ("octets", *values)))
         return self._constant(name, proto.UINT8, [len(values)] if len(values) > 1 else [], bytes(values))
 
     def integers(self, *values: int) -> str:
@@ -124,7 +126,7 @@ class Graph:
         shape = self._tensors[found].shape
         if not shape or not shape[0]:
             raise ModelLoadError(f"{self._path}: tensor {found!r} has the shape {list(shape)}, which has no rows")
-        return shape[0]
+        return shape[-1] if self.is_int8(name) else shape[0]  # in int8, weights are stored transposed
 
     def weight(self, name: str, *shape: int, alias: str = "") -> str:
         """A float32 tensor of the checkpoint; F16 and BF16 are cast, once, when the session is made.
@@ -178,7 +180,7 @@ class Graph:
 
     def is_int8(self, name: str) -> bool:
         """Whether the checkpoint has this weight in int8."""
-        return self.has(name) and self._tensors[self._find(name)].dtype == "I8"
+        return self.has(f"{name}.scale") and self.has(name) and self._tensors[self._find(name)].dtype == "I8"
 
     def multiplied(self, x: str, weight: str) -> None:
         """Note that a value is multiplied by a weight of the checkpoint: what `int8` quantizes."""
@@ -203,7 +205,9 @@ class Graph:
 
     def to_bytes(self) -> bytes:
         """The serialized ModelProto."""
-        return proto.model("encoder", self._nodes, list(self._initializers.values()), self._inputs, self._outputs)
+        return proto.model(
+            "encoder", self._nodes, list(self._initializers.values()), self._inputs, self._outputs, self._domains
+        )
 
     def _constant(self, name: str, dtype: int, shape: list[int], raw: bytes) -> str:
         self._initializers[name] = proto.inline_tensor(name, dtype, shape, raw)

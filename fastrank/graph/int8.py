@@ -24,6 +24,7 @@ from fastrank.graph import proto
 if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
 
+TRIAL_ANSWER = 64 * 255 * 127.0
 _TINY = 1e-12  # of a row of zeros: its scale must not be 0
 
 
@@ -70,6 +71,17 @@ def _rounded(graph: Graph, x: str, weight: str, size: int) -> tuple[str, str, st
     levels = graph.rounding.levels
     largest = graph.op("ReduceMax", graph.op("Abs", x), axes=[1], keepdims=0)
     scales = graph.op("Mul", graph.op("Max", largest, graph.real(_TINY)), graph.real(1 / levels))
-    zeros = graph.op("Expand", graph.bytes(levels + 1), graph.op("Shape", scales))
+    zeros = graph.op("Expand", graph.octets(levels + 1), graph.op("Shape", scales))
     rounded = graph.op("QuantizeLinear", x, scales, zeros, axis=0)
-    return rounded, graph.op("Unsqueeze", scales, graph.integers(1)), graph.bytes(levels + 1)
+    return rounded, graph.op("Unsqueeze", scales, graph.integers(1)), graph.octets(levels + 1)
+
+
+def trial(graph: Graph) -> None:
+    """Write a product of which every number is `TRIAL_ANSWER`, unless sums of two products do not fit 16 bits.
+
+    Its only input is `input_ids`, int64 [1, 1], and must be 255: a constant would be computed ahead, by another kernel.
+    """
+    x = graph.op("Cast", graph.input("input_ids", proto.INT64, [1, 1]), to=proto.UINT8)
+    factor = graph.op("Cast", graph.op("Expand", graph.integer(127), graph.integers(64, 64)), to=proto.INT8)
+    found = graph.op("MatMulInteger", graph.op("Expand", x, graph.integers(64, 64)), factor)
+    graph.output("sums", graph.op("Cast", found, to=proto.FLOAT), proto.FLOAT, [64, 64])

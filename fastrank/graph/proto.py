@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 FLOAT: Final = 1
 UINT8: Final = 2
@@ -60,13 +60,17 @@ def model(
     initializers: Sequence[bytes],
     inputs: Sequence[bytes],
     outputs: Sequence[bytes],
+    domains: Mapping[str, int],
 ) -> bytes:
-    """A ModelProto: one graph of the given NodeProto, TensorProto and ValueInfoProto messages."""
+    """A ModelProto: one graph of the given NodeProto, TensorProto and ValueInfoProto messages.
+
+    `domains` are those of its operators, with their versions.
+    """
     graph = b"".join(_bytes(1, message) for message in nodes) + _text(2, name)
     graph += b"".join(_bytes(5, message) for message in initializers)
     graph += b"".join(_bytes(11, message) for message in inputs)
     graph += b"".join(_bytes(12, message) for message in outputs)
-    opsets = b"".join(_bytes(8, _text(1, name) + _integer(2, n)) for name, n in (("", OPSET), (ONNXRUNTIME, 1)))
+    opsets = b"".join(_bytes(8, _text(1, name) + _integer(2, version)) for name, version in domains.items())
     return _integer(1, IR_VERSION) + _text(2, "fastrank") + _bytes(7, graph) + opsets
 
 

@@ -55,6 +55,8 @@ class LateInteractionTextEmbedding(Closeable):
         max_length: tokens a document may have, marker and special ones included; None: the model's own limit.
         device_id: one GPU; the same as `device_ids=[device_id]`.
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
+        precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
+            "Precision"); "auto": that of the model's files.
 
     Raises:
         ModelNotFoundError: no such model; the message names the nearest.
@@ -80,6 +82,7 @@ class LateInteractionTextEmbedding(Closeable):
         max_length: int | None = None,
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
+        precision: str = "auto",
     ) -> None:
         if specific_model_path is None:
             self._spec = registry.find(model_name, LATE_INTERACTION)
@@ -96,7 +99,7 @@ class LateInteractionTextEmbedding(Closeable):
         self._engine: LazyPipeline[Floats] = prepare(
             self._spec,
             self._make_heads,
-            Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena),
+            Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena, precision),
             cache_dir=cache_dir,
             given=specific_model_path,
             local_files_only=local_files_only,

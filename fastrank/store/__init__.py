@@ -19,8 +19,8 @@ from pathlib import Path
 from fastrank import environment, installed
 from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotCachedError
 from fastrank.registry import HubSource, ModelSpec, Source, Variant, WheelSource
+from fastrank.store import derived, wheel
 from fastrank.store import folder as folders
-from fastrank.store import wheel
 from fastrank.store.hub import Hub, UnreachableError
 from fastrank.store.lock import exclusive
 from fastrank.store.progress import bar
@@ -147,6 +147,7 @@ def clear(cache_dir: str | Path | None = None) -> None:
     for entry in contents(cache_dir):
         remove(entry)
     folders.sweep(root(cache_dir))
+    derived.sweep(root(cache_dir))
 
 
 def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> ModelFiles:
