@@ -77,6 +77,50 @@ def narrowed(spec: ModelSpec, options: Options, variant: str | None, *, given: b
     return spec._replace(variants=tuple(able))
 
 
+def arithmetic(
+    spec: ModelSpec,
+    files: store.ModelFiles,
+    head: str,
+    options: Options,
+    tokenizer: Tokenizer,
+    cache_dir: str | Path | None,
+) -> Arithmetic:
+    """How these files run in this precision. An int8 checkpoint is made now, if it is wanted and not there.
+
+    Raises:
+        ValueError: `files` are of the caller's folder, and none for this precision.
+        ModelLoadError: the checkpoint cannot be used.
+    """
+    path = files.folder / files.model
+    if not graph.is_checkpoint(files.model):
+        stated = next((each.precision for each in spec.variants if each.name == files.variant), "unknown")
+        if options.in_int8 and files.variant == "given":
+            raise ValueError(
+                f"precision={options.precision!r} is made of a checkpoint, and {files.folder} has {files.model} and no "
+                f"{_CHECKPOINT}. Put it there, or leave `precision` out to run the graph as it is"
+            )
+        # One scale for all that runs at once is what a dynamically quantized graph has.
+        return Arithmetic(path, None, False, stated == "int8-dynamic", stated, f"{files.model} is what there is")
+    if not options.in_int8:
+        build = partial(graph.build, files.folder, head)
+        return Arithmetic(path, build, False, False, "fp32", f"a graph built on {files.model}")
+    levels = exact_levels()
+    each_row = options.precision == "int8" or levels < ALL_LEVELS
+    made = derive(
+        files.folder,
+        files.model,
+        quantize.file_name(head),
+        lambda target: quantize.quantize(path, head, tokenizer, target),
+        store.root(cache_dir),
+    )
+    build = partial(
+        graph.build, files.folder, head, weights=made, rounding=graph.Rounding(each_row=each_row, levels=levels)
+    )
+    name = f"int8, a scale {'a token' if each_row else 'a text'}, {levels} levels"
+    processor = "adds 8-bit products exactly" if levels == ALL_LEVELS else "adds 8-bit products in 16 bits"
+    return Arithmetic(made, build, each_row, not each_row, name, f"made of {files.model}; this processor {processor}")
+
+
 @cache
 def exact_levels() -> int:
     """How far activations may go to each side of 0: 127, or 63 where the sum of two products has 16 bits only.
