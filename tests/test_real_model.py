@@ -85,12 +85,12 @@ def test_hub_onnx_safetensors_and_given_folder_give_the_same_vectors(model, real
 
     given = rows(model.embed(TEXTS))
     with TextEmbedding(REAL, variant="onnx") as from_hub:
-        assert from_hub._engine.get().folder.is_relative_to(store.root())
+        assert from_hub._engine.get().files.folder.is_relative_to(store.root())
         assert hub.count("GET", "/cdn/") == 1
         np.testing.assert_allclose(rows(from_hub.embed(TEXTS)), given, atol=1e-5)
     monkeypatch.setattr("fastrank.store.wheel.installed", lambda _source: real_model_folder)
     with TextEmbedding(REAL, variant="safetensors") as from_wheel:
-        assert from_wheel._engine.get().folder == real_model_folder
+        assert from_wheel._engine.get().files.folder == real_model_folder
         np.testing.assert_allclose(rows(from_wheel.embed(TEXTS)), given, atol=1e-5)
 
 
