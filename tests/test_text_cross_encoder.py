@@ -314,7 +314,7 @@ def test_a_third_party_graph_through_the_hub(hub):
     documents = ["a fox", "", "dog and fox and hello world " * 30]
     with TextCrossEncoder("acme/xlmr") as model:
         scores = list(model.rerank("hello world", documents))
-        assert model._engine.get().folder.is_relative_to(store.root())
+        assert model._engine.get().files.folder.is_relative_to(store.root())
         assert "token_type_ids" not in model._engine.get().session.inputs
         alone = [next(model.rerank("hello world", [document])) for document in documents]
     np.testing.assert_allclose(scores, alone, atol=1e-5)
