@@ -61,6 +61,7 @@ def narrowed(spec: ModelSpec, options: Options, variant: str | None, *, given: b
         return spec._replace(variants=variants)
     if options.in_int8:
         able = [each for each in variants if graph.is_checkpoint(each.model)]
+        able += [each._replace(model=_CHECKPOINT) for each in variants if each.open and not each.model]
         able += [each for each in variants if each.precision.startswith(_ONNX_INT8)]
         if given and not able:  # the folder may have one
             able = [Variant("given", "unknown", _CHECKPOINT, (), ())]

@@ -279,6 +279,15 @@ def test_a_model_in_the_cache_has_it_beside_itself(hub, folder):
     assert (file.parent.parent / "model.safetensors").is_file()
 
 
+def test_of_an_open_repository_the_checkpoint_is_fetched(hub, folder):
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.add_repo(NAME, files | {"onnx/model.onnx": b"not fetched"})
+    TextEmbedding.add_custom_model(NAME, PoolingType.MEAN, True)
+    model = TextEmbedding(NAME, precision="int8")
+    assert "int8" in model.info()["precision"]
+    assert next(model.embed("cat")).shape == (32,)
+
+
 # -- what cannot be -------------------------------------------------------------------------------------------------
 
 
