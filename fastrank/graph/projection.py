@@ -43,7 +43,7 @@ def token_vectors(graph: Graph, config: Config, encoded: Encoded) -> None:
     layers = [] if graph.has(f"{LINEAR}.weight") else dense_folders(config.path.parent)
     if graph.has(f"{LINEAR}.weight"):
         dim = graph.rows(f"{LINEAR}.weight")
-        x, size = blocks.linear(graph, x, LINEAR, size, dim, bias=graph.has(f"{LINEAR}.bias")), dim
+        x, size = blocks.linear(graph, x, LINEAR, size, dim, bias=graph.has(f"{LINEAR}.bias"), exact=True), dim
     elif not layers:
         raise ModelLoadError(
             f"{config.path.parent}: neither has model.safetensors a tensor {LINEAR}.weight nor modules.json a Dense, "
