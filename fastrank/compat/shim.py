@@ -113,7 +113,7 @@ def install() -> None:
     if _ours:
         return
     _replaced.update(_loaded())
-    if _replaced:
+    if any(_replaced.values()):
         warnings.warn(
             "fastembed was imported before fastrank.compat.fastembed; modules that hold its classes keep them",
             stacklevel=3,

@@ -2,7 +2,7 @@
 
     from fastrank.integrations import qdrant
 
-    qdrant.install()
+    qdrant.install()  # before clients are made
 
 From then on `models.Document(text=..., model=...)`, `get_embedding_size`, `upload_points` and whatever else a client
 embeds in this process uses fastrank's models, whether FastEmbed is installed or not. Vectors are those that FastEmbed
@@ -25,7 +25,7 @@ _replaced: list[tuple[Any, str, Any]] = []  # while installed: object, attribute
 
 
 def install() -> None:
-    """Let every client in this process, made before or after, embed with fastrank. Twice does no more than once.
+    """Let clients that are made from now on in this process embed with fastrank. Twice does no more than once.
 
     `parallel=` of `upload_points` and `upload_collection` embeds larger batches in this process instead of starting
     others: threads of one model do the work, so neither copies of the weights nor a `__main__` guard are needed.

@@ -86,7 +86,7 @@ def locate(
         where = [folders.place(cache, spec, each).final for each in variants]
         raise ModelNotCachedError(
             f"{spec.name} is not in {where[0]}, and downloading is off. "
-            f"Fetch it where there is a network: {_fetching(spec)}"
+            f"Fetch it where there is a network: {_fetching(spec, variant)}"
         )
     return _fetch(spec, variants, cache)
 
@@ -252,10 +252,11 @@ def _fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> ModelF
     )
 
 
-def _fetching(spec: ModelSpec) -> str:
+def _fetching(spec: ModelSpec, variant: str | None = None) -> str:
     """How to; a command knows no custom models."""
-    custom = any(variant.open for variant in spec.variants)
-    return "load it there once, with the same cache folder" if custom else f"fastrank download {spec.name}"
+    if any(each.open for each in spec.variants):
+        return "load it there once, with the same cache folder"
+    return f"fastrank download {spec.name}{f' --variant {variant}' if variant else ''}"
 
 
 def _fetch_one(spec: ModelSpec, variant: Variant, source: Source, root: Path) -> ModelFiles:

@@ -171,6 +171,12 @@ def test_limits_and_files_are_fastembeds(model, limit, variant):
     assert found == {"max_length": limit, "variant": variant}
 
 
+def test_fastembeds_file_is_named_where_it_must_be_fetched(monkeypatch):
+    monkeypatch.setenv("FASTRANK_OFFLINE", "1")
+    with pytest.raises(fastrank.ModelNotCachedError, match=r"fastrank download BAAI/bge-small-en-v1.5 --variant fp16$"):
+        classes.TextEmbedding()
+
+
 def test_every_limit_belongs_to_a_model():
     assert {registry.find(name).name for name in classes._LIMITS} == set(classes._LIMITS)
 

@@ -118,7 +118,7 @@ def test_hybrid_search_with_explicit_vectors(client, real_by_name):
 
 @pytest.mark.real_model
 @pytest.mark.parametrize("way", ["upsert", "upload_points", "upload_points in parallel"])
-def test_hybrid_search_with_documents_finds_the_same(client, real_by_name, installed, way):
+def test_hybrid_search_with_documents_finds_the_same(installed, client, real_by_name, way):
     expected = explicit(client)
     client.delete_collection("films")
     create(client)
@@ -135,7 +135,7 @@ def test_hybrid_search_with_documents_finds_the_same(client, real_by_name, insta
 
 
 @pytest.mark.real_model
-def test_documents_become_fastembeds_vectors(client, real_by_name, installed):
+def test_documents_become_fastembeds_vectors(installed, client, real_by_name):
     """Cut at 128 tokens, no prefix: what is in a collection made with FastEmbed."""
     long = "rain on the greenhouse roof " * 60
     client.upsert("films", [models.PointStruct(id=0, vector={"dense": models.Document(text=long, model=REAL)})])
@@ -146,7 +146,7 @@ def test_documents_become_fastembeds_vectors(client, real_by_name, installed):
 
 
 @pytest.mark.real_model
-def test_an_async_client_embeds_too(real_by_name, installed):
+def test_an_async_client_embeds_too(installed, real_by_name):
     import asyncio
 
     async def search():
@@ -161,6 +161,44 @@ def test_an_async_client_embeds_too(real_by_name, installed):
         return found.points[0].id
 
     assert asyncio.run(search()) == EXPECTED
+
+
+@pytest.mark.real_model
+def test_qdrants_own_engine_ranks_the_same(client, real_by_name, tmp_path):
+    """`:memory:` is Python; qdrant-edge is the server's Rust."""
+    edge = host("qdrant_edge")
+    dense, bm25, late = TextEmbedding(REAL), SparseTextEmbedding(BM25), LateInteractionTextEmbedding(REAL)
+    cosine, max_sim = edge.Distance.Cosine, edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
+    config = edge.EdgeConfig(
+        vectors={
+            "dense": edge.EdgeVectorParams(size=384, distance=cosine),
+            "late": edge.EdgeVectorParams(size=384, distance=cosine, multivector_config=max_sim),
+        },
+        sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+    )
+    shard = edge.EdgeShard.create(str(tmp_path), config)
+
+    def sparse(vector):
+        return edge.SparseVector(indices=vector.indices.tolist(), values=vector.values.tolist())
+
+    rows = zip(dense.embed(TEXTS), bm25.embed(TEXTS), late.embed(TEXTS), strict=True)
+    given = [
+        edge.Point(id=number, vector={"dense": d.tolist(), "bm25": sparse(b), "late": t.tolist()}, payload={})
+        for number, (d, b, t) in enumerate(rows)
+    ]
+    shard.update(edge.UpdateOperation.upsert_points(given))
+    query = [next(model.query_embed(QUERY)) for model in (dense, bm25, late)]
+    nearest = edge.Query.Nearest
+    prefetches = [
+        edge.Prefetch(limit=6, query=nearest(query[0].tolist(), using="dense")),
+        edge.Prefetch(limit=6, query=nearest(sparse(query[1]), using="bm25")),
+    ]
+    last = nearest(query[2].tolist(), using="late")
+    found = shard.query(edge.QueryRequest(limit=5, with_payload=False, query=last, prefetches=prefetches))
+    shard.close()
+    expected = explicit(client)
+    assert [point.id for point in found] == [number for number, _ in expected]
+    assert [point.score for point in found] == pytest.approx([score for _, score in expected], abs=1e-4)
 
 
 @pytest.mark.real_model
@@ -179,7 +217,7 @@ def test_retrieve_with_vectors_then_rerank_with_a_cross_encoder(client, real_by_
     assert candidates[0] == TEXTS[EXPECTED]
 
 
-def test_sizes_and_lists(client, installed):
+def test_sizes_and_lists(installed, client):
     assert client.get_embedding_size(REAL) == 384
     assert client.get_embedding_size(TOKENS) == 384
     assert client.get_embedding_size("colbert-ir/colbertv2.0") == 128
@@ -189,7 +227,7 @@ def test_sizes_and_lists(client, installed):
         client.get_embedding_size("no/such")
 
 
-def test_options_of_a_document_reach_the_model(client, installed):
+def test_options_of_a_document_reach_the_model(installed, client):
     text = "fog fog fog over the town"
     long, short = (
         models.Document(text=text, model=BM25, options={"avg_len": length, "lazy_load": True}) for length in (1, 1000)
@@ -204,7 +242,7 @@ def test_options_of_a_document_reach_the_model(client, installed):
 @pytest.mark.skipif(VERSION >= (1, 19), reason="this qdrant-client has no `add` and `query`")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.real_model
-def test_the_old_methods_that_embed(real_by_name, installed):
+def test_the_old_methods_that_embed(installed, real_by_name):
     client = qdrant_client.QdrantClient(":memory:")
     client.set_model(REAL)
     client.set_sparse_model(BM25)
@@ -213,7 +251,7 @@ def test_the_old_methods_that_embed(real_by_name, installed):
     assert client.query("films", QUERY, limit=1)[0].id == EXPECTED
 
 
-def test_image_models_are_refused_in_one_clear_line(client, installed):
+def test_image_models_are_refused_in_one_clear_line(installed, client):
     model = "Qdrant/clip-ViT-B-32-vision"
     assert client.get_embedding_size(model) == 512
     with pytest.raises(ModelNotFoundError, match=f"^{model} reads images, and fastrank reads text only") as error:
@@ -222,7 +260,7 @@ def test_image_models_are_refused_in_one_clear_line(client, installed):
     assert client.count("films").count == 0
 
 
-def test_a_model_that_cannot_be_had_offline_is_one_clear_line(client, installed, monkeypatch):
+def test_a_model_that_cannot_be_had_offline_is_one_clear_line(installed, client, monkeypatch):
     monkeypatch.setenv("FASTRANK_OFFLINE", "1")
     with pytest.raises(ModelNotCachedError, match=r"^thenlper/gte-base is not in .*fastrank download") as error:
         client.upsert("films", [point(models.Document(text="fog", model="thenlper/gte-base"))])
@@ -230,7 +268,7 @@ def test_a_model_that_cannot_be_had_offline_is_one_clear_line(client, installed,
     assert client.count("films").count == 0
 
 
-def test_an_unknown_model_is_one_clear_line(client, installed):
+def test_an_unknown_model_is_one_clear_line(installed, client):
     with pytest.raises(ValueError, match=r"^no/such is not .*supported models") as error:
         client.upsert("films", [point(models.Document(text="fog", model="no/such"))])
     assert "\n" not in str(error.value)
@@ -270,27 +308,33 @@ def test_uninstall_gives_back_what_was_there():
 ABSENT = """
 import sys
 sys.modules["fastembed"] = None  # as if it were not installed
+{line}
 import qdrant_client
 from qdrant_client import models
-{line}
 client = qdrant_client.QdrantClient(":memory:")
 client.create_collection("c", {{}}, sparse_vectors_config={{"bm25": models.SparseVectorParams()}})
 point = models.PointStruct(id=1, vector={{"bm25": models.Document(text="bread", model="Qdrant/bm25")}})
-client.upload_points("c", [point] * 9, parallel=2)
+client.upload_points("c", [point] * 9{parallel})
 print(client.retrieve("c", [1], with_vectors=True)[0].vector["bm25"].values)
 """
 
 
-@pytest.mark.parametrize("line", ["import fastrank.integrations.qdrant as q; q.install()", "import fastrank"])
-def test_it_is_fastrank_that_makes_documents_work_where_fastembed_is_absent(line):
-    done = subprocess.run(
-        [sys.executable, "-c", ABSENT.format(line=line)], capture_output=True, text=True, timeout=120, check=False
-    )
-    if "install()" in line:
-        assert done.stdout.startswith("[1.6"), done.stderr
-    else:
+@pytest.mark.parametrize(
+    ("line", "parallel"),
+    [
+        ("import fastrank.integrations.qdrant as q; q.install()", ", parallel=2"),
+        ("import fastrank.compat.fastembed", ""),
+        ("import fastrank", ""),
+    ],
+)
+def test_it_is_fastrank_that_makes_documents_work_where_fastembed_is_absent(line, parallel):
+    code = ABSENT.format(line=line, parallel=parallel)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    if line == "import fastrank":
         assert done.returncode == 1
         assert "fastembed" in done.stderr
+    else:
+        assert (done.stdout[:4], done.stderr) == ("[1.6", "")
 
 
 def test_a_missing_qdrant_client_is_an_error_that_names_the_extra(monkeypatch):
