@@ -277,5 +277,9 @@ def _limit(folder: Path) -> int | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """A JSON object; empty if it cannot be read: what loads the model says so."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
     return content if isinstance(content, dict) else {}
