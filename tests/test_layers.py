@@ -88,8 +88,8 @@ ALLOWED = {
         "text_embedding",
     },
     "compat": {
-        *("bm25", "environment", "errors", "options", "registry", "sparse_embedding"),
-        *("sparse_text_embedding", "store"),
+        *("bm25", "environment", "errors", "options", "postprocess", "registry"),
+        *("sparse_embedding", "sparse_text_embedding", "store"),
     },
     "integrations": {
         *("compat", "environment", "errors", "fusion", "inputs", "late_interaction", "options", "registry"),

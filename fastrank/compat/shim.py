@@ -26,6 +26,7 @@ from fastrank.compat.classes import (
     TextEmbedding,
 )
 from fastrank.options import Device, OnnxProvider
+from fastrank.postprocess import Muvera
 from fastrank.registry import ModelSource, PoolingType
 from fastrank.sparse_embedding import SparseEmbedding
 
@@ -90,6 +91,8 @@ _MODULES: Mapping[str, Mapping[str, Any]] = {
     "fastembed.late_interaction.late_interaction_text_embedding": _LATE,
     "fastembed.late_interaction_multimodal": _MULTIMODAL,
     "fastembed.late_interaction_multimodal.late_interaction_multimodal_embedding": _MULTIMODAL,
+    "fastembed.postprocess": _named(Muvera),
+    "fastembed.postprocess.muvera": _named(Muvera),
     "fastembed.rerank": {},
     "fastembed.rerank.cross_encoder": _CROSS_ENCODER,
     "fastembed.rerank.cross_encoder.text_cross_encoder": _CROSS_ENCODER,

@@ -69,7 +69,7 @@ def run(folders, tmp_path, monkeypatch):
 def assert_same(found, expected):
     assert set(found) == set(expected)
     for name, value in expected.items():
-        if name in ("dense", "late", "scores", "pairs", "sparse"):
+        if name in ("dense", "late", "muvera", "scores", "pairs", "sparse"):
             flat = [np.concatenate([np.ravel(row) for row in each]) for each in (found[name], value)] if value else []
             np.testing.assert_allclose(*flat, atol=1e-5)
         else:

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 from fastembed import LateInteractionTextEmbedding, SparseEmbedding, SparseTextEmbedding, TextEmbedding
+from fastembed.postprocess import Muvera
 
 NOTES = [
     "Tomato seedlings go outdoors when nights stay above ten degrees.",
@@ -28,6 +29,7 @@ assert isinstance(words, SparseEmbedding)
 
 colbert = LateInteractionTextEmbedding("colbert-ir/colbertv2.0", specific_model_path=sys.argv[3])
 tokens = [*colbert.embed(NOTES), *colbert.query_embed(QUESTION)]
+muvera = Muvera.from_multivector_model(colbert, k_sim=3, dim_proj=8, r_reps=4)
 
 print(
     json.dumps(
@@ -37,6 +39,7 @@ print(
             "dtype": str(dense[0].dtype),
             "size": [model.embedding_size, TextEmbedding.get_embedding_size("Sentence-Transformers/all-MiniLM-L6-v2")],
             "late": [vectors.tolist() for vectors in tokens],
+            "muvera": [muvera.process_document(tokens[0]).tolist(), muvera.process_query(tokens[-1]).tolist()],
             "tokens": [colbert.token_count(NOTES, is_doc=True), colbert.embedding_size],
             "counts": [model.token_count(NOTES), bm25.token_count(NOTES)],
             "sparse": [sorted(vector.as_dict().items()) for vector in [*sparse, words]],
