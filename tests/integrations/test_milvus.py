@@ -201,7 +201,7 @@ class TestSparse:
 def module(request, monkeypatch):
     """fastrank.integrations.milvus, with pymilvus.model and where it is missing."""
     if request.param == "with":
-        pytest.importorskip("pymilvus.model.base", reason="pymilvus.model is not installed")
+        host("pymilvus.model.base")
     else:
         monkeypatch.setitem(sys.modules, "pymilvus.model.base", None)
     yield importlib.reload(milvus)
@@ -229,7 +229,7 @@ def test_base_classes(module, tiny_cross_encoder):
 
 @pytest.fixture
 def client(tmp_path):
-    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    host("milvus_lite")
     client = MilvusClient(str(tmp_path / "notes.db"))
     yield client
     client.close()
