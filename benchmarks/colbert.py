@@ -138,6 +138,7 @@ def fastembed(folder: Path, threads: int, sizes: Sequence[int]) -> dict[str, tup
     model = peer.LateInteractionTextEmbedding(
         KNOWN, cache_dir=str(folder), threads=threads, cuda=False, specific_model_path=str(folder / "onnx")
     )
+    list(model.embed(["warm up"]))
     return {f"fastembed {size}": (model, size) for size in sizes}
 
 
