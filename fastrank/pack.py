@@ -42,6 +42,7 @@ class Parcel(NamedTuple):
     variant: Variant
     folder: Path
     like: str | None = None
+    made_of: FileSpec | None = None  # the registry's file of which the weights were made
 
     @property
     def source(self) -> HubSource | None:
@@ -59,8 +60,11 @@ def gather(
     precision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    scratch: Path | None = None,
 ) -> Parcel:
     """The files of a model, fetched if need be, and read in full to be checked.
+
+    Int8 weights that the registry has not are made of a checkpoint that it has, as `precision="int8"` makes them.
 
     Args:
         name: a model of the registry, or with `path` any name `organisation/model`.
@@ -72,6 +76,7 @@ def gather(
         precision: one of `PRECISIONS`; None: that of the model's first variant.
         cache_dir: the cache folder; None: FASTRANK_CACHE or the user's.
         local_files_only: open no connection.
+        scratch: a folder for files that must be made; it must be there until all is packed.
 
     Raises:
         ModelNotFoundError: no such model, and no `path`.
@@ -85,7 +90,12 @@ def gather(
     except ModelNotFoundError:
         if path is None:
             raise
-        return _own(name, path, like, license)
+        own = _own(name, path, like, license)
+        return _in_int8(own, scratch) if precision == "int8" else own
+    checkpoint = next((each for each in spec.variants if each.model.endswith(".safetensors")), None)
+    if precision == "int8" and checkpoint and all(_short(each) != "int8" for each in spec.variants):
+        full = gather(name, path=path, variant=checkpoint.name, cache_dir=cache_dir, local_files_only=local_files_only)
+        return _in_int8(full, scratch)
     wanted = spec._replace(variants=_wanted(spec, variant, precision))
     if path is None:
         files = store.locate(wanted, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -169,6 +179,7 @@ def manifest(parcel: Parcel) -> dict[str, Any]:
         "precision": parcel.variant.precision,
         "model_file": parcel.variant.model,
         "like": parcel.like,
+        "made_of": parcel.made_of.sha256 if parcel.made_of else None,
         "license": parcel.model.license,
         "source": f"hub repository {source.hub}" if source else "a folder",
         "commit": source.revision if source else None,
@@ -229,6 +240,32 @@ def _own(name: str, path: Path, like: str | None, license: str | None) -> Parcel
     form = "onnx" if model.endswith(".onnx") else "safetensors"
     variant = _belonging(Variant(form, "unknown", model, (), ()), path)
     return _sealed(spec, variant, path)._replace(like=like)
+
+
+def _in_int8(full: Parcel, scratch: Path | None) -> Parcel:
+    """The checkpoint with its weights in int8: one file for each way in which it is used."""
+    import fastrank
+
+    if scratch is None:
+        raise ValueError("int8 weights must be made: pass scratch=<a folder for them>")
+    if not full.model.tasks:
+        raise ValueError("How a model is used decides which weights it needs in int8: say which model it is like")
+    for task in full.model.tasks:
+        model = getattr(fastrank, registry.CLASSES[task])
+        with model(full.like or full.model.name, scratch, specific_model_path=full.folder, precision="int8"):
+            pass  # made at the load
+    made = sorted(scratch.glob("derived/*/int8-*.safetensors"))
+    target = scratch / "int8"
+    for file in full.variant.files:
+        if "/" in file.path or not file.path.endswith((".safetensors", ".safetensors.index.json")):
+            (target / file.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(full.folder / file.path, target / file.path)
+    for path in made:
+        path.rename(target / path.name)
+    files = tuple(FileSpec(path.relative_to(target).as_posix(), None, None) for path in target.rglob("*"))
+    origin = next(file for file in full.variant.files if file.path == full.variant.model)
+    variant = Variant("int8", "int8-weights", made[0].name, files, full.variant.sources)
+    return _sealed(full.model, variant, target)._replace(like=full.like, made_of=origin)
 
 
 def _belonging(variant: Variant, folder: Path) -> Variant:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrank import graph, quantize, store
+from fastrank.errors import ModelLoadError
 from fastrank.options import Device, Options
 from fastrank.registry import ModelSpec, Variant
 from fastrank.schedule import Batch
@@ -93,6 +94,10 @@ def arithmetic(
         ModelLoadError: the checkpoint cannot be used.
     """
     path = files.folder / files.model
+    packed = files.folder / quantize.file_name(head)
+    ready = packed.is_file()  # `fastrank pack` has made it
+    if quantize.is_made(files.model) and not ready:
+        raise ModelLoadError(f"{path} was packed by another version of fastrank; pack the model again, with this one")
     if not graph.is_checkpoint(files.model):
         stated = next((each.precision for each in spec.variants if each.name == files.variant), "unknown")
         if options.in_int8 and files.variant == "given":
@@ -102,18 +107,20 @@ def arithmetic(
             )
         # One scale for all that runs at once is what a dynamically quantized graph has.
         return Arithmetic(path, None, False, stated == "int8-dynamic", stated, f"{files.model} is what there is")
-    if not options.in_int8:
+    if not options.in_int8 and not ready:
         build = partial(graph.build, files.folder, head)
         return Arithmetic(path, build, False, False, "fp32", f"a graph built on {files.model}")
     levels = exact_levels()
-    each_row = options.precision == "int8" or levels < ALL_LEVELS
-    made = derive(
-        files.folder,
-        files.model,
-        quantize.file_name(head),
-        lambda target: quantize.quantize(path, head, tokenizer, target),
-        store.root(cache_dir),
-    )
+    each_row = options.precision != "int8-fast" or levels < ALL_LEVELS
+    made = packed
+    if not ready:
+        made = derive(
+            files.folder,
+            files.model,
+            quantize.file_name(head),
+            lambda target: quantize.quantize(path, head, tokenizer, target),
+            store.root(cache_dir),
+        )
     build = partial(
         graph.build, files.folder, head, weights=made, rounding=graph.Rounding(each_row=each_row, levels=levels)
     )

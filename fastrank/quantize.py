@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,6 +34,11 @@ Tensors: TypeAlias = "dict[str, tuple[str, NDArray[Any]]]"  # by name: dtype, as
 def file_name(head: str) -> str:
     """What the int8 checkpoint for a head of `graph.build` is called."""
     return f"int8-{head}-{VERSION}.safetensors"
+
+
+def is_made(name: str) -> bool:
+    """Whether a file is called like a checkpoint that was made here, by any version."""
+    return re.fullmatch(r"int8-[a-z-]+-\d+\.safetensors", name) is not None
 
 
 def quantize(checkpoint: Path, head: str, tokenizer: Tokenizer, target: Path) -> None:

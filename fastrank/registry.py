@@ -14,7 +14,7 @@ import logging
 import re
 import string
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -291,7 +291,8 @@ def find(name: str, task: str | None = None) -> ModelSpec:
     for (key, own_task), spec in _custom.items():
         if key == wanted and task in (None, own_task):
             return spec
-    known = _shipped().get(wanted) or next(_packed(name), None)
+    shipped = _shipped().get(wanted)
+    known = _completed(shipped, installed.packages(shipped.name)) if shipped else next(_packed(name), None)
     if known and (task is None or task in known.tasks):
         return known
     here = CLASSES[task] if task else "fastrank"
@@ -347,7 +348,8 @@ def _nearest(wanted: str, task: str | None) -> list[str]:
 
 def entries(task: str | None = None) -> list[ModelSpec]:
     """All entries, or those for one task: the registry's in its order, then custom and packed ones."""
-    known = [*builtin(), *_custom.values(), *_packed()]
+    packages = list(installed.packages())
+    known = [*(_completed(spec, packages) for spec in builtin()), *_custom.values(), *_packed()]
     return [spec for spec in known if task is None or task in spec.tasks]
 
 
@@ -479,16 +481,31 @@ def _packed(name: str | None = None) -> Iterator[ModelSpec]:
         base = _shipped().get(str(notes.get("like")).casefold())
         if base is None or _shipped().get(package.model.casefold()):
             continue
-        files = tuple(FileSpec(path, facts["size"], facts["sha256"]) for path, facts in notes["files"].items())
         yield base._replace(
             name=package.model,
             description=f"A model like {base.name}",
             license=notes["license"],
             # Other weights have other answers.
             tasks=MappingProxyType({task: settings._replace(answers=()) for task, settings in base.tasks.items()}),
-            variants=(Variant(notes["variant"], notes["precision"], notes["model_file"], files, ()),),
+            variants=(_packed_variant(notes),),
             aliases=(),
         )
+
+
+def _completed(spec: ModelSpec, packages: Iterable[installed.Package]) -> ModelSpec:
+    """With variants that were made of the registry's files when they were packed, such as int8."""
+    known = {file.sha256 for variant in spec.variants for file in variant.files}
+    made = tuple(
+        _packed_variant(package.manifest)
+        for package in packages
+        if package.model == spec.name and package.manifest.get("made_of") in known - {None}
+    )
+    return spec._replace(variants=spec.variants + made) if made else spec
+
+
+def _packed_variant(notes: Mapping[str, Any]) -> Variant:
+    files = tuple(FileSpec(path, facts["size"], facts["sha256"]) for path, facts in notes["files"].items())
+    return Variant(notes["variant"], notes["precision"], notes["model_file"], files, ())
 
 
 # -- reading, strictly ----------------------------------------------------------------------------------------------

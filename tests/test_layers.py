@@ -28,7 +28,9 @@ ALLOWED = {
     "session": {"errors", "environment", "options", "processors", "schedule"},
     "closeable": set(),
     "quantize": {"graph", "heads", "options", "schedule", "session", "tokenizer"},
-    "precision": {*("graph", "options", "quantize", "registry", "schedule", "session", "store", "tokenizer")},
+    "precision": {
+        *("errors", "graph", "options", "quantize", "registry", "schedule", "session", "store", "tokenizer"),
+    },
     "pipeline": {
         *(
             "errors",
@@ -81,7 +83,7 @@ ALLOWED = {
     "sparse_text_embedding": {
         *("bm25", "closeable", "inputs", "options", "registry", "sparse_bm25", "sparse_embedding", "sparse_model"),
     },
-    "pack": {"errors", "installed", "registry", "store"},
+    "pack": {"errors", "fastrank", "installed", "registry", "store"},
     "cli": {
         *("bm25", "errors", "environment", "fastrank", "fusion", "inputs", "installed", "pack", "registry", "store"),
         *("options", "precision", "processors", "session"),

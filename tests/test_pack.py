@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
@@ -173,6 +174,65 @@ def test_commands_show_it(wheel, install, capsys):
     assert capsys.readouterr().out.splitlines()[-1].endswith(f"MB  {NAME}  onnx  installed: {site / PACKAGE}")
     assert cli.main(["verify", NAME]) == 0
     assert capsys.readouterr().out.startswith(f"{NAME}  onnx  {site / PACKAGE}: ok\n")
+
+
+CHECKPOINT = Path(__file__).parent / "fixtures" / "sentence_encoder"
+
+
+@pytest.fixture
+def checkpoint(monkeypatch):
+    """A model of the registry that is a checkpoint, and has no int8."""
+    names = ("config.json", "model.safetensors", "tokenizer.json")
+    variant = pinned({name: (CHECKPOINT / name).read_bytes() for name in names}, "safetensors")
+    variant = variant._replace(model="model.safetensors")
+    spec = registry.find(NAME)._replace(name="acme/checkpoint", variants=(variant,))
+    task = registry.DenseTask(spec.tasks["text-embedding"].dim, "mean", normalize=True)
+    spec = spec._replace(tasks=MappingProxyType({registry.TEXT_EMBEDDING: task._replace(dim=None)}))
+    shipped = SimpleNamespace(get={spec.name: spec}.get, all=lambda: (spec,))
+    monkeypatch.setattr(registry, "_shipped", lambda: shipped)
+    return spec
+
+
+def test_int8_made_of_a_checkpoint_stands_alone(checkpoint, install, tmp_path, monkeypatch, capsys):
+    wheel = make(checkpoint.name, "--path", CHECKPOINT, "--precision", "int8", output=tmp_path / "dist")
+    again = make(checkpoint.name, "--path", CHECKPOINT, "--precision", "int8", output=tmp_path / "again")
+    assert wheel.name == again.name
+    assert wheel.read_bytes() == again.read_bytes()
+    texts = ["the cat", "paris is the capital of france", "dog"]
+    full = np.array(list(TextEmbedding(checkpoint.name, specific_model_path=CHECKPOINT).embed(texts)))
+    made = np.array(list(TextEmbedding(checkpoint.name, specific_model_path=CHECKPOINT, precision="int8").embed(texts)))
+    package = install(wheel) / "fastrank_model_acme_checkpoint_int8"
+    assert not (package / "model.safetensors").exists()
+    monkeypatch.setenv("FASTRANK_CACHE", str(tmp_path / "none"))
+    for precision in ("auto", "int8"):
+        found = np.array(list(TextEmbedding(checkpoint.name, precision=precision).embed(texts)))
+        np.testing.assert_array_equal(found, made)
+    assert not (tmp_path / "none").exists()
+    assert 0 < abs(found - full).max() < 0.1
+    with pytest.raises(ModelNotCachedError):
+        TextEmbedding(checkpoint.name, precision="fp32", local_files_only=True)
+    capsys.readouterr()
+    answer = registry.Answer("embed", texts[0], tuple(full[0][:4].tolist()), 1e-6)  # of full precision
+    told = {name: task._replace(answers=(answer,)) for name, task in checkpoint.tasks.items()}
+    shipped = SimpleNamespace(get={checkpoint.name: checkpoint._replace(tasks=told)}.get)
+    monkeypatch.setattr(registry, "_shipped", lambda: shipped)
+    assert cli.main(["verify", checkpoint.name]) == 0
+    assert f"{checkpoint.name}  int8  {package}: ok\n" in capsys.readouterr().out
+
+
+def test_int8_made_by_another_version_is_refused(checkpoint, install, tmp_path, monkeypatch):
+    install(make(checkpoint.name, "--path", CHECKPOINT, "--precision", "int8", output=tmp_path / "dist"))
+    monkeypatch.setattr("fastrank.quantize.VERSION", 99)
+    with pytest.raises(ModelLoadError, match="packed by another version of fastrank"):
+        TextEmbedding(checkpoint.name)
+
+
+def test_int8_of_ones_own(install, tmp_path, checkpoint):
+    arguments = ("acme/tuned", "--path", CHECKPOINT, "--precision", "int8")
+    assert cli.main(["pack", *map(str, arguments), "-o", str(tmp_path)]) == 1  # how is it used?
+    install(make(*arguments, "--like", checkpoint.name, output=tmp_path / "dist"))
+    made = next(TextEmbedding(checkpoint.name, specific_model_path=CHECKPOINT, precision="int8").embed("cat"))
+    np.testing.assert_array_equal(next(TextEmbedding("acme/tuned").embed("cat")), made)
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------

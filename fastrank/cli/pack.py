@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Pack and say where it is."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return _pack(options, Path(scratch))
+
+
+def _pack(options: argparse.Namespace, scratch: Path) -> int:
     parcel = pack.gather(
         options.model,
         path=options.path,
@@ -52,8 +58,9 @@ def run(options: argparse.Namespace) -> int:
         precision=options.precision,
         cache_dir=options.cache_dir,
         local_files_only=options.offline,
+        scratch=scratch,
     )
-    if "-nc" in parcel.model.license:
+    if parcel.model.noncommercial:
         print(
             f"fastrank: {parcel.model.name} is licensed for non-commercial use only ({parcel.model.license})",
             file=sys.stderr,
