@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrank import graph, quantize, store
+from fastrank import graph, processors, quantize, store
 from fastrank.errors import ModelLoadError
 from fastrank.options import Device, Options
 from fastrank.registry import ModelSpec, Variant
@@ -133,8 +133,10 @@ def arithmetic(
 def exact_levels() -> int:
     """How far activations may go to each side of 0: 127, or 63 where the sum of two products has 16 bits only.
 
-    x86 processors without VNNI saturate there, and there is no portable way to ask; so a product is tried out.
+    x86 processors without VNNI saturate there. Where the system does not say what it has, a product is tried out.
     """
+    if (exact := processors.adds_bytes_exactly()) is not None:
+        return ALL_LEVELS if exact else _FEW_LEVELS
     session = Session(Path("a trial of 8-bit products"), Options(threads=1, cuda=Device.CPU), graph.trial)
     one = np.full((1, 1), 255, np.int64)
     found = session.run(Batch([0], one, one, one))

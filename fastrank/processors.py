@@ -1,4 +1,6 @@
-"""How many processors this process may use: CPU affinity and the container's quota, not the host's cores.
+"""The processors of this process: how many it may use, and what they can do.
+
+How many: by CPU affinity and the container's quota, not the host's cores.
 
 onnxruntime looks at neither; in a container with a quota of one CPU on a 64-core host it would start 64 threads.
 """
@@ -7,9 +9,12 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import re
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")  # Linux
 
 
 def available() -> int:
@@ -20,6 +25,17 @@ def available() -> int:
         count = os.cpu_count() or 1
     quota = _quota(_CGROUP, Path("/proc/self/cgroup"))
     return max(1, min(count, math.ceil(quota)) if quota else count)
+
+
+def adds_bytes_exactly() -> bool | None:
+    """Whether products of 8-bit integers are added in 32 bits, as by VNNI and on ARM; None: not known.
+
+    Without, x86 processors add two of them in 16 bits, which is not always enough.
+    """
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return True
+    flags = re.search(r"^flags\s*:(.*)$", _read(_CPUINFO), re.MULTILINE)
+    return bool({"avx512_vnni", "avx_vnni"} & set(flags[1].split())) if flags else None
 
 
 def _quota(root: Path, membership: Path) -> float | None:

@@ -61,3 +61,21 @@ def test_systems_without_affinity(cgroup, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     assert processors.available() == 5
+
+
+@pytest.mark.parametrize(
+    ("machine", "content", "expected"),
+    [
+        ("aarch64", "", True),
+        ("arm64", "", True),
+        ("x86_64", "processor : 0\nflags\t\t: fpu avx512_vnni sse\n", True),
+        ("x86_64", "flags\t\t: fpu avx_vnni\n", True),
+        ("x86_64", "flags\t\t: fpu avx2\n", False),
+        ("AMD64", "", None),
+    ],
+)
+def test_exact_sums_of_bytes(monkeypatch, tmp_path, machine, content, expected):
+    (tmp_path / "cpuinfo").write_text(content)
+    monkeypatch.setattr(processors, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processors.platform, "machine", lambda: machine)
+    assert processors.adds_bytes_exactly() is expected
