@@ -18,7 +18,7 @@ from fastrank.heads import Floats
 from fastrank.options import Options
 from fastrank.precision import Arithmetic
 from fastrank.registry import ModelSpec
-from fastrank.schedule import WINDOW, Batch, collate, plan, windows
+from fastrank.schedule import WINDOW, Batch, Tokens, collate, plan, spans, windows
 from fastrank.session import Session
 from fastrank.tokenizer import Text, Tokenizer
 
@@ -95,6 +95,10 @@ class Pipeline(Generic[T]):
 
     def _window(self, texts: list[Text], start: int, batch_size: int, side_by_side: _SideBySide) -> Iterator[T]:
         tokens = self.tokenizer.encode(texts)
+        for part in spans([len(each.ids) for each in tokens]):
+            yield from self._sorted(tokens[part], start + part.start, batch_size, side_by_side)
+
+    def _sorted(self, tokens: Sequence[Tokens], start: int, batch_size: int, side_by_side: _SideBySide) -> Iterator[T]:
         most = 1 if self.how.alone else batch_size
         batches = plan([len(each.ids) for each in tokens], self.session.budget, most, equal=self.how.equal)
         wide = len(batches) == 1
@@ -109,7 +113,7 @@ class Pipeline(Generic[T]):
         padded = [collate(tokens, positions, self.tokenizer.pad_id) for positions in batches]
         for positions, found in zip(batches, side_by_side.map(run, padded), strict=True):
             results.update(zip(positions, found, strict=True))
-        for position in range(len(texts)):
+        for position in range(len(tokens)):
             yield results.pop(position)
 
 

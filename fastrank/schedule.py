@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 T = TypeVar("T")
 
+WINDOW_TOKENS = 131_072  # that run before the first result is given: 256 texts of 512; token vectors of 64 MB
 WINDOW = 256  # texts read ahead at most (one batch, if that is more): leaves 2 % of padding on mixed corpora
 
 
@@ -61,6 +62,18 @@ def windows(items: Iterator[T], size: int) -> Iterator[Window[T]]:
             yield Window(window, error)
         if error or len(window) < size:
             return
+
+
+def spans(lengths: Sequence[int], most: int = WINDOW_TOKENS) -> Iterator[slice]:
+    """Consecutive parts of at most so many tokens in all; a text that has more is a part of its own."""
+    start = total = 0
+    for position, length in enumerate(lengths):
+        if total + length > most and position > start:
+            yield slice(start, position)
+            start, total = position, 0
+        total += length
+    if lengths:
+        yield slice(start, len(lengths))
 
 
 def plan(lengths: Sequence[int], budget: int, most: int, *, equal: bool = False) -> list[list[int]]:

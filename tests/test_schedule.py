@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from fastrank.schedule import Tokens, collate, plan, windows
+from fastrank.schedule import Tokens, collate, plan, spans, windows
 
 
 def test_windows_cut_the_iterator_and_read_no_further():
@@ -69,3 +69,11 @@ def test_collate_pads_on_the_right():
     assert batch.mask.tolist() == [[1, 0, 0], [1, 1, 1]]
     assert batch.types.tolist() == [[1, 0, 0], [0, 0, 0]]
     assert batch.ids.dtype == batch.mask.dtype == batch.types.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [([], []), ([5], [[5]]), ([50], [[50]]), ([4, 4, 4], [[4, 4], [4]]), ([50, 1, 9, 1], [[50], [1, 9], [1]])],
+)
+def test_spans_are_consecutive_and_bounded(lengths, expected):
+    assert [lengths[part] for part in spans(lengths, 10)] == expected
