@@ -29,7 +29,18 @@ ALLOWED = {
     "closeable": set(),
     "quantize": {"graph", "heads", "options", "schedule", "session", "tokenizer"},
     "precision": {
-        *("errors", "graph", "options", "processors", "quantize", "registry", "schedule", "session", "store", "tokenizer"),
+        *(
+            "errors",
+            "graph",
+            "options",
+            "processors",
+            "quantize",
+            "registry",
+            "schedule",
+            "session",
+            "store",
+            "tokenizer",
+        ),
     },
     "pipeline": {
         *(
