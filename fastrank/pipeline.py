@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -46,6 +47,7 @@ class Pipeline(Generic[T]):
     session: Session
     head: Head[T]
     output: str | None = None
+    numbers: Mapping[str, int] = field(default_factory=dict)  # scalar inputs that differ from the session's
 
     def run(self, texts: Iterator[Text], batch_size: int, workers: int | None) -> Iterator[T]:
         """One result for each text, in order.
@@ -106,7 +108,9 @@ class Pipeline(Generic[T]):
         results: dict[int, T] = {}
 
         def run(batch: Batch) -> Sequence[T]:
-            found = self.head(self.session.run(batch, self.output, wide=wide, device=next(turn)), batch)
+            found = self.head(
+                self.session.run(batch, self.output, wide=wide, device=next(turn), numbers=self.numbers), batch
+            )
             _check_finite(found, batch, start)
             return found
 
@@ -204,11 +208,13 @@ def prepare(
     graph_head: str | Callable[[Path], str] = "encoder",
     truncation: str = "longest_first",
     make_tokenizer: Callable[[store.ModelFiles], Tokenizer] | None = None,
+    numbers: Mapping[str, int] = MappingProxyType({}),
 ) -> LazyPipeline[T]:
     """A pipeline that finds a model's files and loads them when it is first needed. Arguments are checked now.
 
     `output` is the output of an ONNX file to use (None: its first), `graph_head` what to build on a checkpoint; a
-    function is asked once the folder is known. `make_tokenizer` makes a tokenizer of another kind.
+    function is asked once the folder is known. `make_tokenizer` makes a tokenizer of another kind. `numbers` are
+    scalar inputs of the graph beside the tokens.
     """
     spec = precision.narrowed(spec, options, variant, given=given is not None)
     limit = spec.max_length if max_length is None else inputs.positive(max_length, "max_length")
@@ -224,7 +230,7 @@ def prepare(
             tokenizer = make_tokenizer(files)
         built = graph_head if isinstance(graph_head, str) else graph_head(files.folder)
         how = precision.arithmetic(spec, files, built, options, tokenizer, cache_dir)
-        session = Session(how.path, options, how.build)
+        session = Session(how.path, options, how.build, numbers)
         named = _BUILT_OUTPUTS[built] if how.build else output
         return Pipeline(files, how, tokenizer, session, make_head(files, tokenizer), named)
 

@@ -161,6 +161,16 @@ class Answer(NamedTuple):
     rows: int | None = None
 
 
+class TaskInput(NamedTuple):
+    """An input of the graph that says which of its tasks a vector is for: tasks by name, and those of our methods."""
+
+    name: str
+    tasks: Mapping[str, int]
+    embed: str
+    query: str
+    passage: str
+
+
 class DenseTask(NamedTuple):
     """How a dense vector is made of the model's output. What is None, the model's folder says.
 
@@ -172,6 +182,7 @@ class DenseTask(NamedTuple):
     normalize: bool | None = None
     prefixes: Prefixes | None = None
     output: str | None = None
+    task_input: TaskInput | None = None
     answers: tuple[Answer, ...] = ()
 
 
@@ -432,7 +443,8 @@ def describe(spec: ModelSpec, task: str) -> dict[str, Any]:
         "additional_files": [file.path for file in default.files if file.path != default.model] if default else [],
     }
     if isinstance(settings, (DenseTask, LateInteractionTask)):
-        row |= {"dim": settings.dim, "tasks": {}}
+        task_input = getattr(settings, "task_input", None)
+        row |= {"dim": settings.dim, "tasks": dict(task_input.tasks) if task_input else {}}
     if isinstance(settings, SparseTask):
         row |= {"requires_idf": settings.requires_idf or None, "vocab_size": settings.vocab_size}
     return row
@@ -715,6 +727,7 @@ def _task(task: str, row: Any, where: str) -> Task:
             normalize=entry.take("normalize", _is(bool)),
             prefixes=Prefixes(**{name: prefixes.take(name, _is(str), "") for name in Prefixes._fields}),
             output=entry.take("output", _is(str), None),
+            task_input=_task_input(entry.take("task_input", _or_null(_is(dict)), None), f"{where}.task_input"),
             **common,
         )
         prefixes.close()
@@ -760,6 +773,18 @@ def _task(task: str, row: Any, where: str) -> Task:
         raise RegistryError(f"{where}: unknown task; known are {', '.join(CLASSES)}")
     entry.close()
     return settings
+
+
+def _task_input(row: Any, where: str) -> TaskInput | None:
+    if row is None:
+        return None
+    entry = _Entry(row, where)
+    name = entry.take("name", _matches(r"[A-Za-z0-9_]+", 40))
+    numbers = _Entry(entry.take("tasks", _is(dict)), f"{where}.tasks")
+    tasks = {task: numbers.take(task, _between(0, 1000)) for task in row["tasks"]}
+    ours = {method: entry.take(method, _one_of(*tasks)) for method in ("embed", "query", "passage")}
+    entry.close()
+    return TaskInput(name, MappingProxyType(tasks), **ours)
 
 
 def _answer(row: Any, where: str) -> Answer:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,18 +50,26 @@ class Session:
         path: the model: an ONNX graph, or a checkpoint.
         options: provider and threads.
         build: writes the graph of a checkpoint, whose weights stay where they are.
+        numbers: scalar inputs beside the tokens, by name, and what they are unless `run` says otherwise.
 
     Raises:
         ProviderError: a provider that was asked for is not there.
         ModelLoadError: onnxruntime cannot load the graph.
     """
 
-    def __init__(self, path: Path, options: Options, build: Callable[[], bytes] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        options: Options,
+        build: Callable[[], bytes] | None = None,
+        numbers: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         environment.silence_onnxruntime_telemetry()
         import onnxruntime
 
         self._onnxruntime = onnxruntime
         self._path, self._options, self._build = path, options, build
+        self._numbers = numbers
         self._devices = _resolve(options, onnxruntime.get_available_providers())
         self.threads = options.threads or processors.available()
         self._lock = threading.Lock()
@@ -77,7 +86,8 @@ class Session:
             )
         self.inputs = {value.name: value.type for value in first.get_inputs()}
         self.outputs = [value.name for value in first.get_outputs()]
-        if unknown := set(self.inputs) - {"input_ids", "attention_mask", "token_type_ids", "position_ids"}:
+        known = {"input_ids", "attention_mask", "token_type_ids", "position_ids", *self._numbers}
+        if unknown := set(self.inputs) - known:
             names = ", ".join(sorted(unknown))
             raise ModelLoadError(f"{path} wants inputs that fastrank does not know: {names}")
 
@@ -107,7 +117,13 @@ class Session:
         return self.threads if self.on_cpu else len(self._devices)
 
     def run(
-        self, batch: Batch, output: str | None = None, *, wide: bool = True, device: int = 0
+        self,
+        batch: Batch,
+        output: str | None = None,
+        *,
+        wide: bool = True,
+        device: int = 0,
+        numbers: Mapping[str, int] = MappingProxyType({}),
     ) -> NDArray[np.float32]:
         """The named output (None: the first) for a batch, as float32 of whatever shape the model gives.
 
@@ -118,14 +134,15 @@ class Session:
             raise ModelLoadError(f"Output {output!r} not found in the model, available outputs: {self.outputs}")
         session = self._open(device % len(self._devices), wide=wide or not self.on_cpu)
         try:
-            result = session.run([output or self.outputs[0]], self._feed(batch))[0]
+            result = session.run([output or self.outputs[0]], self._feed(batch, {**self._numbers, **numbers}))[0]
         except Exception as error:
             shape = "x".join(str(n) for n in batch.ids.shape)
             raise ModelLoadError(f"{self._path} failed on a batch of {shape} tokens: {error}") from error
         return np.asarray(result, np.float32)
 
-    def _feed(self, batch: Batch) -> Mapping[str, NDArray[Any]]:
+    def _feed(self, batch: Batch, numbers: Mapping[str, int]) -> Mapping[str, NDArray[Any]]:
         available = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
+        available |= {name: np.array(number, np.int64) for name, number in numbers.items()}
         if "position_ids" in self.inputs:
             available["position_ids"] = np.maximum(batch.mask.cumsum(axis=1) - 1, 0)
         return {

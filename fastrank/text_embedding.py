@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ class TextEmbedding(Closeable):
             not say it, because it has no modules.json; such a folder's vectors are normalised only with `normalize`.
         normalize: whether vectors have length 1; None: as the model's authors do it.
         prefixes: whether `query_embed` and `passage_embed` put the model's prefixes before texts.
+        task_id: what `embed` makes vectors for, as the model numbers its tasks (`list_supported_models` has them under
+            "tasks"); only of jinaai/jina-embeddings-v3. None: passages.
         device_id: one GPU; the same as `device_ids=[device_id]`.
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
         precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
@@ -87,6 +90,7 @@ class TextEmbedding(Closeable):
         pooling: PoolingType | None = None,
         normalize: bool | None = None,
         prefixes: bool = True,
+        task_id: int | None = None,
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
         precision: str = "auto",
@@ -104,6 +108,8 @@ class TextEmbedding(Closeable):
             normalize=self._entry.normalize if normalize is None else normalize,
         )
         self._prefixes = prefixes
+        self._task_id = task_id
+        numbers = self._numbers("embed", task_id)
         self._recipe: dense.Recipe | None = None
         self._engine: LazyPipeline[Vector] = prepare(
             spec,
@@ -115,6 +121,7 @@ class TextEmbedding(Closeable):
             variant=variant,
             max_length=max_length,
             output=self._told.output,
+            numbers=numbers,
         )
         if not lazy_load:
             self._engine.get()
@@ -122,7 +129,11 @@ class TextEmbedding(Closeable):
     # -- embedding --------------------------------------------------------------------------------------------------
 
     def embed(
-        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        task_id: int | None = None,
     ) -> Iterator[Vector]:
         """Vectors of documents, exactly as they are: no prefix is added.
 
@@ -133,6 +144,7 @@ class TextEmbedding(Closeable):
             batch_size: the most texts that run together; usually fewer do, as a budget of tokens decides.
             parallel: batches that run at once, on threads that share the weights; None: what suits this machine,
                 0: one a processor.
+            task_id: as in the constructor, for this call.
 
         Returns:
             An iterator of float32 arrays of shape (dim,), one a text, in order.
@@ -140,10 +152,11 @@ class TextEmbedding(Closeable):
         Raises:
             TypeError: at the call, if `documents` is no string and no iterable; when it is reached, if an item is no
                 string. What came before it is delivered first.
-            ValueError: `batch_size` or `parallel` is out of range.
+            ValueError: `batch_size` or `parallel` is out of range, or the model has no such task.
             OutputError: the model returned NaN or infinity; the message names the text.
         """
-        return self._rows(inputs.texts(documents), batch_size, parallel)
+        numbers = self._numbers("embed", self._task_id if task_id is None else task_id)
+        return self._rows(inputs.texts(documents), batch_size, parallel, numbers)
 
     def query_embed(
         self,
@@ -157,7 +170,8 @@ class TextEmbedding(Closeable):
 
         FastEmbed adds no prefixes; `prefixes=False` (here or in the constructor) gives its vectors.
         """
-        return self._rows(self._prefixed(inputs.texts(query, "query"), "query", prefixes), batch_size, parallel)
+        given = self._prefixed(inputs.texts(query, "query"), "query", prefixes)
+        return self._rows(given, batch_size, parallel, self._numbers("query"))
 
     def passage_embed(
         self,
@@ -168,16 +182,31 @@ class TextEmbedding(Closeable):
         prefixes: bool | None = None,
     ) -> Iterator[Vector]:
         """Vectors of passages: `embed` with the model's passage prefix, if it has one, before each."""
-        return self._rows(self._prefixed(inputs.texts(texts, "texts"), "passage", prefixes), batch_size, parallel)
+        given = self._prefixed(inputs.texts(texts, "texts"), "passage", prefixes)
+        return self._rows(given, batch_size, parallel, self._numbers("passage"))
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """Tokens the model would see: of all texts together, after truncation, special tokens included."""
         found = inputs.texts(texts, "texts")
         return self._engine.get().token_count(found, inputs.positive(batch_size, "batch_size"))
 
-    def _rows(self, texts: Iterator[str], batch_size: int, parallel: int | None) -> Iterator[Vector]:
+    def _rows(
+        self, texts: Iterator[str], batch_size: int, parallel: int | None, numbers: Mapping[str, int]
+    ) -> Iterator[Vector]:
         size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
-        return self._engine.get().run(texts, size, workers)
+        pipeline = self._engine.get()
+        return (replace(pipeline, numbers=numbers) if numbers else pipeline).run(texts, size, workers)
+
+    def _numbers(self, method: str, task_id: int | None = None) -> Mapping[str, int]:
+        """The number of the task that a vector is for, where the graph asks for one."""
+        if (asked := self._entry.task_input) is None:
+            if task_id is not None:
+                raise ValueError(f"{self.model_name} has no tasks to choose from with task_id")
+            return {}
+        if task_id is not None and task_id not in asked.tasks.values():
+            known = ", ".join(f"{number} ({name})" for name, number in asked.tasks.items())
+            raise ValueError(f"task_id must be one of {known}, not {task_id!r}")
+        return {asked.name: asked.tasks[getattr(asked, method)] if task_id is None else int(task_id)}
 
     def _prefixed(self, texts: Iterator[str], kind: str, wanted: bool | None) -> Iterator[str]:
         if not (self._prefixes if wanted is None else wanted):

@@ -86,6 +86,10 @@ BAD = [
     ((*T, "answers", 0, "indices"), [-1, 1, 2, 3, 4]),
     ((*T, "answers", 0, "indices"), ["1", 1, 2, 3, 4]),
     ((*T, "answers", 0, "rows"), 0),
+    ((*T, "task_input"), {"name": "task_id"}),
+    ((*T, "task_input"), {"name": "a b", "tasks": {"x": 0}, "embed": "x", "query": "x", "passage": "x"}),
+    ((*T, "task_input"), {"name": "t", "tasks": {"x": "0"}, "embed": "x", "query": "x", "passage": "x"}),
+    ((*T, "task_input"), {"name": "t", "tasks": {"x": 0}, "embed": "x", "query": "x", "passage": "x", "y": "x"}),
     ((*V, "precision"), "fp8"),
     ((*V, "sources"), []),
     ((*V, "sources", 0, "hub"), "https://example.org/x"),
@@ -145,6 +149,12 @@ def test_what_a_schema_cannot_say(document):
         (
             lambda rows: rows[0]["variants"]["onnx"]["files"].append(dict(rows[0]["variants"]["onnx"]["files"][0])),
             "twice",
+        ),
+        (
+            lambda rows: rows[0]["tasks"][DENSE].update(
+                task_input={"name": "t", "tasks": {"x": 0}, "embed": "y", "query": "x", "passage": "x"}
+            ),
+            "embed must be one of x",
         ),
         (lambda rows: rows[0]["tasks"][DENSE]["answers"][0].update(indices=[1]), "1 indices, but 5 values"),
         (lambda rows: rows[0]["tasks"][DENSE]["answers"][0].update(rows=2), "5 values cannot be 2 rows"),

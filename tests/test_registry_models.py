@@ -24,7 +24,6 @@ FASTEMBED = json.loads((FIXTURES / "fastembed_models.json").read_text(encoding="
 NOT_SERVED = {
     **dict.fromkeys([f"minishlab/potion-{n}" for n in ("base-8M", "retrieval-32M", "multilingual-128M")], "static"),
     "google/siglip2-base-patch16-224": "its graph has no mask and wants each text padded to 64 tokens",
-    "jinaai/jina-embeddings-v3": "its graph wants a task number beside the tokens",
 }
 TEXT, OTHER = "the cat is red", "paris is the capital of france"
 
@@ -94,8 +93,14 @@ def check_dense(model, task):
     (vector,) = model.embed(TEXT)
     assert vector.shape == (task.dim,)
     assert (np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)) == task.normalize
-    for method, prefix in ((model.query_embed, task.prefixes.query), (model.passage_embed, task.prefixes.passage)):
-        np.testing.assert_allclose(next(method(TEXT)), next(model.embed(prefix + TEXT)), atol=1e-6)
+    ids = {
+        method: task.task_input.tasks[getattr(task.task_input, method)] if task.task_input else None
+        for method in ("query", "passage")
+    }
+    for method in ("query", "passage"):
+        found = next(getattr(model, f"{method}_embed")(TEXT))
+        same = next(model.embed(getattr(task.prefixes, method) + TEXT, task_id=ids[method]))
+        np.testing.assert_allclose(found, same, atol=1e-6)
     assert not np.allclose(vector, next(model.embed(OTHER)))
 
 
@@ -133,6 +138,27 @@ CHECKS = {
     CROSS_ENCODER: check_scores,
     LATE_INTERACTION: check_token_vectors,
 }
+
+
+def test_tasks_of_jina_embeddings_v3(tmp_path):
+    """As fastembed 0.9.1, text/multitask_embedding.py: passages by default, others by number."""
+    name = "jinaai/jina-embeddings-v3"
+    task = registry.find(name).tasks[TEXT_EMBEDDING]
+    folder = tiny_models.write_model(tmp_path / "jina", graph_for(task))
+    with fastrank.TextEmbedding(name, specific_model_path=folder) as model:
+        by_task = [next(model.embed(TEXT, task_id=number)) for number in range(5)]
+        assert all(not np.allclose(by_task[n], by_task[n - 1], atol=1e-3) for n in range(5))
+        np.testing.assert_array_equal(next(model.embed(TEXT)), by_task[1])
+        np.testing.assert_array_equal(next(model.query_embed(TEXT, prefixes=False)), by_task[0])
+        np.testing.assert_array_equal(next(model.passage_embed(TEXT, prefixes=False)), by_task[1])
+        with pytest.raises(ValueError, match=r"0 \(retrieval\.query\), 1 .*, not 5"):
+            model.embed(TEXT, task_id=5)
+    with fastrank.TextEmbedding(name, specific_model_path=folder, task_id=4) as model:
+        np.testing.assert_array_equal(next(model.embed(TEXT)), by_task[4])
+    with pytest.raises(ValueError, match="has no tasks to choose from"):
+        fastrank.TextEmbedding("BAAI/bge-small-en-v1.5", lazy_load=True, task_id=1)
+    (row,) = (row for row in fastrank.TextEmbedding.list_supported_models() if row["model"] == name)
+    assert row["tasks"]["text-matching"] == 4
 
 
 # -- a repository with what an entry names ----------------------------------------------------------------------------
@@ -188,6 +214,8 @@ def graph_for(task):
         return encoder(32) if task.modules else tiny_models.tiny_cross_encoder()
     if isinstance(task, registry.DenseTask):
         made = encoder(task.dim) if task.pooling != "none" else tiny_models.tiny_pooled(task.dim)
+        if task.task_input:
+            return with_number(made, task.task_input.name)
         return second(made, task.output) if task.output else made
     if isinstance(task, registry.LateInteractionTask):
         return encoder(task.dim)
@@ -204,6 +232,18 @@ def tokenizer_for(task):
 @functools.cache
 def encoder(dim):
     return tiny_models.tiny_encoder(dim)
+
+
+def with_number(model, name):
+    """The graph with one more input, a number that turns the states."""
+    proto = onnx.load_from_string(model)
+    proto.graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, []))
+    proto.graph.output[0].name = "turned"
+    proto.graph.node.append(helper.make_node("Cast", [name], ["number"], to=TensorProto.FLOAT))
+    proto.graph.node.append(helper.make_node("Add", ["states", "number"], ["sum"]))
+    proto.graph.node.append(helper.make_node("Sin", ["sum"], ["turned"]))
+    onnx.checker.check_model(proto, full_check=True)
+    return proto.SerializeToString()
 
 
 def second(model, name):
