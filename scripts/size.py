@@ -1,7 +1,7 @@
 """How big an installation is: `python scripts/size.py FOLDER [--limit MB]`, for what `pip install --target` wrote.
 
-Bytes of all files, without compiled Python (pip's --no-compile), 1 MB = 1,000,000 bytes. Exit status 1 over the limit.
-AWS Lambda allows 262 MB (250 MiB) for a function and its layers together.
+Bytes of all files, without compiled Python (pip's --no-compile). 1 MB is 1,048,576 bytes, as `du` and AWS Lambda count,
+which allows 250 MB for a function and its layers together. Exit status 1 over the limit.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 SHOWN = 8
+MB = 1 << 20
 
 
 def sizes(folder: Path) -> Counter[str]:
@@ -30,9 +31,10 @@ def main() -> int:
     options = parser.parse_args()
     found = sizes(options.folder)
     for name, size in found.most_common(SHOWN):
-        print(f"{size / 1e6:8.1f} MB  {name}")
-    total = found.total() / 1e6
-    print(f"{total:8.1f} MB  in all of {options.folder}" + (f", limit {options.limit:g}" if options.limit else ""))
+        print(f"{size / MB:8.1f} MB  {name}")
+    total = found.total() / MB
+    limit = f", limit {options.limit:g} MB" if options.limit else ""
+    print(f"{total:8.1f} MB  in all of {options.folder}, {found.total():,} bytes{limit}")
     return 1 if options.limit and total > options.limit else 0
 
 
