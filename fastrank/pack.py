@@ -314,8 +314,7 @@ def _project(parcel: Parcel, scratch: Path, version: str | None) -> dict[str, An
     page = f"https://huggingface.co/{source.hub}/tree/{source.revision or 'main'}" if source else None
     project = {
         "name": name,
-        # Two sets of files never share a version. Any that a user gives is newer: order cannot be known from hashes.
-        "version": version or f"0.{int(hashlib.sha256(notes.encode()).hexdigest()[:8], 16)}",
+        "version": version or _version(parcel),
         "description": f"The model {parcel.model.name} ({parcel.variant.name}) for fastrank",
         "readme": {"text": _readme(parcel, page), "content-type": "text/markdown"},
         "requires-python": ">=3.10",
@@ -329,6 +328,12 @@ def _project(parcel: Parcel, scratch: Path, version: str | None) -> dict[str, An
         project["urls"] = {"Source": page}
     target = {"force-include": included, "core-metadata-version": "2.4"}
     return {"project": project, "tool": {"hatch": {"build": {"targets": {"wheel": target}}}}}
+
+
+def _version(parcel: Parcel) -> str:
+    """One for each set of files, older than any that a user may give: hashes have no order."""
+    files = json.dumps([[file.path, file.sha256] for file in parcel.variant.files])
+    return f"0.{int(hashlib.sha256(files.encode()).hexdigest()[:8], 16)}"
 
 
 def _readme(parcel: Parcel, page: str | None) -> str:
