@@ -82,7 +82,7 @@ def listed(folder: Path) -> list[Module]:
     """
     path = folder / _LIST
     if not path.exists():
-        return []
+        return _of_model2vec(folder)
     rows = _read(path)
     if not isinstance(rows, list) or not 0 < len(rows) <= _MOST_MODULES:
         raise ModelLoadError(f"{path} is no list of 1 to {_MOST_MODULES} modules")
@@ -96,13 +96,19 @@ def chain(folder: Path) -> Chain:
         ModelLoadError: a file is missing or damaged, or a module or setting is one that is not known here.
     """
     first, *rest = listed(folder) or [Module("", folder)]
+    if first.kind == "StaticEmbedding":
+        return _chain(folder, ["mean"], None, rest)
     if first.kind != "Transformer" or not rest or rest[0].kind != "Pooling":
         raise ModelLoadError(f"{folder / _LIST} does not begin with Transformer and Pooling")
     modes, width = _pooling(rest[0].folder)
-    dim = (width or hidden_size(folder) or 0) * len(modes) or None
-    normalize = rest[-1].kind == "Normalize"
+    return _chain(folder, modes, (width or hidden_size(folder) or 0) * len(modes) or None, rest[1:])
+
+
+def _chain(folder: Path, modes: list[str], dim: int | None, rest: list[Module]) -> Chain:
+    """Poolings, which give rows of `dim` numbers, and the modules after them."""
+    normalize = bool(rest) and rest[-1].kind == "Normalize"
     pool, stated, steps = _joined(modes), dim, []
-    for kind, place in rest[1 : -1 if normalize else None]:
+    for kind, place in rest[: -1 if normalize else None]:
         step, dim = _step(kind, place, dim)
         steps.append(step)
 
@@ -187,6 +193,16 @@ def hidden_size(folder: Path) -> int | None:
     config = Config.read(path)
     sizes = (config.integer(field, 0, low=0, high=_WIDEST) for field in ("hidden_size", "dim", "n_embd"))
     return next(filter(None, sizes), None)
+
+
+def _of_model2vec(folder: Path) -> list[Module]:
+    """What modules.json would say of a model2vec folder, some of which have none."""
+    path = folder / "config.json"
+    fields = _read(path) if path.is_file() else None
+    if not isinstance(fields, dict) or fields.get("model_type") != "model2vec":
+        return []
+    static = Module("StaticEmbedding", folder)
+    return [static, Module("Normalize", folder)] if fields.get("normalize") is True else [static]
 
 
 def _module(folder: Path, row: Any) -> Module:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Text: TypeAlias = "str | tuple[str, str]"
 
 _FALLBACK_LIMIT = 512
+_STATIC = "0_StaticEmbedding"  # where sentence-transformers keeps a static model
+_STATIC_LIMIT = 65_536  # which has none of its own
 _ENDLESS = 1_000_000  # transformers writes 10**30 for "no limit"
 _CHARACTERS_A_TOKEN = 64  # far above what any vocabulary spends on a token
 _SHORTEST_CUT = 16_384
@@ -54,8 +56,8 @@ class Tokenizer:
         capped: bool = False,
         reserved: int = 0,
     ) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
+        path = next(filter(Path.is_file, (folder / "tokenizer.json", folder / _STATIC / "tokenizer.json")), None)
+        if path is None:
             raise ModelLoadError(f"There is no tokenizer.json in {folder}. fastrank needs the model's tokenizer.json.")
         settings = _Settings(folder)
         self.max_length = max_length or settings.limit()
@@ -70,7 +72,10 @@ class Tokenizer:
                 self._tokenizer.normalizer = tokenizers.normalizers.Sequence(
                     [step for step in steps if step is not None]
                 )
-            special = self._tokenizer.num_special_tokens_to_add(is_pair=False) + reserved
+            self._adds_special = not settings.static
+            self._dropped = _unknown(self._tokenizer) if settings.model2vec else None
+            special = self._tokenizer.num_special_tokens_to_add(is_pair=False) if self._adds_special else 0
+            special += reserved
             if self.max_length <= special:
                 raise ValueError(
                     f"max_length={self.max_length} leaves no room for text: this model adds {special} special tokens"
@@ -105,7 +110,7 @@ class Tokenizer:
     def _encoded(self, texts: Sequence[Text]) -> list[tokenizers.Encoding]:
         with _no_panic("the tokenizer"):
             try:
-                return list(self._tokenizer.encode_batch_fast(texts))
+                return list(self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._adds_special))
             except Exception:
                 if self._other is None or len(texts) == 0:
                     raise
@@ -114,6 +119,9 @@ class Tokenizer:
         return [self._encoded([text])[0] for text in texts]
 
     def _tokens(self, encoding: tokenizers.Encoding, *, pair: bool) -> Tokens:
+        if not self._adds_special:
+            known = [number for number in encoding.ids if number != self._dropped]
+            return Tokens(np.asarray(known or [self.pad_id], np.int32), attended=len(known))
         ids = np.asarray(encoding.ids or [self.pad_id], np.int32)
         return Tokens(ids, np.asarray(encoding.type_ids or [0], np.int32) if pair else None)
 
@@ -173,6 +181,10 @@ class _Settings:
             name: _read_json(folder / name)
             for name in ("config.json", "tokenizer_config.json", "sentence_bert_config.json")
         }
+        modules = _read_any(folder / "modules.json")
+        first = modules[0] if isinstance(modules, list) and modules else None
+        self.model2vec = self._files["config.json"].get("model_type") == "model2vec"
+        self.static = self.model2vec or (isinstance(first, dict) and str(first.get("type")).endswith("StaticEmbedding"))
 
     def limit(self) -> int:
         """sentence-transformers' limit, else the tokenizer's, but no more than the model's positions; else 512.
@@ -184,7 +196,8 @@ class _Settings:
             self._files["tokenizer_config.json"].get("model_max_length"),
         )
         limits = [int(n) for n in stated if isinstance(n, (int, float)) and 0 < n < _ENDLESS]
-        return min([*limits[:1], *filter(None, [self.positions()])], default=_FALLBACK_LIMIT)
+        unstated = _STATIC_LIMIT if self.static and not self.model2vec else _FALLBACK_LIMIT
+        return min([*limits[:1], *filter(None, [self.positions()])], default=unstated)
 
     def lowers(self) -> bool:
         """Whether texts are to be in lower case, whatever tokenizer.json does."""
@@ -193,7 +206,8 @@ class _Settings:
     def positions(self) -> int | None:
         """How many tokens the model can tell the places of; None if the config does not say."""
         config = self._files["config.json"]
-        positions = config.get("max_position_embeddings")
+        # NomicBERT's code calls the length it was trained with by the first name.
+        positions = config.get("n_positions", config.get("max_position_embeddings"))
         if not isinstance(positions, int) or not 0 < positions < _ENDLESS:
             return None
         # Of the RoBERTa family's, the first two are never a token's.
@@ -216,14 +230,27 @@ class _Settings:
         return 0  # masked anyway
 
 
+def _unknown(tokenizer: tokenizers.Tokenizer) -> int | None:
+    """The id of the unknown token, of which model2vec makes nothing; None if there is none."""
+    model = tokenizer.model
+    if hasattr(model, "unk_token"):
+        return None if model.unk_token is None else tokenizer.token_to_id(model.unk_token)
+    found: int | None = json.loads(tokenizer.to_str())["model"].get("unk_id")  # of Unigram
+    return found
+
+
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(f"{path} cannot be read: {error}") from error
+    content = _read_any(path)
     return content if isinstance(content, dict) else {}
+
+
+def _read_any(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path} cannot be read: {error}") from error
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from fastrank.graph import (
     projection,
     proto,
     roberta,
+    static,
 )
 from fastrank.graph.builder import Graph
 from fastrank.graph.config import Config
@@ -59,6 +60,7 @@ _ENCODERS: Final[Mapping[str, Callable[[Graph, Config], Encoded]]] = {
     "distilbert": distilbert.encoder,
     "electra": electra.encoder,
     "jina_bert": jina_bert.encoder,
+    "model2vec": static.encoder,
     "modernbert": modernbert.encoder,
     "mpnet": mpnet.encoder,
     "nomic_bert": nomic_bert.encoder,
@@ -69,8 +71,8 @@ _ENCODERS: Final[Mapping[str, Callable[[Graph, Config], Encoded]]] = {
 
 _HEADS: Final[Mapping[tuple[str, str], Callable[[Graph, Config, Encoded], None]]] = {
     **{(model_type, "encoder"): heads.hidden_states for model_type in _ENCODERS},
-    **{(model_type, "attention"): heads.attention for model_type in _ENCODERS},
-    **{(model_type, "colbert"): projection.token_vectors for model_type in _ENCODERS},
+    **{(model_type, "attention"): heads.attention for model_type in _ENCODERS if model_type != "model2vec"},
+    **{(model_type, "colbert"): projection.token_vectors for model_type in _ENCODERS if model_type != "model2vec"},
     ("bert", "masked-lm"): bert.masked_lm,
     ("camembert", "masked-lm"): roberta.masked_lm,
     ("distilbert", "masked-lm"): distilbert.masked_lm,
@@ -169,9 +171,11 @@ def recipe(folder: Path, head: str = "encoder") -> Recipe:
     """What there is to quantize in the checkpoint in `folder`.
 
     Raises:
-        ModelLoadError: As `build`.
+        ModelLoadError: As `build`, or there is nothing to quantize.
     """
     graph = _written(folder, head, None, _BY_ROW)
+    if not graph.factors:
+        raise ModelLoadError(f"{folder}: a static model multiplies by no weights, so int8 is not for it; leave it out")
     normed = [x for x in graph.factors if x.startswith("LayerNormalization")]
     if normed:
         largest = [graph.op("ReduceMax", graph.op("Abs", x), axes=[0], keepdims=0) for x in normed]
@@ -193,21 +197,26 @@ def trial() -> bytes:
 
 
 def _written(folder: Path, head: str, weights: Path | None, rounding: Rounding) -> Graph:
-    config = Config.read(folder / "config.json")
+    stored = checkpoint.read(folder) if weights is None else checkpoint.Checkpoint(weights, read_header(weights))
+    config = _config(folder, stored.tensors)
     model_type = _model_type(config)
     if head not in SUPPORTED[model_type]:
         supported = ", ".join(map(repr, SUPPORTED[model_type]))
         raise ModelLoadError(
             f"{config.path}: no head {head!r} for the model type {model_type!r}; supported: {supported}"
         )
-    if weights is None:
-        stored = checkpoint.read(folder)
-        graph = Graph(stored.path, stored.tensors, rounding)
-    else:
-        graph = Graph(weights, read_header(weights), rounding)
+    graph = Graph(stored.path, stored.tensors, rounding)
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
     _HEADS[model_type, head](graph, config, _ENCODERS[model_type](graph, config))
     return graph
+
+
+def _config(folder: Path, tensors: Mapping[str, Tensor]) -> Config:
+    """The checkpoint's; sentence-transformers writes none for its static embeddings."""
+    path = folder / "config.json"
+    if static.SENTENCE_TRANSFORMERS in tensors and not path.exists():
+        return Config(path, {"model_type": "model2vec"})
+    return Config.read(path)
 
 
 def _model_type(config: Config) -> str:

@@ -128,6 +128,20 @@ class Graph:
             raise ModelLoadError(f"{self._path}: tensor {found!r} has the shape {list(shape)}, which has no rows")
         return shape[-1] if self.is_int8(name) else shape[0]  # in int8, weights are stored transposed
 
+    def shape(self, name: str, rank: int) -> tuple[int, ...]:
+        """The sizes of a tensor of the checkpoint, where configurations say them in several ways or not at all.
+
+        Raises:
+            ModelLoadError: The tensor is missing, has another number of dimensions, or is empty.
+        """
+        found = self._find(name)
+        tensor = self._tensors[found]
+        if len(tensor.shape) != rank or 0 in tensor.shape:
+            raise ModelLoadError(
+                f"{tensor.file}: tensor {found!r} has the shape {list(tensor.shape)}; expected {rank} sizes above 0"
+            )
+        return tensor.shape
+
     def weight(self, name: str, *shape: int, alias: str = "") -> str:
         """A float32 tensor of the checkpoint; F16 and BF16 are cast, once, when the session is made.
 
@@ -202,6 +216,14 @@ class Graph:
         self.tables.append(stored)
         rows = self.op("Gather", stored, indices)
         return rows if dtype == proto.FLOAT else self.op("Cast", rows, to=proto.FLOAT)
+
+    def gather(self, name: str, indices: str, shape: Sequence[int], dtypes: Mapping[str, int]) -> str:
+        """Rows of a tensor of the checkpoint, as it is stored: `tensor[indices]`, along the first axis.
+
+        Raises:
+            ModelLoadError: The tensor is missing, or its shape or dtype is not the expected one.
+        """
+        return self.op("Gather", self._stored(name, shape, dtypes=dtypes)[0], indices)
 
     def to_bytes(self) -> bytes:
         """The serialized ModelProto."""

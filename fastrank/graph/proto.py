@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 FLOAT: Final = 1
 UINT8: Final = 2
 INT8: Final = 3
+INT32: Final = 6
 INT64: Final = 7
 BOOL: Final = 9
 FLOAT16: Final = 10
+DOUBLE: Final = 11
 BFLOAT16: Final = 16
 
 IR_VERSION: Final = 8

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 
 import numpy as np
 import onnx
@@ -246,7 +247,7 @@ def test_missing_optional_fields_take_the_defaults_of_transformers(checkpoint):
         (
             "model_type",
             "gpt2",
-            "'gpt2'; supported: 'bert', 'camembert', 'distilbert', 'electra', 'jina_bert', 'modernbert', 'mpnet',",
+            "'gpt2'; supported: 'bert', 'camembert', 'distilbert', 'electra', 'jina_bert', 'model2vec',",
         ),
         ("model_type", ..., "missing; supported: 'bert'"),
         ("model_type", ["bert"], "supported: 'bert'"),
@@ -453,7 +454,8 @@ def test_every_tensor_is_required_with_its_shape(name, head, tmp_path):
         write_tensors(folder, tensors | {key: (dtype, [1, *shape], raw)})
         with pytest.raises(ModelLoadError) as caught:
             build(folder, head)
-        assert f"tensor {key!r} has the shape {[1, *shape]}; config.json asks for [" in str(caught.value)
+        says = rf"tensor {key!r} has the shape {[1, *shape]}; "
+        assert re.search(re.escape(says) + r"(config\.json asks for \[|expected 2 sizes)", str(caught.value))
         write_tensors(folder, {other: value for other, value in tensors.items() if other != key})
         with pytest.raises(ModelLoadError, match=r"no tensor '.*', with or without the prefix '[a-z_]+\.'") as caught:
             build(folder, head)
@@ -511,7 +513,9 @@ def test_a_classifier_without_labels_is_refused(tmp_path, shape):
     folder = copy_of("bert_with_head", tmp_path)
     tensors = read_tensors(folder) | {"classifier.weight": ("F32", shape, b"" if shape else bytes(4))}
     write_tensors(folder, tensors)
-    with pytest.raises(ModelLoadError, match=r"tensor 'classifier\.weight' has the shape \[.*\], which has no rows"):
+    with pytest.raises(
+        ModelLoadError, match=r"tensor 'classifier\.weight' has the shape \[.*\], which has no rows"
+    ):
         build(folder, "sequence-classification")
 
 
@@ -531,4 +535,5 @@ def test_every_supported_head_has_a_fixture():
     supported = {
         (copies.get(model_type, model_type), head) for model_type in SUPPORTED for head in SUPPORTED[model_type]
     }
+    supported.remove(("model2vec", "encoder"))  # see test_static.py
     assert supported == tested
