@@ -44,7 +44,9 @@ def read(folder: Path) -> Checkpoint:
     single, index = folder / SINGLE, folder / INDEX
     if index.is_file() and not single.exists():
         return _sharded(index)
-    if single.is_symlink():  # as in huggingface_hub's cache; onnxruntime follows no link out of a folder
+    if (
+        single.is_symlink() and single.is_file()
+    ):  # as in huggingface_hub's cache; onnxruntime follows no link out of a folder
         single = single.resolve()
     return Checkpoint(single, read_header(single))
 

@@ -18,7 +18,7 @@ from fastrank.errors import ModelLoadError
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_HEADER: Final = 100_000_000  # the format's own limit
+MAX_HEADER: Final = 10_000_000  # encoders have 10 to 100 kB; the 100 MB that the format allows take 1.5 GB to parse
 MAX_RANK: Final = 16
 MAX_SIZE: Final = 2**63 - 1
 
