@@ -268,6 +268,20 @@ def test_static_models_in_a_folder_of_their_own():
     assert [file.path for file in chosen.files] == paths
 
 
+def test_a_static_model_of_the_hub_is_used(hub):
+    fixture = Path(__file__).parent / "fixtures" / "static" / "sentence_transformers"
+    modules = json.loads((fixture / "modules.json").read_text())
+    modules[0] |= {"path": "0_StaticEmbedding"}
+    files = {
+        f"0_StaticEmbedding/{name}": (fixture / name).read_bytes() for name in ("model.safetensors", "tokenizer.json")
+    }
+    hub.add_repo(NAME, {**files, "modules.json": json.dumps(modules).encode()})
+    expected = json.loads((fixture / "expected.json").read_text())
+    add()
+    with TextEmbedding(NAME) as model:
+        np.testing.assert_allclose(list(model.embed(expected["texts"])), expected["vectors"], rtol=0, atol=1e-5)
+
+
 def test_pickles_in_a_given_folder(tmp_path):
     folder = tiny_models.write_model(tmp_path / "own")
     (folder / "onnx" / "model.onnx").rename(folder / "pytorch_model.bin")
