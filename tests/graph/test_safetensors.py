@@ -89,10 +89,10 @@ def test_a_file_without_tensors_is_empty(write):
 )
 def test_a_broken_header_is_refused(write, header, size, says):
     path = write(header, bytes(size))
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ModelLoadError, match=says) as caught:
         read_header(path)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert str(caught.value).startswith(f"{path}: ")
     assert len(str(caught.value)) < 1000
 
