@@ -108,7 +108,7 @@ def arithmetic(
         # One scale for all that runs at once is what a dynamically quantized graph has.
         return Arithmetic(path, None, False, stated == "int8-dynamic", stated, f"{files.model} is what there is")
     if not options.in_int8 and not ready:
-        build = partial(graph.build, files.folder, head)
+        build = partial(graph.build, path.parent, head)
         return Arithmetic(path, build, False, False, "fp32", f"a graph built on {files.model}")
     levels = exact_levels()
     each_row = options.precision != "int8-fast" or levels < ALL_LEVELS

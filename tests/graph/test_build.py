@@ -513,9 +513,7 @@ def test_a_classifier_without_labels_is_refused(tmp_path, shape):
     folder = copy_of("bert_with_head", tmp_path)
     tensors = read_tensors(folder) | {"classifier.weight": ("F32", shape, b"" if shape else bytes(4))}
     write_tensors(folder, tensors)
-    with pytest.raises(
-        ModelLoadError, match=r"tensor 'classifier\.weight' has the shape \[.*\], which has no rows"
-    ):
+    with pytest.raises(ModelLoadError, match=r"tensor 'classifier\.weight' has the shape \[.*\], which has no rows"):
         build(folder, "sequence-classification")
 
 

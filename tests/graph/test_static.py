@@ -165,3 +165,8 @@ def test_there_is_nothing_but_an_encoder():
         ModelLoadError, match=r"no head 'masked-lm' for the model type 'model2vec'; supported: 'encoder'$"
     ):
         build(FIXTURES / "model2vec", "masked-lm")
+
+
+def test_int8_is_refused():
+    with pytest.raises(ModelLoadError, match="a static model multiplies by no weights, so int8 is not for it"):
+        embed(FIXTURES / "model2vec", "cat", precision="int8")
