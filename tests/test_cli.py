@@ -461,6 +461,8 @@ def program(*arguments, **options):
         stderr=subprocess.PIPE,
         stdin=options.pop("stdin", subprocess.DEVNULL),
         env={**os.environ, "PYTHONUTF8": "0"},
+        # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+        preexec_fn=None if sys.platform == "win32" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         **options,
     )
 
