@@ -22,9 +22,9 @@ from fastrank.registry import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDING,
 FIXTURES = Path(__file__).parent / "fixtures"
 FASTEMBED = json.loads((FIXTURES / "fastembed_models.json").read_text(encoding="utf-8"))["classes"]
 NOT_SERVED = {
-    **dict.fromkeys([f"minishlab/potion-{n}" for n in ("base-8M", "retrieval-32M", "multilingual-128M")], "static"),
     "google/siglip2-base-patch16-224": "its graph has no mask and wants each text padded to 64 tokens",
 }
+STATIC = [f"minishlab/potion-{name}" for name in ("base-8M", "retrieval-32M", "multilingual-128M")]
 TEXT, OTHER = "the cat is red", "paris is the capital of france"
 
 MODELS = [(class_name, name, row) for class_name, rows in FASTEMBED.items() for name, row in rows.items()]
@@ -33,7 +33,7 @@ CASES = [
     for spec in registry.builtin()
     for task in spec.tasks
     for variant in spec.variants
-    if variant.model.endswith(".onnx")
+    if variant.model.endswith(".onnx") or spec.name in STATIC
 ]
 
 
@@ -166,10 +166,11 @@ def test_tasks_of_jina_embeddings_v3(tmp_path):
 
 def repository(task, variant, scratch):
     """Path -> content for each of the variant's files, and nothing else."""
-    contents = {
-        **tiny_models.model_files(graph_for(task), tokenizer=tokenizer_for(task), model_path=variant.model),
-        "tokenizer_config.json": b'{"pad_token": "[PAD]"}',
-    }
+    if variant.model.endswith(".onnx"):
+        contents = tiny_models.model_files(graph_for(task), tokenizer=tokenizer_for(task), model_path=variant.model)
+    else:
+        contents = tiny_models.model_files(table(task.dim), model_path=variant.model, model_type="model2vec")
+    contents["tokenizer_config.json"] = b'{"pad_token": "[PAD]"}'
     for file in variant.files:
         if (FIXTURES / "modules" / file.path).is_file():
             contents.setdefault(file.path, (FIXTURES / "modules" / file.path).read_bytes())
@@ -191,6 +192,14 @@ def in_tiny_vocabulary(task):
     """The settings with markers that a tiny vocabulary has."""
     marked = isinstance(task, registry.LateInteractionTask) and task.document_marker is not None
     return task._replace(query_marker=1, document_marker=2) if marked else task
+
+
+def table(dim):
+    """A checkpoint of model2vec: a row for each token."""
+    rows = np.random.default_rng(0).normal(size=(len(tiny_models.vocabulary()), dim)).astype("<f4")
+    header = {"embeddings": {"dtype": "F32", "shape": rows.shape, "data_offsets": [0, rows.nbytes]}}
+    head = json.dumps(header).encode()
+    return len(head).to_bytes(8, "little") + head + rows.tobytes()
 
 
 def npy(array):
