@@ -33,6 +33,7 @@ from search import Best
 
 from fastrank.errors import FastrankError
 from fastrank.fusion import reciprocal_rank_fusion
+from fastrank.options import PRECISIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +54,7 @@ class Options:
     similarity: str  # cosine or dot
     language: str = "english"  # of BM25's stemmer and stop words
     no_stemmer: bool = False  # and no stop words
+    precision: str = "auto"  # of the dense model
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,9 @@ def text_embedding(options: Options) -> TextEmbedding:
     """The dense model, loaded once and warm."""
     from fastrank import TextEmbedding
 
-    model = TextEmbedding(options.model, max_length=options.max_length, threads=options.threads)
+    model = TextEmbedding(
+        options.model, max_length=options.max_length, threads=options.threads, precision=options.precision
+    )
     list(model.embed("warm up"))
     return model
 
@@ -202,7 +206,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not given.folders and not given.sts:
         parser.error("name at least one BEIR folder, or --sts FILE")
-    options = Options(given.model, given.max_length, given.threads, given.similarity, given.language, given.no_stemmer)
+    options = Options(
+        given.model,
+        given.max_length,
+        given.threads,
+        given.similarity,
+        given.language,
+        given.no_stemmer,
+        given.precision,
+    )
     report: dict[str, Any] = {
         "machine": machine.describe(),
         "method": given.method,
@@ -244,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--similarity", choices=("cosine", "dot"), default="cosine", help="default: cosine")
     parser.add_argument("--language", default="english", help="of BM25's words (default: %(default)s)")
     parser.add_argument("--no-stemmer", action="store_true", help="BM25 without stemmer and stop words")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the dense model (default: auto)")
     parser.add_argument("--threads", type=_positive, help="threads of the model (default: fastrank's choice)")
     parser.add_argument("--limit", type=_positive, help="only so many documents or pairs: to try the command")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import beir
+import folders
 import interleaved
 import machine
 import numpy as np
@@ -106,9 +107,9 @@ def prepare(folder: Path, model: str | None) -> str:
         files = store.locate(spec, variant=chosen.name)
         _copied(files.folder, folder, files.model)
         about = f"{spec.name} ({files.variant})"
-    _complete_tokenizer(folder)
+    folders.complete_tokenizer(folder, MAX_LENGTH)
     if not (folder / GRAPH).exists():
-        _export(folder)
+        folders.export(graph.build(folder, "sequence-classification"), folder, folder / GRAPH)
     return about
 
 
@@ -163,44 +164,6 @@ def _copy_graph(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     for file in source.parent.glob(f"{source.name}*"):
         shutil.copy(file, target if file == source else target.with_name(file.name))
-
-
-def _complete_tokenizer(folder: Path) -> None:
-    """Write what engines read beside tokenizer.json, and take out what belongs to an embedding model."""
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    tokenizer.update(padding=None, truncation=None)
-    path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config.setdefault("pad_token_id", 0)
-    path.write_text(json.dumps(config, indent=1), encoding="utf-8")
-    path = folder / "tokenizer_config.json"
-    usual = ["input_ids", *["token_type_ids"] * (config.get("type_vocab_size", 0) > 1), "attention_mask"]
-    settings: dict[str, Any] = (
-        json.loads(path.read_text(encoding="utf-8"))
-        if path.exists()
-        else {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": usual}
-    )
-    pad = Tokenizer.from_file(str(folder / "tokenizer.json")).id_to_token(config["pad_token_id"])
-    settings.setdefault("pad_token", pad)
-    settings["model_max_length"] = min(settings.get("model_max_length", MAX_LENGTH), MAX_LENGTH)
-    path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    path = folder / "special_tokens_map.json"
-    if not path.exists():
-        path.write_text(json.dumps({"pad_token": pad}), encoding="utf-8")
-
-
-def _export(folder: Path) -> None:
-    """One ONNX file with the weights inside, from the checkpoint."""
-    try:
-        onnx, external = importlib.import_module("onnx"), importlib.import_module("onnx.external_data_helper")
-    except ImportError:
-        raise SystemExit("The engines need an ONNX file, and making one needs: pip install onnx") from None
-    model = onnx.load_model_from_string(graph.build(folder, "sequence-classification"))
-    external.load_external_data_for_model(model, str(folder))
-    (folder / GRAPH).parent.mkdir()
-    onnx.save_model(model, str(folder / GRAPH))
 
 
 # -- the engines -------------------------------------------------------------------------------------------------------

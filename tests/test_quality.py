@@ -268,8 +268,13 @@ class TestCommand:
     def test_report(self, bench, folder, tmp_path, capsys):
         (tmp_path / "sts.tsv").write_text(STS, encoding="utf-8", newline="")
         arguments = [str(folder), "--sts", str(tmp_path / "sts.tsv"), "--json", str(tmp_path / "out.json")]
-        assert bench.quality.main([*arguments, "--model", "m", "--max-length", "99", "--threads", "1"]) == 0
-        assert StubModel.made == (("m", {"max_length": 99, "threads": 1}),)
+        assert (
+            bench.quality.main(
+                [*arguments, "--model", "m", "--max-length", "99", "--threads", "1", "--precision", "int8"]
+            )
+            == 0
+        )
+        assert StubModel.made == (("m", {"max_length": 99, "threads": 1, "precision": "int8"}),)
         report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
         (found,) = report["retrieval"]
         assert found["documents/s"] > 0

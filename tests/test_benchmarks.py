@@ -1,0 +1,79 @@
+"""What the speed benchmarks rest on: texts of the lengths they promise, and comparisons that do fail."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_models
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The modules of the benchmarks folder, which is no package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        before = set(sys.modules)
+        names = ("embed", "engines", "precision", "texts")
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+    for name in set(sys.modules) - before:
+        if (BENCHMARKS / f"{name}.py").is_file():
+            del sys.modules[name]
+
+
+def test_lengths_of_generated_texts(bench):
+    dice = bench.texts.Dice(0)
+    lengths = sorted(bench.texts.mixed(dice) for _ in range(4001))
+    assert 74 <= lengths[2000] <= 82
+    assert lengths[0] >= 3
+    assert lengths[3960] == lengths[-1] == bench.texts.LONGEST
+    assert {88, 108} <= {bench.texts.even(dice) for _ in range(1000)} <= set(range(88, 109))
+
+
+def test_generated_texts_are_the_same_every_time(bench, tmp_path):
+    folder = tiny_models.write_model(tmp_path)
+    made = [list(islice(bench.texts.generated(folder / "tokenizer.json", lambda _: 5), 3)) for _ in range(2)]
+    assert made[0] == made[1]
+    assert [len(text.split()) for text in made[0]] == [5, 5, 5]
+    assert len(set(made[0])) == 3
+
+
+def test_a_difference_is_no_figure(bench):
+    ours = np.eye(3, dtype=np.float32)
+    assert bench.embed.compare("FastEmbed", ours, ours + np.float32(5e-5))["difference"] == pytest.approx(
+        5e-5, rel=0.01
+    )
+    with pytest.raises(bench.embed.DifferenceError, match="FastEmbed differs"):
+        bench.embed.compare("FastEmbed", ours, ours + np.float32(2e-4))
+    with pytest.raises(bench.embed.DifferenceError):
+        bench.embed.compare("FastEmbed", ours, ours * np.float32("nan"))
+    near = ours * np.float32(0.99)
+    assert bench.embed.compare("fastrank int8", ours, near)["cosine min"] == pytest.approx(0.99)
+    with pytest.raises(bench.embed.DifferenceError):
+        bench.embed.compare("fastrank int8", ours, ours * np.float32(0.9))
+
+
+def test_overlap_of_neighbours(bench):
+    vectors = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    nearest = bench.precision.neighbours(vectors)
+    assert nearest.shape == (30, 10)
+    assert not (nearest == np.arange(30)[:, None]).any()
+    assert bench.precision.overlap(nearest, nearest) == 1
+    assert bench.precision.overlap(nearest[:, :10], np.roll(nearest, 1, axis=0)) < 1
+
+
+def test_a_process_says_when_it_is_there_and_what_it_holds(bench, tmp_path):
+    setup = bench.engines.Setup(tmp_path, 1, 16)
+    (mark,) = bench.engines.alone("import numpy, onnxruntime, tokenizers", setup)
+    assert mark.documents == 0
+    assert 0 < mark.seconds < 600
+    assert mark.peak > 5 or sys.platform == "win32"
+    with pytest.raises(bench.engines.NotHereError, match="FastEmbed: "):  # its files are not there
+        bench.engines.alone("FastEmbed", setup)
