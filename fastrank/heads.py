@@ -55,8 +55,9 @@ def weighted_mean(output: Floats, batch: Batch) -> Floats:
 
 
 def unit(rows: Floats) -> Floats:
-    """Rows of length 1: (texts, dim) -> (texts, dim). A zero row stays zero."""
-    units: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+    """Rows of length 1: (texts, dim) -> (texts, dim). A zero row stays zero; an infinite one becomes NaN."""
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN is an error that names its text, later
+        units: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
     return units
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,9 +21,9 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
     """`map(function, items)` over so many processes, at most two items a worker read ahead.
 
     `function` travels to each worker once. An error in a worker is raised here as it is; if one is killed,
-    `BrokenProcessPool` is raised at once; leaving the iterator early ends the workers. They are started by forkserver
-    or spawn, so a script needs the usual `if __name__ == "__main__":`. Where the system has no semaphores, as on AWS
-    Lambda, all is done in this process.
+    `BrokenProcessPool` is raised at once; leaving the iterator early ends the workers, and so does the end of this
+    process, whatever ends it. They are started by forkserver or spawn, so a script needs the usual
+    `if __name__ == "__main__":`. Where the system has no semaphores, as on AWS Lambda, all is done in this process.
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -44,6 +47,14 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
 def _start(function: Callable[[Any], Any]) -> None:
     global _function  # noqa: PLW0603
     _function = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+    os._exit(1)
 
 
 def _work(item: Any) -> Any:

@@ -6,7 +6,9 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -14,7 +16,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 
 from fastrank import inputs, precision, processors, registry, store
-from fastrank.errors import OutputError
+from fastrank.errors import ModelLoadError, OutputError
 from fastrank.heads import Floats
 from fastrank.options import Options
 from fastrank.precision import Arithmetic
@@ -49,8 +51,14 @@ class Pipeline(Generic[T]):
     output: str | None = None
     numbers: Mapping[str, int] = field(default_factory=dict)  # scalar inputs that differ from the session's
 
-    def run(self, texts: Iterator[Text], batch_size: int, workers: int | None) -> Iterator[T]:
-        """One result for each text, in order.
+    def run(
+        self,
+        texts: Iterator[Text],
+        batch_size: int,
+        workers: int | None,
+        named: Callable[[int], str] = "documents[{}]".format,
+    ) -> Iterator[T]:
+        """One result for each text, in order. `named` says how errors call the n-th.
 
         Texts are read ahead by a window, never more, so memory stays flat over endless iterators. What comes before an
         error in the iterator is delivered before the error is raised.
@@ -62,7 +70,7 @@ class Pipeline(Generic[T]):
             start = 0
             for window in windows(texts, max(WINDOW, batch_size)):
                 if window.items:
-                    yield from self._window(window.items, start, batch_size, side_by_side)
+                    yield from self._window(window.items, partial(_offset, named, start), batch_size, side_by_side)
                 if window.error:
                     raise window.error
                 start += len(window.items)
@@ -95,12 +103,16 @@ class Pipeline(Generic[T]):
         """`parallel` of the public methods: None is what measured best, 0 one a processor."""
         return self.session.workers if asked is None else asked or processors.available()
 
-    def _window(self, texts: list[Text], start: int, batch_size: int, side_by_side: _SideBySide) -> Iterator[T]:
+    def _window(
+        self, texts: list[Text], named: Callable[[int], str], batch_size: int, side_by_side: _SideBySide
+    ) -> Iterator[T]:
         tokens = self.tokenizer.encode(texts)
         for part in spans([len(each.ids) for each in tokens]):
-            yield from self._sorted(tokens[part], start + part.start, batch_size, side_by_side)
+            yield from self._sorted(tokens[part], partial(_offset, named, part.start), batch_size, side_by_side)
 
-    def _sorted(self, tokens: Sequence[Tokens], start: int, batch_size: int, side_by_side: _SideBySide) -> Iterator[T]:
+    def _sorted(
+        self, tokens: Sequence[Tokens], named: Callable[[int], str], batch_size: int, side_by_side: _SideBySide
+    ) -> Iterator[T]:
         most = 1 if self.how.alone else batch_size
         batches = plan([len(each.ids) for each in tokens], self.session.budget, most, equal=self.how.equal)
         wide = len(batches) == 1
@@ -111,7 +123,7 @@ class Pipeline(Generic[T]):
             found = self.head(
                 self.session.run(batch, self.output, wide=wide, device=next(turn), numbers=self.numbers), batch
             )
-            _check_finite(found, batch, start)
+            _check_finite(found, batch, named)
             return found
 
         padded = [collate(tokens, positions, self.tokenizer.pad_id) for positions in batches]
@@ -185,13 +197,26 @@ class _SideBySide:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _check_finite(results: Sequence[T], batch: Batch, start: int) -> None:
+def _offset(named: Callable[[int], str], start: int, position: int) -> str:
+    return named(start + position)
+
+
+def _check_finite(results: Sequence[T], batch: Batch, named: Callable[[int], str]) -> None:
     for position, result in zip(batch.positions, results, strict=True):
         values: Any = getattr(result, "values", result)  # a vector, or something that has values
         if not np.isfinite(values).all():
-            raise OutputError(
-                f"The model returned NaN or infinity for documents[{start + position}]. Its weights may be damaged."
-            )
+            raise OutputError(f"The model returned NaN or infinity for {named(position)}. Its weights may be damaged.")
+
+
+@contextmanager
+def _advice(name: str, files: store.ModelFiles) -> Iterator[None]:
+    """Say how files can be checked that cannot be used."""
+    try:
+        yield
+    except ModelLoadError as error:
+        if files.variant == store.GIVEN:
+            raise
+        raise ModelLoadError(f"{error}\nIf the files may be damaged, check them: fastrank verify {name}") from error
 
 
 def prepare(
@@ -209,6 +234,8 @@ def prepare(
     truncation: str = "longest_first",
     make_tokenizer: Callable[[store.ModelFiles], Tokenizer] | None = None,
     numbers: Mapping[str, int] = MappingProxyType({}),
+    special_tokens_in_text: bool = True,
+    verify: bool = False,
 ) -> LazyPipeline[T]:
     """A pipeline that finds a model's files and loads them when it is first needed. Arguments are checked now.
 
@@ -220,12 +247,29 @@ def prepare(
     limit = spec.max_length if max_length is None else inputs.positive(max_length, "max_length")
 
     def locate() -> store.ModelFiles:
-        return store.locate(spec, cache_dir=cache_dir, given=given, local_files_only=local_files_only, variant=variant)
+        return store.locate(
+            spec,
+            cache_dir=cache_dir,
+            given=given,
+            local_files_only=local_files_only,
+            variant=variant,
+            verify=verify,
+        )
 
     def load(files: store.ModelFiles) -> Pipeline[T]:
         registry.note_license(spec)
+        with _advice(spec.name, files):
+            return assemble(files)
+
+    def assemble(files: store.ModelFiles) -> Pipeline[T]:
         if make_tokenizer is None:
-            tokenizer = Tokenizer(files.folder, limit, truncation, capped=max_length is None)
+            tokenizer = Tokenizer(
+                files.folder,
+                limit,
+                truncation,
+                capped=max_length is None,
+                special_tokens_in_text=special_tokens_in_text,
+            )
         else:
             tokenizer = make_tokenizer(files)
         built = graph_head if isinstance(graph_head, str) else graph_head(files.folder)

@@ -35,25 +35,25 @@ def best(scores: Iterator[float], documents: Sequence[Document], most: int | Non
     return sorted(ranked, key=lambda each: -each.score)[:most]
 
 
-def listed(documents: Iterable[Document]) -> list[Document]:
-    """The documents as a list.
+def listed(documents: Iterable[Document], name: str = "documents") -> list[Document]:
+    """The documents as a list. `name` is what errors call them.
 
     Raises:
         TypeError: they are one text, one mapping or no iterable.
     """
     if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
-        raise TypeError(f"documents must be an iterable of strings or mappings, not {type(documents).__name__}")
+        raise TypeError(f"{name} must be an iterable of strings or mappings, not {type(documents).__name__}")
     return list(documents)
 
 
-def text_of(document: Document, field: str, position: int) -> str:
-    """The text of a document: itself, or what a mapping has under `field`. `position` is for the message.
+def text_of(document: Document, field: str, name: str) -> str:
+    """The text of a document: itself, or what a mapping has under `field`. `name` is what errors call it.
 
     Raises:
         TypeError: there is no text.
     """
     if isinstance(document, Mapping):
         if field not in document:
-            raise TypeError(f"documents[{position}] has no field {field!r}; it has {', '.join(map(str, document))}")
-        return inputs.text(document[field], f"documents[{position}][{field!r}]")
-    return inputs.text(document, f"documents[{position}]")
+            raise TypeError(f"{name} has no field {field!r}; it has {', '.join(map(str, document))}")
+        return inputs.text(document[field], f"{name}[{field!r}]")
+    return inputs.text(document, name)

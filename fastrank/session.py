@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,17 @@ _GPU_PACKAGES = (
 # Batches of up to so many tokens. On a CPU small ones stay in its cache and beat large ones by 1.4x; a GPU wants work.
 _CPU_BUDGET, _GPU_BUDGET = 512, 16_384
 
-_inherited: list[Any] = []  # sessions of a parent process, kept: destroying one in a forked child crashes
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """In a forked child: onnxruntime's threads stayed with the parent, so nothing that was opened there is of use."""
+    for session in _sessions:
+        session.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def runtime() -> tuple[str, list[str]]:
@@ -73,8 +84,8 @@ class Session:
         self._devices = _resolve(options, onnxruntime.get_available_providers())
         self.threads = options.threads or processors.available()
         self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._opened: dict[tuple[int, bool], onnxruntime.InferenceSession] = {}
+        _sessions.add(self)
         with self._quiet_if_cuda_is_only_tried():
             first = self._open(0, wide=True)
         self.provider: str = first.get_providers()[0]
@@ -140,6 +151,13 @@ class Session:
             raise ModelLoadError(f"{self._path} failed on a batch of {shape} tokens: {error}") from error
         return np.asarray(result, np.float32)
 
+    def leave_to_parent(self) -> None:
+        """Open anew what this process needs. What its parent opened is never destroyed: that would wait or crash."""
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._opened))  # the end of Python destroys all but this
+        self._lock, self._opened = threading.Lock(), {}
+
     def _feed(self, batch: Batch, numbers: Mapping[str, int]) -> Mapping[str, NDArray[Any]]:
         available = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
         available |= {name: np.array(number, np.int64) for name, number in numbers.items()}
@@ -152,9 +170,6 @@ class Session:
 
     def _open(self, device: int, *, wide: bool) -> onnxruntime.InferenceSession:
         with self._lock:
-            if self._pid != os.getpid():  # forked: onnxruntime's threads stayed with the parent
-                _inherited.append(self._opened)
-                self._opened, self._pid = {}, os.getpid()
             key = (device, wide or self.threads == 1)
             if key not in self._opened:
                 self._opened[key] = self._load(self._devices[device], self.threads if wide else 1)
@@ -176,8 +191,7 @@ class Session:
             return self._onnxruntime.InferenceSession(model, settings, providers=list(providers))
         except Exception as error:
             raise ModelLoadError(
-                f"onnxruntime {self._onnxruntime.__version__} cannot load {self._path}: {error}\n"
-                "If the file may be damaged, `fastrank verify` checks it."
+                f"onnxruntime {self._onnxruntime.__version__} cannot load {self._path}: {error}"
             ) from error
 
 

@@ -78,6 +78,8 @@ class SparseTextEmbedding(Closeable):
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
         precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
             "Precision"); "auto": that of the model's files.
+        verify: hash the model's files before they are loaded, not only when they are fetched.
+        special_tokens_in_text: False: "[SEP]" in a text is read as these letters, not as the special token.
         language: BM25: of stemmer and stop words; one of `fastrank.bm25.LANGUAGES`, by default "english".
         k: BM25: how late repetition stops to count; 1.2.
         b: BM25: how much long documents are held back; 0.75.
@@ -119,6 +121,8 @@ class SparseTextEmbedding(Closeable):
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
         precision: str = "auto",
+        verify: bool = False,
+        special_tokens_in_text: bool = True,
         language: str | None = None,
         k: float | None = None,
         b: float | None = None,
@@ -170,6 +174,8 @@ class SparseTextEmbedding(Closeable):
                 local_files_only=local_files_only,
                 variant=variant,
                 max_length=max_length,
+                verify=verify,
+                special_tokens_in_text=special_tokens_in_text,
             )
         if not lazy_load:
             self._engine.load()

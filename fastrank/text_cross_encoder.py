@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +58,9 @@ class TextCrossEncoder(Closeable):
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
         precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
             "Precision"); "auto": that of the model's files.
+        verify: hash the model's files before they are loaded, not only when they are fetched.
+        special_tokens_in_text: False: "[SEP]" in a text is read as these letters; True, as in the reference
+            implementations: it is the special token, so that a text can forge the border of a segment.
 
     Raises:
         ModelNotFoundError: no such model; the message names the nearest.
@@ -85,6 +89,8 @@ class TextCrossEncoder(Closeable):
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
         precision: str = "auto",
+        verify: bool = False,
+        special_tokens_in_text: bool = True,
     ) -> None:
         _check_choice("truncation", truncation, _TRUNCATIONS)
         _check_choice("activation", activation, (None, *ACTIVATIONS))
@@ -106,6 +112,8 @@ class TextCrossEncoder(Closeable):
             local_files_only=local_files_only,
             variant=variant,
             max_length=max_length,
+            verify=verify,
+            special_tokens_in_text=special_tokens_in_text,
             graph_head=partial(_graph_head, task),
             truncation=truncation,
         )
@@ -144,7 +152,7 @@ class TextCrossEncoder(Closeable):
         self, pairs: Iterable[tuple[str, str]], batch_size: int = 64, parallel: int | None = None
     ) -> Iterator[float]:
         """The score of each (query, document) pair, in the order given; a single tuple is one pair."""
-        return self._scores(inputs.pairs(pairs), batch_size, parallel)
+        return self._scores(inputs.pairs(pairs), batch_size, parallel, "pairs[{}]".format)
 
     def rank(
         self,
@@ -169,7 +177,9 @@ class TextCrossEncoder(Closeable):
         Raises:
             TypeError: as `rerank`, and if a mapping has no text under `field`.
         """
-        return self.rank_batch([query], [documents], top_k, batch_size, parallel, field=field)[0]
+        given = listed(documents)
+        names = [f"documents[{position}]" for position in range(len(given))]
+        return self._ranked([query], [given], [names], top_k, batch_size, parallel, field)[0]
 
     def rank_batch(
         self,
@@ -186,28 +196,49 @@ class TextCrossEncoder(Closeable):
         Raises:
             TypeError: as `rank`.
             ValueError: there are not as many lists of documents as queries.
+            OutputError: the model returned NaN or infinity; `documents[1][2]` is the third of the second query.
         """
-        most = None if top_k is None else inputs.positive(top_k, "top_k")
-        asked = list(inputs.documents(queries, "queries"))
-        given = [listed(each) for each in documents]
-        if len(asked) != len(given):
-            raise ValueError(f"{len(asked)} queries, but documents for {len(given)}")
-        pairs = [
-            (query, text_of(document, field, position))
-            for query, each in zip(asked, given, strict=True)
-            for position, document in enumerate(each)
-        ]
-        scores = self._scores(iter(pairs), batch_size, parallel)
-        return [best(scores, each, most) for each in given]
+        given = [listed(each, f"documents[{number}]") for number, each in enumerate(documents)]
+        names = [[f"documents[{number}][{n}]" for n in range(len(each))] for number, each in enumerate(given)]
+        return self._ranked(queries, given, names, top_k, batch_size, parallel, field)
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Tokens the model would see: of all pairs together, after truncation, special tokens included."""
         found = inputs.pairs(pairs)
         return self._engine.get().token_count(found, inputs.positive(batch_size, "batch_size"))
 
-    def _scores(self, pairs: Iterator[tuple[str, str]], batch_size: int, parallel: int | None) -> Iterator[float]:
+    def _ranked(
+        self,
+        queries: Sequence[str],
+        documents: list[list[Document]],
+        names: list[list[str]],
+        top_k: int | None,
+        batch_size: int,
+        parallel: int | None,
+        field: str,
+    ) -> list[list[RankedDocument]]:
+        """`rank_batch` of lists; `names` is what errors call the documents."""
+        most = None if top_k is None else inputs.positive(top_k, "top_k")
+        asked = list(inputs.documents(queries, "queries"))
+        if len(asked) != len(documents):
+            raise ValueError(f"{len(asked)} queries, but documents for {len(documents)}")
+        pairs = [
+            (query, text_of(document, field, name))
+            for query, each, called in zip(asked, documents, names, strict=True)
+            for document, name in zip(each, called, strict=True)
+        ]
+        scores = self._scores(iter(pairs), batch_size, parallel, list(chain.from_iterable(names)).__getitem__)
+        return [best(scores, each, most) for each in documents]
+
+    def _scores(
+        self,
+        pairs: Iterator[tuple[str, str]],
+        batch_size: int,
+        parallel: int | None,
+        named: Callable[[int], str] = "documents[{}]".format,
+    ) -> Iterator[float]:
         size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
-        return self._engine.get().run(pairs, size, workers)
+        return self._engine.get().run(pairs, size, workers, named)
 
     # -- the model --------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,9 @@ class TextEmbedding(Closeable):
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
         precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
             "Precision"); "auto": that of the model's files.
+        verify: hash the model's files before they are loaded, not only when they are fetched.
+        special_tokens_in_text: False: "[SEP]" in a text is read as these letters; True, as in the reference
+            implementations: it is the special token, so that a text can forge the border of a segment.
 
     Raises:
         ModelNotFoundError: no such model; the message names the nearest.
@@ -94,6 +97,8 @@ class TextEmbedding(Closeable):
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
         precision: str = "auto",
+        verify: bool = False,
+        special_tokens_in_text: bool = True,
     ) -> None:
         if specific_model_path is None:
             spec = registry.find(model_name, TEXT_EMBEDDING)
@@ -120,6 +125,8 @@ class TextEmbedding(Closeable):
             local_files_only=local_files_only,
             variant=variant,
             max_length=max_length,
+            verify=verify,
+            special_tokens_in_text=special_tokens_in_text,
             output=self._told.output,
             numbers=numbers,
         )

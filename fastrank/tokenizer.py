@@ -41,6 +41,7 @@ class Tokenizer:
             first whole, unless it alone is too long.
         capped: lower `max_length` to the positions the model has, instead of raising an error.
         reserved: how many of the `max_length` tokens are left for the caller to add.
+        special_tokens_in_text: whether "[SEP]" in a text is the special token, or plain text.
 
     Raises:
         ModelLoadError: tokenizer.json is missing, damaged or hostile.
@@ -55,6 +56,7 @@ class Tokenizer:
         *,
         capped: bool = False,
         reserved: int = 0,
+        special_tokens_in_text: bool = True,
     ) -> None:
         path = next(filter(Path.is_file, (folder / "tokenizer.json", folder / _STATIC / "tokenizer.json")), None)
         if path is None:
@@ -90,6 +92,8 @@ class Tokenizer:
                 self._other = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
                 self._other.enable_truncation(self._room)
             self._tokenizer.enable_truncation(self._room, strategy=truncation)
+            for each in filter(None, (self._tokenizer, self._other)):
+                each.encode_special_tokens = not special_tokens_in_text
             self.pad_id = settings.pad_id(self._tokenizer, padding)
         added = self._tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(number for number, token in added.items() if token.special)

@@ -5,11 +5,12 @@ import socket
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime before fastrank does
 
+import delivery
 import pytest
 import tiny_models
 from hub_standin import HubStandIn
 
-from fastrank import registry
+from fastrank import registry, store
 
 REAL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -61,6 +62,35 @@ def hub(monkeypatch):
 
 
 @pytest.fixture
+def spec(hub):
+    """A small model that the stand-in has, pinned by commit and hashes."""
+    return delivery.entry(hub.add_repo(delivery.REPO, delivery.FILES))
+
+
+@pytest.fixture
+def cache():
+    return store.root()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Do not really wait between tries: only note how long it would have been."""
+    waited = []
+    monkeypatch.setattr("fastrank.store.hub.sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def without_locks(monkeypatch):
+    """A file system that has no locks, as some network file systems."""
+
+    def refuse(_descriptor):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fastrank.store.lock._try_lock", refuse)
+
+
+@pytest.fixture
 def tiny(tmp_path):
     """A folder with a tiny encoder: last_hidden_state of 16 numbers a token."""
     return tiny_models.write_model(tmp_path / "tiny")
@@ -69,7 +99,6 @@ def tiny(tmp_path):
 @pytest.fixture(scope="session")
 def real_model_folder():
     """The real all-MiniLM-L6-v2, in the user's own cache; fetched from wherever the registry says it can be had."""
-    from fastrank import store
     from fastrank.errors import DownloadError
 
     spec = registry.find(REAL, registry.TEXT_EMBEDDING)

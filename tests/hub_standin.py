@@ -200,6 +200,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two writes: else the second waits 40 ms
     server: _Server
     fault = Fault()  # what to do wrong with the request at hand
 

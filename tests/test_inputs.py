@@ -1,4 +1,4 @@
-"""The gate for what callers give: rows I1 to I5 and I10 of the fault matrix, without a model."""
+"""The gate for what callers give, without a model; with one in tests/faults."""
 
 import numpy as np
 import pytest

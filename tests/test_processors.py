@@ -1,4 +1,4 @@
-"""Threads come from what this process may use (row R8)."""
+"""Threads come from what this process may use."""
 
 import os
 

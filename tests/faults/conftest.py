@@ -1,0 +1,39 @@
+"""Models for the rows that need one."""
+
+import delivery
+import pytest
+
+from fastrank import ModelSource, PoolingType, SparseTextEmbedding, TextEmbedding, registry
+from fastrank.registry import TEXT_EMBEDDING, DenseTask
+
+
+@pytest.fixture
+def dense(hub, monkeypatch):
+    """acme/tiny as an entry of the registry, pinned, with its files in the hub."""
+    commit = hub.add_repo(delivery.REPO, delivery.FILES)
+    spec = delivery.entry(commit, tasks={TEXT_EMBEDDING: DenseTask(16, "mean", normalize=True)})
+    monkeypatch.setitem(registry._custom, (delivery.REPO, TEXT_EMBEDDING), spec)
+    return spec
+
+
+@pytest.fixture
+def custom():
+    """acme/tiny as a custom model: nothing says what its files should be."""
+
+    def add(dim=16, pooling=PoolingType.MEAN):
+        source = ModelSource(hf=delivery.REPO)
+        TextEmbedding.add_custom_model(delivery.REPO, pooling, True, source, dim, max_length=64)
+        return delivery.REPO
+
+    return add
+
+
+@pytest.fixture
+def model(custom, tiny):
+    with TextEmbedding(custom(), specific_model_path=tiny, threads=2) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def bm25():
+    return SparseTextEmbedding("Qdrant/bm25")

@@ -1,0 +1,61 @@
+"""Rows O1 to O3: what a model may return."""
+
+import numpy as np
+import pytest
+import tiny_models
+
+from fastrank import PoolingType, TextEmbedding
+from fastrank.errors import ModelLoadError, OutputError
+from fastrank.session import Session
+
+
+@pytest.fixture
+def returning(monkeypatch):
+    """Make the model return this number everywhere for texts of four tokens."""
+
+    def patch(number, real=Session.run):
+        def run(self, batch, *arguments, **options):
+            states = real(self, batch, *arguments, **options)
+            states[batch.mask.sum(axis=1) == 4] = number
+            return states
+
+        monkeypatch.setattr(Session, "run", run)
+
+    return patch
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_o1_nan_and_infinity_name_the_text(model, returning, number):
+    returning(number)
+    texts = ["cat"] * 300 + ["red cat"] + ["cat"]
+    with pytest.raises(OutputError, match=r"NaN or infinity for documents\[300\]"):
+        list(model.embed(texts))
+
+
+def test_o1_of_the_model_itself(custom, tmp_path):
+    folder = tiny_models.write_model(tmp_path / "nan", tiny_models.tiny_encoder(nan=True))
+    with (
+        TextEmbedding(custom(), specific_model_path=folder) as model,
+        pytest.raises(OutputError, match=r"documents\[1\]"),
+    ):
+        list(model.embed(["cat", "nan"]))
+
+
+def test_o2_a_zero_vector_stays_zero_without_a_warning(model, returning):
+    returning(0.0)
+    cat, nothing = model.embed(["cat", "red cat"])  # warnings are errors here
+    assert np.linalg.norm(cat) == pytest.approx(1)
+    assert nothing.tolist() == [0.0] * 16
+
+
+def test_o3_another_dim_than_stated_is_found_at_the_first_run(custom, tiny):
+    model = TextEmbedding(custom(dim=32), specific_model_path=tiny)
+    with pytest.raises(ModelLoadError, match="returns vectors of 16 numbers, not of 32"):
+        list(model.embed("x"))
+
+
+def test_o3_another_rank_than_the_pooling_takes(custom, tmp_path):
+    folder = tiny_models.write_model(tmp_path / "pooled", tiny_models.tiny_pooled())
+    model = TextEmbedding(custom(pooling=PoolingType.MEAN), specific_model_path=folder)
+    with pytest.raises(ModelLoadError, match=r"output has shape \(1, 16\), which its pooling cannot take"):
+        list(model.embed("x"))
