@@ -118,7 +118,7 @@ def test_i7_endless_iterators_read_ahead_by_one_window_in_flat_memory(model):
             gc.collect()
             held.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert held[1] - held[0] < 20_000
+    assert held[1] - held[0] < 100_000  # 15 windows: keeping but the texts would be 300,000
     vectors.close()
 
 
