@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ def bench():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
         before = set(sys.modules)
-        names = ("embed", "engines", "precision", "texts")
+        names = ("embed", "engines", "precision", "report", "texts")
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     for name in set(sys.modules) - before:
         if (BENCHMARKS / f"{name}.py").is_file():
@@ -77,3 +79,18 @@ def test_a_process_says_when_it_is_there_and_what_it_holds(bench, tmp_path):
     assert mark.peak > 5 or sys.platform == "win32"
     with pytest.raises(bench.engines.NotHereError, match="FastEmbed: "):  # its files are not there
         bench.engines.alone("FastEmbed", setup)
+
+
+def test_a_report_of_results(bench, tmp_path):
+    machine = {"cpu": "A & B", "cores": 2, "system": "S", "python": "3", "torch": "not installed", "numpy": "2.4"}
+    marks = {"fastrank fp32": [{"seconds": 0.2, "peak": 100.0}] * 3, "FastEmbed": [{"seconds": 0.5, "peak": 220.0}] * 3}
+    result = {"machine": machine, "model": "m", "threads": 2, "marks": marks}
+    (tmp_path / "cold_start.json").write_text(json.dumps(result), encoding="utf-8")
+    assert bench.report.main([str(tmp_path)]) == 0
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| fastrank fp32 | 200 | 100 | 2.50x |\n| FastEmbed | 500 | 220 | 1.00x |" in text
+    assert "numpy 2.4." in text
+    assert "torch" not in text
+    picture = ET.fromstring((tmp_path / "speed.svg").read_text(encoding="utf-8"))  # noqa: S314 - made above
+    widths = [float(each.get("width")) for each in picture.iter("{http://www.w3.org/2000/svg}rect")]
+    assert widths[0] / widths[1] == pytest.approx(0.4)
