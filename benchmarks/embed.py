@@ -5,10 +5,11 @@
     python benchmarks/embed.py path/to/scifact --documents 2000 --rounds 1
     python benchmarks/embed.py --threads 1 2 4 --only "fastrank fp32" FastEmbed        # how it grows with threads
 
-Generated texts have a log-normal number of tokens: median 80, 512 at most. engines.py says what the engines are and how
-peers are installed. All have the weights of all-MiniLM-L6-v2, the same texts, limit of tokens and threads, and run in
-turn in this process; the figures are medians. Vectors are compared with fastrank's in fp32 before anything is timed: a
-difference of more than 1e-4 in fp32 ends the run without figures, for other precisions the cosine is a column.
+Generated texts have a log-normal number of tokens, median 80 and 512 at most; all engines cut at 256, the model's limit
+(--max-length). engines.py says what the engines are and how peers are installed. All have the weights of
+all-MiniLM-L6-v2, the same texts, limit of tokens and threads, and run in turn in this process; the figures are medians.
+Vectors are compared with fastrank's in fp32 before anything is timed: a difference of more than 1e-4 in fp32 ends the
+run without figures, for other precisions the cosine is a column.
 Queries have 10 tokens and are embedded one by one.
 """
 
@@ -171,7 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--documents", type=_positive, default=512, help="default: %(default)s")
     parser.add_argument("--queries", type=_positive, default=100, help="default: %(default)s")
     parser.add_argument("--uniform", action="store_true", help="generated texts of 90 to 110 tokens")
-    parser.add_argument("--max-length", type=_positive, default=512, help="tokens a text may have (default: 512)")
+    parser.add_argument(
+        "--max-length", type=_positive, default=256, help="tokens a text may have (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=_positive, default=3, help="default: %(default)s")
     parser.add_argument(
         "--threads", type=_positive, nargs="+", default=[processors.available()], help="default: %(default)s"

@@ -4,7 +4,7 @@
     python benchmarks/memory.py --only "fastrank fp32" FastEmbed --growth 1000 10000
 
 Each engine (see engines.py) has a process of its own and reads texts from a file, line by line; vectors are dropped.
-"Peak" is of 1,000 generated texts of mixed length: a median of 80 tokens, 512 at most. "Growth" is of texts of 22
+"Peak" is of 1,000 generated texts of mixed length: a median of 80 tokens, cut at 256. "Growth" is of texts of 22
 tokens or fewer: one process an engine goes through the largest corpus, and tells at each size how many texts a second
 it did since the size before, and what it holds. It shows our engines, unless --only names others.
 """
@@ -30,7 +30,7 @@ import texts
 from fastrank import processors
 from fastrank.errors import FastrankError
 
-MAX_LENGTH = 512
+MAX_LENGTH = 256
 SHORT = (8, 20)  # words
 
 Marks = dict[str, list[engines.Mark]]

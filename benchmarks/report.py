@@ -38,10 +38,12 @@ WIDTH, LEFT, BAR, ROW, TITLE = 760, 270, 380, 20, 40  # pixels: the picture, whe
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .title { font-weight: 600 }
+.ground { fill: #ffffff }
 .ours { fill: #0969da }
 .peer { fill: #8c959f }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 }
+  .ground { fill: #0d1117 }
   .ours { fill: #58a6ff }
   .peer { fill: #6e7681 }
 }"""
@@ -198,7 +200,8 @@ def chart(panels: Iterable[Panel]) -> str:
             ]
             top += ROW
     size = f'width="{WIDTH}" height="{top + 12}" viewBox="0 0 {WIDTH} {top + 12}"'
-    body = "\n".join(drawn)
+    ground = '<rect class="ground" width="100%" height="100%"/>'
+    body = "\n".join([ground, *drawn])
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>{STYLE}\n</style>\n{body}\n</svg>\n'
 
 

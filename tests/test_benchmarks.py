@@ -92,5 +92,7 @@ def test_a_report_of_results(bench, tmp_path):
     assert "numpy 2.4." in text
     assert "torch" not in text
     picture = ET.fromstring((tmp_path / "speed.svg").read_text(encoding="utf-8"))  # noqa: S314 - made above
-    widths = [float(each.get("width")) for each in picture.iter("{http://www.w3.org/2000/svg}rect")]
+    ground, *bars = picture.iter("{http://www.w3.org/2000/svg}rect")
+    assert ground.get("class") == "ground"
+    widths = [float(bar.get("width")) for bar in bars]
     assert widths[0] / widths[1] == pytest.approx(0.4)
