@@ -180,6 +180,8 @@ class Session:
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
         settings.enable_cpu_mem_arena = self._options.enable_cpu_mem_arena
+        # Planning which buffers may share memory takes half of an int8 model's start; the arena gives them back anyway.
+        settings.enable_mem_reuse = False
         settings.log_severity_level = 3  # errors
         model: str | bytes = str(self._path)
         if self._build:
