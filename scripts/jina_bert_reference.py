@@ -13,10 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import torch  # type: ignore[import-not-found]
-from safetensors.torch import save_file  # type: ignore[import-not-found]
+import torch
+from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional  # type: ignore[import-not-found]
+from torch.nn import functional
 
 
 class _Model(nn.Module):  # type: ignore[misc]

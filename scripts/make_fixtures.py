@@ -23,8 +23,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import jina_bert_reference as jina
-import torch  # type: ignore[import-not-found]  # needed here only, so in no extra of the package
-import transformers  # type: ignore[import-not-found]
+import torch  # needed here only, so in no extra of the package
+import transformers
 
 OUT = Path(__file__).parent.parent / "tests" / "fixtures" / "graph"
 SMALL = {

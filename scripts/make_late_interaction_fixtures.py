@@ -18,11 +18,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch  # type: ignore[import-not-found]  # needed here only, so in no extra of the package
-import transformers  # type: ignore[import-not-found]
-from pylate.models import ColBERT, Dense  # type: ignore[import-not-found]
-from safetensors.torch import load_file, save_file  # type: ignore[import-not-found]
-from sentence_transformers.models import Transformer  # type: ignore[import-not-found]
+import torch  # needed here only, so in no extra of the package
+import transformers
+from pylate.models import ColBERT, Dense
+from safetensors.torch import load_file, save_file
+from sentence_transformers.models import Transformer
 
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "tests" / "fixtures" / "late_interaction"

@@ -19,20 +19,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch  # type: ignore[import-not-found]  # needed here only, so in no extra of the package, as the others
-from sentence_transformers import (  # type: ignore[import-not-found]
+import torch  # needed here only, so in no extra of the package, as the others
+from sentence_transformers import (
     CrossEncoder,
     SentenceTransformer,
     SparseEncoder,
 )
-from sentence_transformers.base.modules import Dense, Transformer  # type: ignore[import-not-found]
-from sentence_transformers.sentence_transformer.modules import (  # type: ignore[import-not-found]
+from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.sentence_transformer.modules import (
     LayerNorm,
     Normalize,
     Pooling,
 )
-from sentence_transformers.sparse_encoder.modules import SpladePooling  # type: ignore[import-not-found]
-from transformers import (  # type: ignore[import-not-found]
+from sentence_transformers.sparse_encoder.modules import SpladePooling
+from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,

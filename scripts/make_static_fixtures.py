@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from model2vec import StaticModel  # type: ignore[import-not-found]
-from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
-from sentence_transformers.sentence_transformer.modules import (  # type: ignore[import-not-found]
+from model2vec import StaticModel
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import (
     Normalize,
     StaticEmbedding,
 )

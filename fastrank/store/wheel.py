@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastrank import environment
+from fastrank import installed as distributions
 from fastrank.errors import DownloadError
 from fastrank.registry import WheelSource
 
@@ -26,9 +27,11 @@ _PATIENCE = 3600
 
 def installed(source: WheelSource) -> Path | None:
     """The folder of a model whose wheel is installed in this environment, in the version the registry names."""
+    name, _, version = source.wheel.partition("==")
+    if not distributions.has_distribution(name):
+        return None
     import importlib.metadata
 
-    name, _, version = source.wheel.partition("==")
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
