@@ -13,7 +13,6 @@ from tokenizers import Tokenizer
 
 from fastrank import graph, precision, registry, store
 from fastrank.options import Options
-from fastrank.tokenizer import Tokenizer as OurTokenizer
 
 CHECKPOINT, GRAPH = "model.safetensors", "model.onnx"
 _MODULES = ("Transformer", "Pooling", "Normalize")
@@ -53,8 +52,7 @@ def prepare(folder: Path, model: str, max_length: int) -> None:
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     if importlib.util.find_spec("onnx") is None:
         return
-    tokenizer = OurTokenizer(files.folder, max_length)
-    made = precision.arithmetic(spec, files, "encoder", Options(precision="int8"), tokenizer, None)
+    made = precision.arithmetic(spec, files, "encoder", Options(precision="int8"), None)
     assert made.build is not None  # noqa: S101 - a checkpoint's graph is always built
     graphs = {"onnx": (graph.build(folder), folder), "int8": (made.build(), made.path.parent)}
     for name, (built, weights) in graphs.items():

@@ -273,8 +273,8 @@ def prepare(
         else:
             tokenizer = make_tokenizer(files)
         built = graph_head if isinstance(graph_head, str) else graph_head(files.folder)
-        how = precision.arithmetic(spec, files, built, options, tokenizer, cache_dir)
-        session = Session(how.path, options, how.build, numbers)
+        how = precision.arithmetic(spec, files, built, options, cache_dir)
+        session = Session(how.path, how.options, how.build, numbers)
         named = _BUILT_OUTPUTS[built] if how.build else output
         return Pipeline(files, how, tokenizer, session, make_head(files, tokenizer), named)
 

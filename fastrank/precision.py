@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ class Arithmetic(NamedTuple):
     Attributes:
         path: the graph, or the checkpoint that `build`'s graph points into.
         build: writes the graph; None: `path` is it.
+        options: for the session; those asked for, but that int8 stays on the CPU.
         equal: only texts of the same length may share a batch, so that a vector does not depend on its neighbours.
         alone: no texts may, for the same reason.
         name: what it is, for people.
@@ -39,6 +41,7 @@ class Arithmetic(NamedTuple):
 
     path: Path
     build: Callable[[], bytes] | None
+    options: Options
     equal: bool
     alone: bool
     name: str
@@ -63,9 +66,9 @@ def narrowed(spec: ModelSpec, options: Options, variant: str | None, *, given: b
     if options.in_int8:
         able = [each for each in variants if graph.is_checkpoint(each.model)]
         able += [each._replace(model=_CHECKPOINT) for each in variants if each.open and not each.model]
+        if given and (variant is None or not able):  # the folder may have one
+            able += [Variant("given", "unknown", name, (), ()) for name in (_CHECKPOINT, f"{_CHECKPOINT}.index.json")]
         able += [each for each in variants if each.precision.startswith(_ONNX_INT8)]
-        if given and not able:  # the folder may have one
-            able = [Variant("given", "unknown", _CHECKPOINT, (), ())]
     else:
         able = [each for each in variants if each.precision in (options.precision, "unknown")]
     if not able:
@@ -80,53 +83,67 @@ def narrowed(spec: ModelSpec, options: Options, variant: str | None, *, given: b
 
 
 def arithmetic(
-    spec: ModelSpec,
-    files: store.ModelFiles,
-    head: str,
-    options: Options,
-    tokenizer: Tokenizer,
-    cache_dir: str | Path | None,
+    spec: ModelSpec, files: store.ModelFiles, head: str, options: Options, cache_dir: str | Path | None
 ) -> Arithmetic:
     """How these files run in this precision. An int8 checkpoint is made now, if it is wanted and not there.
 
     Raises:
         ValueError: `files` are of the caller's folder, and none for this precision.
         ModelLoadError: the checkpoint cannot be used.
+        OSError: there is no room for an int8 checkpoint, neither in the cache nor in the temporary folder.
     """
     path = files.folder / files.model
-    packed = files.folder / quantize.file_name(head)
-    ready = packed.is_file()  # `fastrank pack` has made it
-    if quantize.is_made(files.model) and not ready:
-        raise ModelLoadError(f"{path} was packed by another version of fastrank; pack the model again, with this one")
     if not graph.is_checkpoint(files.model):
-        stated = next((each.precision for each in spec.variants if each.name == files.variant), "unknown")
-        if options.in_int8 and files.variant == "given":
+        stated = next((each.precision for each in spec.variants if each.model == files.model), "unknown")
+        if options.in_int8 and not stated.startswith(_ONNX_INT8):
             raise ValueError(
                 f"precision={options.precision!r} is made of a checkpoint, and {files.folder} has {files.model} and no "
                 f"{_CHECKPOINT}. Put it there, or leave `precision` out to run the graph as it is"
             )
         # One scale for all that runs at once is what a dynamically quantized graph has.
-        return Arithmetic(path, None, False, stated == "int8-dynamic", stated, f"{files.model} is what there is")
-    if not options.in_int8 and not ready:
+        alone = stated == "int8-dynamic"
+        return Arithmetic(path, None, options, False, alone, stated, f"{files.model} is what there is")
+    if quantize.is_made(files.model):
+        return _packed(path, head, options)
+    if not options.in_int8:
         build = partial(graph.build, path.parent, head)
-        return Arithmetic(path, build, False, False, "fp32", f"a graph built on {files.model}")
-    levels = exact_levels()
-    each_row = options.precision != "int8-fast" or levels < ALL_LEVELS
-    made = packed
-    if not ready:
+        return Arithmetic(path, build, options, False, False, "fp32", f"a graph built on {files.model}")
+    made = files.folder / quantize.file_name(head)  # where `fastrank pack` puts it
+    if not made.is_file():
         made = derive(
             files.folder,
             files.model,
-            quantize.file_name(head),
-            lambda target: quantize.quantize(path, head, tokenizer, target),
+            made.name,
+            # With the folder's own tokenizer: what is kept must not depend on who came first.
+            lambda target: quantize.quantize(path, head, Tokenizer(files.folder), target, options.threads),
+            quantize.is_whole,
             store.root(cache_dir),
         )
-    build = partial(
-        graph.build, files.folder, head, weights=made, rounding=graph.Rounding(each_row=each_row, levels=levels)
-    )
+    return _in_int8(path, made, head, options, f"made of {files.model}")
+
+
+def _packed(path: Path, head: str, options: Options) -> Arithmetic:
+    """An int8 checkpoint that stands alone."""
+    if options.precision in ("fp32", "fp16"):
+        raise ValueError(f"{path} is int8, not {options.precision}: leave `precision` out")
+    if path.name != quantize.file_name(head):
+        raise ModelLoadError(
+            f"{path} was packed for another use or by another version of fastrank, which wants "
+            f"{quantize.file_name(head)}: pack the model again, with this one"
+        )
+    if not options.in_int8:
+        options = replace(options, precision="int8")  # whose kernels are the CPU's
+    return _in_int8(path, path, head, options, f"{path.name} is what there is")
+
+
+def _in_int8(path: Path, made: Path, head: str, options: Options, reason: str) -> Arithmetic:
+    levels = exact_levels()
+    each_row = options.precision == "int8" or levels < ALL_LEVELS
+    rounding = graph.Rounding(each_row=each_row, levels=levels)
+    build = partial(graph.build, path.parent, head, weights=made, rounding=rounding)
     name = f"int8, a scale {'a token' if each_row else 'a text'}, {levels} levels"
     processor = "adds 8-bit products exactly" if levels == ALL_LEVELS else "adds 8-bit products in 16 bits"
-    return Arithmetic(made, build, each_row, not each_row, name, f"made of {files.model}; this processor {processor}")
+    return Arithmetic(made, build, options, each_row, not each_row, name, f"{reason}; this processor {processor}")
 
 
 @cache

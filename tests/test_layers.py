@@ -27,7 +27,7 @@ ALLOWED = {
     "store": {"errors", "environment", "installed", "registry"},
     "session": {"errors", "environment", "options", "processors", "schedule"},
     "closeable": set(),
-    "quantize": {"graph", "heads", "options", "schedule", "session", "tokenizer"},
+    "quantize": {"errors", "graph", "heads", "options", "schedule", "session", "tokenizer"},
     "precision": {
         *(
             "errors",

@@ -223,7 +223,7 @@ def test_int8_made_of_a_checkpoint_stands_alone(checkpoint, install, tmp_path, m
 def test_int8_made_by_another_version_is_refused(checkpoint, install, tmp_path, monkeypatch):
     install(make(checkpoint.name, "--path", CHECKPOINT, "--precision", "int8", output=tmp_path / "dist"))
     monkeypatch.setattr("fastrank.quantize.VERSION", 99)
-    with pytest.raises(ModelLoadError, match="packed by another version of fastrank"):
+    with pytest.raises(ModelLoadError, match="by another version of fastrank"):
         TextEmbedding(checkpoint.name)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ from fastrank.graph.safetensors import read_header
 from fastrank.options import Device, Options
 from fastrank.schedule import Batch, Tokens
 from fastrank.session import Session
+from fastrank.store import derived
 
 FIXTURES = Path(__file__).parent / "fixtures" / "graph"
 NAMES = sorted(folder.name for folder in FIXTURES.iterdir() if (folder / "model.safetensors").is_file())
@@ -317,12 +319,59 @@ def test_precisions_that_are_none_or_not_there(tiny, tiny_bert, tmp_path):
         TextEmbedding("BAAI/bge-small-en-v1.5", specific_model_path=only_onnx, precision="int8")
 
 
-def test_a_damaged_int8_file_is_an_error_that_names_it(tiny_bert):
+@pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda _content: b""])
+def test_a_damaged_int8_file_is_made_anew(tiny_bert, damage):
+    expected = next(tiny_bert(precision="int8").embed("cat"))
+    (made,) = Path(os.environ["FASTRANK_CACHE"]).rglob("int8-*.safetensors")
+    whole = made.read_bytes()
+    made.write_bytes(damage(whole))
+    assert np.array_equal(next(tiny_bert(precision="int8").embed("cat")), expected)
+    assert made.read_bytes() == whole
+
+
+def test_int8_does_not_depend_on_who_came_first(tiny_bert, monkeypatch, tmp_path):
+    def first_with(max_length):
+        monkeypatch.setenv("FASTRANK_CACHE", str(tmp_path / str(max_length)))
+        tiny_bert(precision="int8", max_length=max_length)
+        return next(tiny_bert(precision="int8").embed(TEXTS[3]))
+
+    assert np.array_equal(first_with(4), first_with(30))
+
+
+def test_another_shard_is_another_int8_checkpoint(folder, tmp_path):
+    (folder / "model.safetensors.index.json").write_text("{}")
+    before = derived._identity(folder / "model.safetensors.index.json")
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    assert derived._identity(folder / "model.safetensors.index.json") != before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_leaves_what_its_parent_keeps_meanwhile(monkeypatch):
+    derived._temporary.cache_clear()
+    folder = derived._temporary()
+    derived._remove(folder, os.getpid() + 1)
+    assert folder.is_dir()
+    derived._remove(folder, os.getpid())
+    assert not folder.exists()
+    derived._temporary.cache_clear()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX modes")
+def test_others_may_read_what_was_made(tiny_bert):
     tiny_bert(precision="int8")
     (made,) = Path(os.environ["FASTRANK_CACHE"]).rglob("int8-*.safetensors")
-    made.write_bytes(made.read_bytes()[:-100])
-    with pytest.raises(Exception, match=made.name):
-        tiny_bert(precision="int8")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o666 & ~umask
+
+
+def test_no_other_precision_than_asked_for(tiny_bert, folder):
+    quantizing.quantize(folder / "model.safetensors", "encoder", Letters(13), folder / quantizing.file_name("encoder"))
+    assert tiny_bert(precision="fp32").info()["precision"] == "fp32"
+    assert tiny_bert().info()["precision"] == "fp32"
+    assert "int8" in tiny_bert(precision="int8").info()["precision"]
+    (folder / "model.safetensors").unlink()
+    TextEmbedding(NAME, specific_model_path=folder, lazy_load=True)
 
 
 @pytest.mark.real_model

@@ -197,7 +197,10 @@ def trial() -> bytes:
 
 
 def _written(folder: Path, head: str, weights: Path | None, rounding: Rounding) -> Graph:
-    stored = checkpoint.read(folder) if weights is None else checkpoint.Checkpoint(weights, read_header(weights))
+    if weights is None:
+        stored = checkpoint.read(folder)
+    else:
+        stored = checkpoint.Checkpoint(weights, read_header(weights.resolve()))
     config = _config(folder, stored.tensors)
     model_type = _model_type(config)
     if head not in SUPPORTED[model_type]:
