@@ -257,7 +257,7 @@ def _in_int8(full: Parcel, scratch: Path | None) -> Parcel:
     made = sorted(scratch.glob("derived/*/int8-*.safetensors"))
     target = scratch / "int8"
     for file in full.variant.files:
-        if "/" in file.path or not file.path.endswith((".safetensors", ".safetensors.index.json")):
+        if "/" in file.path or not registry.is_checkpoint(file.path):
             (target / file.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(full.folder / file.path, target / file.path)
     for path in made:

@@ -13,7 +13,7 @@ import numpy as np
 from fastrank import graph, processors, quantize, store
 from fastrank.errors import ModelLoadError
 from fastrank.options import Device, Options
-from fastrank.registry import ModelSpec, Variant
+from fastrank.registry import CHECKPOINTS, ModelSpec, Variant, is_checkpoint
 from fastrank.schedule import Batch
 from fastrank.session import Session
 from fastrank.store.derived import derive
@@ -22,7 +22,6 @@ from fastrank.tokenizer import Tokenizer
 ALL_LEVELS = 127  # to each side of 0, of 8 bits
 _FEW_LEVELS = 63
 
-_CHECKPOINT = "model.safetensors"
 _ONNX_INT8 = "int8"  # what the registry calls ready-made graphs begins so: "int8-dynamic", "int8-weights"
 
 
@@ -64,17 +63,17 @@ def narrowed(spec: ModelSpec, options: Options, variant: str | None, *, given: b
     if options.precision == "auto":
         return spec._replace(variants=variants)
     if options.in_int8:
-        able = [each for each in variants if graph.is_checkpoint(each.model)]
-        able += [each._replace(model=_CHECKPOINT) for each in variants if each.open and not each.model]
+        able = [each for each in variants if is_checkpoint(each.model)]
+        able += [each._replace(model=CHECKPOINTS[0]) for each in variants if each.open and not each.model]
         if given and (variant is None or not able):  # the folder may have one
-            able += [Variant("given", "unknown", name, (), ()) for name in (_CHECKPOINT, f"{_CHECKPOINT}.index.json")]
+            able += [Variant(store.GIVEN, "unknown", name, (), ()) for name in CHECKPOINTS]
         able += [each for each in variants if each.precision.startswith(_ONNX_INT8)]
     else:
         able = [each for each in variants if each.precision in (options.precision, "unknown")]
     if not able:
         known = ", ".join(f"{each.name} ({each.precision})" for each in variants)
         advice = (
-            f"; int8 is made of a checkpoint: pass specific_model_path=<a folder with {_CHECKPOINT}>"
+            f"; int8 is made of a checkpoint: pass specific_model_path=<a folder with {CHECKPOINTS[0]}>"
             if options.in_int8
             else ""
         )
@@ -93,12 +92,12 @@ def arithmetic(
         OSError: there is no room for an int8 checkpoint, neither in the cache nor in the temporary folder.
     """
     path = files.folder / files.model
-    if not graph.is_checkpoint(files.model):
+    if not is_checkpoint(files.model):
         stated = next((each.precision for each in spec.variants if each.model == files.model), "unknown")
         if options.in_int8 and not stated.startswith(_ONNX_INT8):
             raise ValueError(
                 f"precision={options.precision!r} is made of a checkpoint, and {files.folder} has {files.model} and no "
-                f"{_CHECKPOINT}. Put it there, or leave `precision` out to run the graph as it is"
+                f"{CHECKPOINTS[0]}. Put it there, or leave `precision` out to run the graph as it is"
             )
         # One scale for all that runs at once is what a dynamically quantized graph has.
         alone = stated == "int8-dynamic"

@@ -50,6 +50,15 @@ SHA256 = r"[0-9a-f]{64}"
 WHEEL = r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+"
 
 
+# What a safetensors checkpoint is called: whole, or as the index of its shards.
+CHECKPOINTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+def is_checkpoint(model: str) -> bool:
+    """Whether a model's file, by its name, is a safetensors checkpoint or the index of one, and no graph."""
+    return model.endswith((".safetensors", ".safetensors.index.json"))
+
+
 class PoolingType(str, Enum):
     """How token states become one vector. Names as in FastEmbed; `PoolingType("mean")` is found too."""
 
@@ -413,7 +422,7 @@ def custom_spec(
         if not re.fullmatch(pattern, value):
             example = "a relative path with forward slashes" if what == "file" else "like 'organisation/model'"
             raise ValueError(f"{what} {value!r} is not valid: it must be {example}")
-    checkpoint = ["config.json"] if (model_file or "").endswith((".safetensors", ".safetensors.index.json")) else []
+    checkpoint = ["config.json"] if is_checkpoint(model_file or "") else []
     files = tuple(FileSpec(path, None, None) for path in dict.fromkeys([*named, *checkpoint, "tokenizer.json"]))
     form = "own" if model_file is None else "safetensors" if checkpoint else "onnx"
     variant = Variant(form, "unknown", model_file or "", files, (HubSource(hub, None),), open=True)

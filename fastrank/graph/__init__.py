@@ -49,7 +49,6 @@ __all__ = [
     "Rounding",
     "Tensor",
     "build",
-    "is_checkpoint",
     "recipe",
     "trial",
 ]
@@ -126,11 +125,6 @@ class Recipe:
     smooth: tuple[tuple[str, ...], ...]
     tables: tuple[str, ...]
     graph: bytes
-
-
-def is_checkpoint(model: str) -> bool:
-    """Whether a model's file, by its name, is one for `build`: `model.safetensors` or its index."""
-    return model.endswith((".safetensors", checkpoint.INDEX))
 
 
 def build(folder: Path, head: str = "encoder", *, weights: Path | None = None, rounding: Rounding = _BY_ROW) -> bytes:

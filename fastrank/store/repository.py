@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from fastrank.errors import DownloadError
-from fastrank.registry import PATH, FileSpec, Variant
+from fastrank.registry import CHECKPOINTS, PATH, FileSpec, Variant
 
 _STATIC = "0_StaticEmbedding/"  # where sentence-transformers kept a static model, tokenizer and all
 # Where models commonly are, in order of preference: graphs, checkpoints whole or in shards, graphs that lost precision.
@@ -14,8 +14,7 @@ USUAL_MODELS = (
     "onnx/model.onnx",
     "model.onnx",
     "model_optimized.onnx",
-    "model.safetensors",
-    "model.safetensors.index.json",
+    *CHECKPOINTS,
     f"{_STATIC}model.safetensors",
     "onnx/model_quantized.onnx",
     "model_quantized.onnx",
