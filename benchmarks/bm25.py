@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -168,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     given = parser.parse_args(arguments)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # of the processes: packages are installed with their byte-code
     try:
         texts = (
             [document.text for document in beir.load(given.folder, given.documents).documents()]

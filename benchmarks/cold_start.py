@@ -3,10 +3,10 @@
     python benchmarks/cold_start.py                 # about a minute; longer with sentence-transformers
     python benchmarks/cold_start.py --only "fastrank fp32" FastEmbed --rounds 21
 
-Engines as in engines.py, with the weights of all-MiniLM-L6-v2, in turn, medians. The files are in the page cache, as
-each engine has run before anything is timed; fastrank has made its int8 files then, which it keeps. The interpreter's
-own start is part of all figures. "import" rows end when the modules are imported; numpy, onnxruntime and tokenizers are
-what no engine of this kind can do without.
+Engines as in engines.py, with the weights of all-MiniLM-L6-v2, in turn, medians. Files are in the page cache and
+modules are compiled, as each engine has run before anything is timed; fastrank has made its int8 files then, which it
+keeps. The interpreter's own start is part of all figures. "import" rows end when the modules are imported; numpy,
+onnxruntime and tokenizers are what no engine of this kind can do without.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     given = parser.parse_args(arguments)
     os.environ["HF_HUB_OFFLINE"] = "1"  # of the processes
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # packages are installed with theirs; a checkout writes its own
     about = {**machine.describe(), **{each: interleaved.version(each) for each in engines.DISTRIBUTIONS}}
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrank import heads, modules
+from fastrank import heads, log
 from fastrank.errors import ModelLoadError
 from fastrank.pipeline import Head
 from fastrank.registry import DenseTask, Prefixes
@@ -19,11 +17,8 @@ from fastrank.schedule import Batch
 
 Vector: TypeAlias = NDArray[np.float32]
 
-_log = logging.getLogger("fastrank")
 
-
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """How a model makes a vector of token states.
 
     Attributes:
@@ -47,14 +42,19 @@ def recipe(name: str, told: DenseTask, folder: Path) -> Recipe:
     Raises:
         ModelLoadError: the folder's files are damaged, or do not say how token states become one vector.
     """
-    chain = modules.chain(folder) if told.pooling is None and modules.listed(folder) else None
     pool: heads.Pooling | None
+    dim, normalize, prefixes = told.dim, bool(told.normalize), told.prefixes
+    if told.pooling is None or (told.pooling != "none" and dim is None) or prefixes is None:
+        from fastrank import modules  # which models of the registry do without
     if told.pooling == "none":
-        pool, dim = None, told.dim
+        pool = None
     elif told.pooling is not None:
-        pool, dim = heads.POOLINGS[told.pooling], told.dim or modules.hidden_size(folder)
-    elif chain is not None:
-        pool, dim = chain.head, told.dim or chain.dim
+        pool = heads.POOLINGS[told.pooling]
+        dim = dim or modules.hidden_size(folder)
+    elif modules.listed(folder):
+        chain = modules.chain(folder)
+        pool, dim = chain.head, dim or chain.dim
+        normalize = chain.normalize if told.normalize is None else told.normalize
     else:
         raise ModelLoadError(
             f"{name}: {folder} has no modules.json, which would say how token states become one vector. Say so: "
@@ -65,8 +65,8 @@ def recipe(name: str, told: DenseTask, folder: Path) -> Recipe:
         dim,
         pool,
         told.pooling in (None, "none", "cls"),
-        bool(chain and chain.normalize) if told.normalize is None else told.normalize,
-        modules.prefixes(folder) if told.prefixes is None else told.prefixes,
+        normalize,
+        modules.prefixes(folder) if prefixes is None else prefixes,
     )
 
 
@@ -92,12 +92,14 @@ def compare(name: str, told: DenseTask, folder: Path) -> None:
 
     The entry of the name is followed: whoever names a model gets that model's vectors.
     """
+    from fastrank import modules
+
     try:
         stated = [step for step in modules.outline(folder) if step not in ("Normalize", "Dropout")]
     except ModelLoadError:
         return  # nothing that is used
     if stated not in ([], [told.pooling]) and told.pooling not in (None, "none"):
-        _log.warning(
+        log.warning(
             "%s: %s was made for %s; pooling %s of the model %s is used. For the folder's own settings give it a name "
             "that is not in the registry.",
             name,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -24,6 +23,9 @@ from fastrank.registry import ModelSpec
 from fastrank.schedule import WINDOW, Batch, Tokens, collate, plan, spans, windows
 from fastrank.session import Session
 from fastrank.tokenizer import Text, Tokenizer
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 # What `graph.build` calls the output of its heads.
 _BUILT_OUTPUTS = {
@@ -186,6 +188,8 @@ class _SideBySide:
         if len(batches) == 1 or self._workers == 1:
             return map(function, batches)
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # a query in a new process needs none
+
             self._pool = ThreadPoolExecutor(self._workers, "fastrank")
         return self._pool.map(function, batches)
 

@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrank import graph, processors, quantize, store
+from fastrank import processors, store
 from fastrank.errors import ModelLoadError
 from fastrank.options import Device, Options
 from fastrank.registry import CHECKPOINTS, ModelSpec, Variant, is_checkpoint
 from fastrank.schedule import Batch
 from fastrank.session import Session
-from fastrank.store.derived import derive
 from fastrank.tokenizer import Tokenizer
 
 ALL_LEVELS = 127  # to each side of 0, of 8 bits
@@ -102,11 +101,15 @@ def arithmetic(
         # One scale for all that runs at once is what a dynamically quantized graph has.
         alone = stated == "int8-dynamic"
         return Arithmetic(path, None, options, False, alone, stated, f"{files.model} is what there is")
+    from fastrank import graph, quantize  # a ready-made graph needs none of these
+
     if quantize.is_made(files.model):
         return _packed(path, head, options)
     if not options.in_int8:
         build = partial(graph.build, path.parent, head)
         return Arithmetic(path, build, options, False, False, "fp32", f"a graph built on {files.model}")
+    from fastrank.store.derived import derive
+
     made = files.folder / quantize.file_name(head)  # where `fastrank pack` puts it
     if not made.is_file():
         made = derive(
@@ -123,6 +126,8 @@ def arithmetic(
 
 def _packed(path: Path, head: str, options: Options) -> Arithmetic:
     """An int8 checkpoint that stands alone."""
+    from fastrank import quantize
+
     if options.precision in ("fp32", "fp16"):
         raise ValueError(f"{path} is int8, not {options.precision}: leave `precision` out")
     if path.name != quantize.file_name(head):
@@ -136,6 +141,8 @@ def _packed(path: Path, head: str, options: Options) -> Arithmetic:
 
 
 def _in_int8(path: Path, made: Path, head: str, options: Options, reason: str) -> Arithmetic:
+    from fastrank import graph
+
     levels = exact_levels()
     each_row = options.precision == "int8" or levels < ALL_LEVELS
     rounding = graph.Rounding(each_row=each_row, levels=levels)
@@ -153,6 +160,8 @@ def exact_levels() -> int:
     """
     if (exact := processors.adds_bytes_exactly()) is not None:
         return ALL_LEVELS if exact else _FEW_LEVELS
+    from fastrank import graph
+
     session = Session(Path("a trial of 8-bit products"), Options(threads=1, cuda=Device.CPU), graph.trial)
     one = np.full((1, 1), 255, np.int64)
     found = session.run(Batch([0], one, one, one))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import re
 import string
 import threading
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from fastrank import installed
+from fastrank import installed, log
 from fastrank.errors import ModelNotFoundError, RegistryError
 
 S = TypeVar("S")
@@ -292,7 +291,6 @@ class ModelSpec(NamedTuple):
         return found
 
 
-_log = logging.getLogger("fastrank")
 _noted: set[str] = set()  # models whose licence was warned of
 _custom: dict[tuple[str, str], ModelSpec] = {}
 _custom_lock = threading.Lock()
@@ -350,7 +348,7 @@ def note_license(spec: ModelSpec) -> None:
     """
     if spec.noncommercial and spec.name not in _noted:
         _noted.add(spec.name)
-        _log.warning("%s: its licence, %s, does not allow commercial use", spec.name, spec.license)
+        log.warning("%s: its licence, %s, does not allow commercial use", spec.name, spec.license)
 
 
 def _nearest(wanted: str, task: str | None) -> list[str]:

@@ -28,8 +28,7 @@ class Tokens(NamedTuple):
     attended: int | None = None  # so many of the first tokens are attended to; None: all
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Texts that run together, padded on the right to the longest of them."""
 
     positions: Sequence[int]  # of the texts in their window

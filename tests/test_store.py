@@ -23,6 +23,7 @@ from hub_standin import Fault
 from fastrank import registry, store
 from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotCachedError
 from fastrank.registry import FileSpec, HubSource, ModelSpec, Variant
+from fastrank.store import changes
 from fastrank.store import folder as folders
 
 # -- the order of sources ---------------------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ def test_errors_of_the_file_system_name_the_variable(spec, cache, monkeypatch, n
     def refuse(*_args, **_options):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(folders, "publish", refuse)
+    monkeypatch.setattr(changes, "publish", refuse)
     with pytest.raises(OSError, match="Set FASTRANK_CACHE to another") as error:
         store.locate(spec)
     assert error.value.errno == number
@@ -302,11 +303,11 @@ def test_a_file_that_a_virus_scanner_holds_is_waited_for(spec, monkeypatch):
         return real(self, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    monkeypatch.setattr(folders, "_PATIENCE", 10.0)
+    monkeypatch.setattr(changes, "_PATIENCE", 10.0)
     assert content(store.locate(spec)) == FILES
     assert refusals == [0]
     refusals[0] = 1000
-    monkeypatch.setattr(folders, "_PATIENCE", 0.1)
+    monkeypatch.setattr(changes, "_PATIENCE", 0.1)
     store.clear()
     with pytest.raises(OSError, match="it cannot be written"):
         store.locate(spec)
@@ -321,7 +322,7 @@ def test_a_path_that_is_too_long_is_said(spec, monkeypatch, number, length):
     def refuse(*_arguments):
         raise OSError(number, os.strerror(number), "C:\\" + "x" * length)
 
-    monkeypatch.setattr(folders, "publish", refuse)
+    monkeypatch.setattr(changes, "publish", refuse)
     with pytest.raises(OSError, match=r"its path is too long .* Set FASTRANK_CACHE to another"):
         store.locate(spec)
 

@@ -10,36 +10,19 @@ shard of it), which onnxruntime maps into memory. Nothing is converted and nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastrank.errors import ModelLoadError
-from fastrank.graph import (
-    bert,
-    checkpoint,
-    distilbert,
-    electra,
-    heads,
-    int8,
-    jina_bert,
-    modernbert,
-    mpnet,
-    nomic_bert,
-    projection,
-    proto,
-    roberta,
-    static,
-)
+from fastrank.graph import checkpoint, int8, proto
 from fastrank.graph.builder import Graph
 from fastrank.graph.config import Config
 from fastrank.graph.int8 import TRIAL_ANSWER, Rounding
 from fastrank.graph.safetensors import Tensor, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from fastrank.graph.encoded import Encoded
+    from collections.abc import Mapping
 
 __all__ = [
     "RANGES",
@@ -53,47 +36,49 @@ __all__ = [
     "trial",
 ]
 
-_ENCODERS: Final[Mapping[str, Callable[[Graph, Config], Encoded]]] = {
-    "bert": bert.encoder,
-    "camembert": roberta.encoder,
-    "distilbert": distilbert.encoder,
-    "electra": electra.encoder,
-    "jina_bert": jina_bert.encoder,
-    "model2vec": static.encoder,
-    "modernbert": modernbert.encoder,
-    "mpnet": mpnet.encoder,
-    "nomic_bert": nomic_bert.encoder,
-    "roberta": roberta.encoder,
-    "xlm-roberta": roberta.encoder,
+# Functions by the names of their modules, which are imported when they are needed: a model needs one or two of them,
+# and a new process should not wait for the rest.
+_ENCODERS: Final = {
+    "bert": "bert.encoder",
+    "camembert": "roberta.encoder",
+    "distilbert": "distilbert.encoder",
+    "electra": "electra.encoder",
+    "jina_bert": "jina_bert.encoder",
+    "model2vec": "static.encoder",
+    "modernbert": "modernbert.encoder",
+    "mpnet": "mpnet.encoder",
+    "nomic_bert": "nomic_bert.encoder",
+    "roberta": "roberta.encoder",
+    "xlm-roberta": "roberta.encoder",
 }
-"""By `model_type`: writes the encoder's inputs and nodes."""
+"""By `model_type`: writes the encoder's inputs and nodes, `(Graph, Config) -> Encoded`."""
 
-_HEADS: Final[Mapping[tuple[str, str], Callable[[Graph, Config, Encoded], None]]] = {
-    **{(model_type, "encoder"): heads.hidden_states for model_type in _ENCODERS},
-    **{(model_type, "attention"): heads.attention for model_type in _ENCODERS if model_type != "model2vec"},
-    **{(model_type, "colbert"): projection.token_vectors for model_type in _ENCODERS if model_type != "model2vec"},
-    ("bert", "masked-lm"): bert.masked_lm,
-    ("camembert", "masked-lm"): roberta.masked_lm,
-    ("distilbert", "masked-lm"): distilbert.masked_lm,
-    ("electra", "masked-lm"): electra.masked_lm,
-    ("jina_bert", "masked-lm"): bert.masked_lm,
-    ("modernbert", "masked-lm"): modernbert.masked_lm,
-    ("mpnet", "masked-lm"): roberta.masked_lm,
-    ("nomic_bert", "masked-lm"): nomic_bert.masked_lm,
-    ("roberta", "masked-lm"): roberta.masked_lm,
-    ("xlm-roberta", "masked-lm"): roberta.masked_lm,
-    ("bert", "sequence-classification"): bert.sequence_classification,
-    ("camembert", "sequence-classification"): roberta.sequence_classification,
-    ("distilbert", "sequence-classification"): distilbert.sequence_classification,
-    ("electra", "sequence-classification"): electra.sequence_classification,
-    ("jina_bert", "sequence-classification"): bert.sequence_classification,
-    ("modernbert", "sequence-classification"): modernbert.sequence_classification,
-    ("mpnet", "sequence-classification"): roberta.sequence_classification,
-    ("nomic_bert", "sequence-classification"): bert.sequence_classification,
-    ("roberta", "sequence-classification"): roberta.sequence_classification,
-    ("xlm-roberta", "sequence-classification"): roberta.sequence_classification,
+_HEADS: Final = {
+    **{(model_type, "encoder"): "heads.hidden_states" for model_type in _ENCODERS},
+    **{(model_type, "attention"): "heads.attention" for model_type in _ENCODERS if model_type != "model2vec"},
+    **{(model_type, "colbert"): "projection.token_vectors" for model_type in _ENCODERS if model_type != "model2vec"},
+    ("bert", "masked-lm"): "bert.masked_lm",
+    ("camembert", "masked-lm"): "roberta.masked_lm",
+    ("distilbert", "masked-lm"): "distilbert.masked_lm",
+    ("electra", "masked-lm"): "electra.masked_lm",
+    ("jina_bert", "masked-lm"): "bert.masked_lm",
+    ("modernbert", "masked-lm"): "modernbert.masked_lm",
+    ("mpnet", "masked-lm"): "roberta.masked_lm",
+    ("nomic_bert", "masked-lm"): "nomic_bert.masked_lm",
+    ("roberta", "masked-lm"): "roberta.masked_lm",
+    ("xlm-roberta", "masked-lm"): "roberta.masked_lm",
+    ("bert", "sequence-classification"): "bert.sequence_classification",
+    ("camembert", "sequence-classification"): "roberta.sequence_classification",
+    ("distilbert", "sequence-classification"): "distilbert.sequence_classification",
+    ("electra", "sequence-classification"): "electra.sequence_classification",
+    ("jina_bert", "sequence-classification"): "bert.sequence_classification",
+    ("modernbert", "sequence-classification"): "modernbert.sequence_classification",
+    ("mpnet", "sequence-classification"): "roberta.sequence_classification",
+    ("nomic_bert", "sequence-classification"): "bert.sequence_classification",
+    ("roberta", "sequence-classification"): "roberta.sequence_classification",
+    ("xlm-roberta", "sequence-classification"): "roberta.sequence_classification",
 }
-"""By `model_type` and head: writes the nodes on top of the encoder, and the outputs."""
+"""By `model_type` and head: writes the nodes on top of the encoder, and the outputs, `(Graph, Config, Encoded)`."""
 
 SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
     model_type: tuple(head for owner, head in _HEADS if owner == model_type) for model_type in _ENCODERS
@@ -107,8 +92,7 @@ RANGES: Final = "ranges"
 """What `Recipe.graph` calls its output."""
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """What there is to quantize in a checkpoint, for one head.
 
     Attributes:
@@ -204,14 +188,21 @@ def _written(folder: Path, head: str, weights: Path | None, rounding: Rounding) 
         )
     graph = Graph(stored.path, stored.tensors, rounding)
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
-    _HEADS[model_type, head](graph, config, _ENCODERS[model_type](graph, config))
+    encoded = _function(_ENCODERS[model_type])(graph, config)
+    _function(_HEADS[model_type, head])(graph, config, encoded)
     return graph
+
+
+def _function(name: str) -> Any:
+    """One that writes a part of a graph."""
+    module, _, function = name.partition(".")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), function)
 
 
 def _config(folder: Path, tensors: Mapping[str, Tensor]) -> Config:
     """The checkpoint's; sentence-transformers writes none for its static embeddings."""
     path = folder / "config.json"
-    if static.SENTENCE_TRANSFORMERS in tensors and not path.exists():
+    if not path.exists() and _function("static.SENTENCE_TRANSFORMERS") in tensors:
         return Config(path, {"model_type": "model2vec"})
     return Config.read(path)
 

@@ -6,8 +6,7 @@ Format of the index (https://huggingface.co/docs/huggingface_hub/package_referen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastrank.errors import ModelLoadError
 from fastrank.graph.config import read_object
@@ -22,8 +21,7 @@ INDEX: Final = "model.safetensors.index.json"
 MAX_SHARDS: Final = 1_000
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """The tensors of a checkpoint.
 
     Attributes:

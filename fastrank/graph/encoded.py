@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """What `config.json` says about an encoder, checked; every architecture has these."""
 
     hidden: int
@@ -20,8 +19,7 @@ class Sizes:
     activation: str
 
 
-@dataclass(frozen=True)
-class Encoded:
+class Encoded(NamedTuple):
     """An encoder written up to its last layer. The head says which tokens it needs of that one, by ONE call.
 
     Attributes:

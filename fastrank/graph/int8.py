@@ -16,8 +16,7 @@ and for a table of which rows are looked up, {table}.rows I8 [rows, width] and {
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastrank.graph import proto
 
@@ -28,8 +27,7 @@ TRIAL_ANSWER = 64 * 255 * 127.0
 _TINY = 1e-12  # of a row of zeros: its scale must not be 0
 
 
-@dataclass(frozen=True)
-class Rounding:
+class Rounding(NamedTuple):
     """How activations become int8.
 
     Attributes:

@@ -6,9 +6,8 @@ a window, the feed-forward part is gated, and most biases are left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastrank.graph import blocks, heads, proto, rotary
 from fastrank.graph.encoded import Encoded, Sizes
@@ -21,8 +20,7 @@ WORDS: Final = "embeddings.tok_embeddings.weight"
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 
-@dataclass(frozen=True)
-class _Look:
+class _Look(NamedTuple):
     """How a layer attends: what to add to its scores, and the rotations of its positions."""
 
     bias: str

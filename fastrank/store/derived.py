@@ -11,9 +11,6 @@ import functools
 import hashlib
 import json
 import os
-import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -65,7 +62,7 @@ def _made(target: Path, write: Callable[[Path], None]) -> Path:
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _ABANDONED:
                 left.unlink()
-    draft = target.with_name(f"making-{os.getpid()}-{secrets.token_hex(4)}")  # not mkstemp: others may read it, too
+    draft = target.with_name(f"making-{os.getpid()}-{os.urandom(4).hex()}")  # not mkstemp: others may read it, too
     try:
         write(draft)
         with draft.open("rb+") as file:
@@ -94,6 +91,8 @@ def _identity(source: Path) -> str:
 
 @functools.cache
 def _temporary() -> Path:
+    import tempfile
+
     folder = Path(tempfile.mkdtemp(prefix="fastrank-"))
     atexit.register(_remove, folder, os.getpid())
     return folder
@@ -101,10 +100,14 @@ def _temporary() -> Path:
 
 def _remove(folder: Path, owner: int) -> None:
     if os.getpid() == owner:  # a forked child leaves what its parent made
+        import shutil
+
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(root: Path) -> None:
     """Delete what is kept in the cache of models that lie elsewhere."""
+    import shutil
+
     with suppress(OSError):
         shutil.rmtree(root / "derived")

@@ -1,4 +1,4 @@
-"""A model folder in the cache is complete and verified, or it is absent. This module keeps that promise.
+"""A model folder in the cache is complete and verified, or it is absent. Here they are found and checked.
 
     <cache>/models/<organisation>--<model>/<variant>-<digest>/    complete; real files, no links
     <cache>/staging/...                                           what is being fetched; resumed by the next run
@@ -12,26 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastrank.errors import IntegrityError
 from fastrank.installed import MANIFEST, read_manifest
 from fastrank.registry import FileSpec, ModelSpec, Variant
 
 _CHUNK = 1 << 20
-_PATIENCE = 2.0 if os.name == "nt" else 0.0  # seconds; there, a virus scanner may hold a new file
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where one variant of one model belongs in a cache."""
 
     root: Path
@@ -56,12 +49,6 @@ class Place:
     def staging(self) -> Path:
         """Where a fetch under the lock works; what a broken one left is resumed."""
         return self.root / "staging" / f"{self.model}--{self.key}"
-
-    def scratch(self) -> Path:
-        """A new folder beside `staging` that nobody else works in."""
-        parent = self.staging.parent
-        parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f"{self.staging.name}.", dir=parent))
 
 
 def place(root: Path, spec: ModelSpec, variant: Variant) -> Place:
@@ -188,79 +175,6 @@ def verified(folder: Path, variant: Variant, root: Path) -> bool:
     return True
 
 
-def begin(staging: Path, commit: str | None) -> None:
-    """Keep what an earlier run left only if it is of the same commit: files of two would not fit together."""
-    if commit is None or read_manifest(staging).get("commit") != commit:
-        shutil.rmtree(staging)
-        staging.mkdir()
-        (staging / MANIFEST).write_text(json.dumps({"commit": commit}), encoding="utf-8")
-
-
-def tidy(place: Place) -> None:
-    """Delete what processes that were killed left of this variant. To be called under its lock."""
-    for path in place.staging.parent.glob(f"{place.staging.name}.*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def sweep(root: Path) -> None:
-    """Delete what broken downloads left, by names that are ours, and folders of ours that are empty."""
-    for path in (root / "staging").glob("*--*"):
-        shutil.rmtree(path, ignore_errors=True)
-    for stamp in (root / "verified").glob("[0-9a-f]" * 32):
-        stamp.unlink(missing_ok=True)
-    for name in ("models", "staging", "verified"):
-        with suppress(OSError):  # not empty, or not there
-            (root / name).rmdir()
-
-
-def publish(staging: Path, target: Place, variant: Variant, facts: dict[str, str], hashes: dict[str, str]) -> None:
-    """Give the files in `staging` their final name in one step. They are verified before; nothing else moves along.
-
-    Everything is on the disk before the rename and the rename after it, so that no crash leaves a folder in between.
-    """
-    manifest = {
-        **read_manifest(staging),
-        **facts,
-        "variant": variant.name,
-        "files": {path: {"size": (staging / path).stat().st_size, "sha256": hashes[path]} for path in sorted(hashes)},
-    }
-    draft = staging / f"{MANIFEST}.part"
-    draft.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    move(draft, staging / MANIFEST)
-    for path in [*hashes, MANIFEST]:
-        _sync(staging / path)
-    final = target.final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    if final.exists():  # damaged, or another process without locks was faster
-        if complete(final, variant):
-            shutil.rmtree(staging, ignore_errors=True)
-            return
-        broken = target.scratch()
-        move(final, broken / "folder")
-        shutil.rmtree(broken, ignore_errors=True)
-    try:
-        move(staging, final)
-    except OSError:
-        if not complete(final, variant):
-            raise
-        shutil.rmtree(staging, ignore_errors=True)
-    _sync(final.parent)
-
-
-def move(source: Path, target: Path) -> None:
-    """Rename. On Windows, with patience: what is new there is soon opened by a virus scanner, and then stays put."""
-    deadline = monotonic() + _PATIENCE
-    while True:
-        try:
-            source.replace(target)
-        except PermissionError:
-            if monotonic() > deadline:
-                raise
-            sleep(0.05)
-        else:
-            return
-
-
 def published(root: Path) -> Iterator[Path]:
     """Every folder of the cache that was published."""
     yield from sorted(path.parent for path in (root / "models").glob(f"*/*/{MANIFEST}"))
@@ -269,22 +183,3 @@ def published(root: Path) -> Iterator[Path]:
 def size_on_disk(folder: Path) -> int:
     """Bytes of all files under a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def remove(folder: Path) -> None:
-    """Delete a published folder; its manifest goes first, so that a half-deleted one does not count as published."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(folder)
-    with suppress(OSError):
-        folder.parent.rmdir()
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows has no handle on a folder to be synced
-    # Windows flushes only what was opened for writing.
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

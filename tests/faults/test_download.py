@@ -20,6 +20,7 @@ from fastrank import TextEmbedding, store
 from fastrank.cli import main as fastrank
 from fastrank.errors import DownloadError, IntegrityError, ModelNotCachedError
 from fastrank.registry import TEXT_EMBEDDING
+from fastrank.store import changes
 from fastrank.store import folder as folders
 from fastrank.store.hub import _redirected
 from fastrank.store.lock import exclusive
@@ -378,9 +379,9 @@ def test_d24_damage_of_the_same_size_is_named(dense, capsys):
 def test_d26_all_is_on_the_disk_before_the_rename_and_the_rename_after_it(spec, monkeypatch):
     """By inode: a rename does not change it."""
     order = []
-    sync, move = os.fsync, folders.move
+    sync, move = os.fsync, changes.move
     monkeypatch.setattr(os, "fsync", lambda fd: (order.append(("sync", os.fstat(fd).st_ino)), sync(fd)))
-    monkeypatch.setattr(folders, "move", lambda a, b: (order.append(("move", a.stat().st_ino)), move(a, b)))
+    monkeypatch.setattr(changes, "move", lambda a, b: (order.append(("move", a.stat().st_ino)), move(a, b)))
     folder = store.locate(spec).folder
     published = order.index(("move", folder.stat().st_ino))
     for path in (*FILES, folders.MANIFEST):
