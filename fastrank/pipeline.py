@@ -278,7 +278,7 @@ def prepare(
             tokenizer = make_tokenizer(files)
         built = graph_head if isinstance(graph_head, str) else graph_head(files.folder)
         how = precision.arithmetic(spec, files, built, options, cache_dir)
-        session = Session(how.path, how.options, how.build, numbers)
+        session = Session(how.path, how.options, how.build, numbers, finished=how.finished)
         named = _BUILT_OUTPUTS[built] if how.build else output
         return Pipeline(files, how, tokenizer, session, make_head(files, tokenizer), named)
 

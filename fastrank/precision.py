@@ -35,6 +35,7 @@ class Arithmetic(NamedTuple):
         alone: no texts may, for the same reason.
         name: what it is, for people.
         reason: why it was chosen.
+        finished: onnxruntime need not optimize the graph: it would find little, and takes half of the start for it.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Arithmetic(NamedTuple):
     alone: bool
     name: str
     reason: str
+    finished: bool = False
 
 
 def narrowed(spec: ModelSpec, options: Options, variant: str | None, *, given: bool) -> ModelSpec:
@@ -149,7 +151,8 @@ def _in_int8(path: Path, made: Path, head: str, options: Options, reason: str) -
     build = partial(graph.build, path.parent, head, weights=made, rounding=rounding)
     name = f"int8, a scale {'a token' if each_row else 'a text'}, {levels} levels"
     processor = "adds 8-bit products exactly" if levels == ALL_LEVELS else "adds 8-bit products in 16 bits"
-    return Arithmetic(made, build, options, each_row, not each_row, name, f"{reason}; this processor {processor}")
+    because = f"{reason}; this processor {processor}"
+    return Arithmetic(made, build, options, each_row, not each_row, name, because, finished=True)
 
 
 @cache

@@ -26,7 +26,7 @@ from fastrank.schedule import collate
 from fastrank.session import Session
 from fastrank.tokenizer import Tokenizer
 
-VERSION = 1  # of what is made here: part of the file's name, so that a newer one is made anew
+VERSION = 2  # of what is made here: part of the file's name, so that a newer one is made anew
 _LEVELS = 127
 _LARGE_TABLE = 1000  # rows, as those of words, and of positions where a model has thousands
 _ROWS = 4096  # of a table that are float32 at a time
@@ -71,7 +71,7 @@ def quantize(checkpoint: Path, head: str, tokenizer: Tokenizer, target: Path, th
             rows, scale = _rounded_table(tensor)
             made |= {f"{name}.rows": ("I8", rows), f"{name}.rows.scale": ("F32", scale)}
         elif name not in factors:
-            made[name] = tensor.dtype, _stored(tensor)
+            made[name] = "F32", _floats(tensor)  # cast once, not at every run
     smoothing = _smoothing(recipe, lambda: _ranges(checkpoint, recipe, tokenizer, threads))
     for site in recipe.sites:
         for name in site:

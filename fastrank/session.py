@@ -62,6 +62,7 @@ class Session:
         options: provider and threads.
         build: writes the graph of a checkpoint, whose weights stay where they are.
         numbers: scalar inputs beside the tokens, by name, and what they are unless `run` says otherwise.
+        finished: the graph is run as it is, not optimized by onnxruntime first.
 
     Raises:
         ProviderError: a provider that was asked for is not there.
@@ -74,13 +75,15 @@ class Session:
         options: Options,
         build: Callable[[], bytes] | None = None,
         numbers: Mapping[str, int] = MappingProxyType({}),
+        *,
+        finished: bool = False,
     ) -> None:
         environment.silence_onnxruntime_telemetry()
         import onnxruntime
 
         self._onnxruntime = onnxruntime
         self._path, self._options, self._build = path, options, build
-        self._numbers = numbers
+        self._numbers, self._finished = numbers, finished
         self._devices = _resolve(options, onnxruntime.get_available_providers())
         self.threads = options.threads or processors.available()
         self._lock = threading.Lock()
@@ -183,6 +186,8 @@ class Session:
         # Planning which buffers may share memory takes half of an int8 model's start; the arena gives them back anyway.
         settings.enable_mem_reuse = False
         settings.log_severity_level = 3  # errors
+        if self._finished:
+            settings.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         model: str | bytes = str(self._path)
         if self._build:
             # The graph points into the checkpoint: nothing is written, nothing is copied.

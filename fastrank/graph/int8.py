@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
 
 TRIAL_ANSWER = 64 * 255 * 127.0
+_HUGE = 3e38
 _TINY = 1e-12  # of a row of zeros: its scale must not be 0
 
 
@@ -69,7 +70,8 @@ def _rounded(graph: Graph, x: str, weight: str, size: int) -> tuple[str, str, st
     levels = graph.rounding.levels
     largest = graph.op("ReduceMax", graph.op("Abs", x), axes=[1], keepdims=0)
     scales = graph.op("Mul", graph.op("Max", largest, graph.real(_TINY)), graph.real(1 / levels))
-    zeros = graph.op("Expand", graph.octets(levels + 1), graph.op("Shape", scales))
+    # One zero point a row: no scale is large enough to move it.
+    zeros = graph.op("QuantizeLinear", scales, graph.real(_HUGE), graph.octets(levels + 1))
     rounded = graph.op("QuantizeLinear", x, scales, zeros, axis=0)
     return rounded, graph.op("Unsqueeze", scales, graph.integers(1)), graph.octets(levels + 1)
 

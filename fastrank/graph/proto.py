@@ -26,6 +26,8 @@ IR_VERSION: Final = 8
 OPSET: Final = 17  # the first with LayerNormalization; every onnxruntime since 1.12 runs it
 ONNXRUNTIME: Final = "com.microsoft"  # the domain of onnxruntime's own operators; int8 graphs use some
 
+_ONE_BYTE: Final = tuple(bytes([value]) for value in range(128))
+
 Attribute = int | float | list[int]
 
 
@@ -105,6 +107,8 @@ def _key(field: int, wire_type: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+    if 0 <= value < 128:  # noqa: PLR2004 - one byte: most of a graph's numbers
+        return _ONE_BYTE[value]
     value &= (1 << 64) - 1  # negative numbers are written as their 64-bit two's complement
     out = bytearray()
     while value >> 7:
