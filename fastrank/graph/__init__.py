@@ -111,7 +111,14 @@ class Recipe(NamedTuple):
     graph: bytes
 
 
-def build(folder: Path, head: str = "encoder", *, weights: Path | None = None, rounding: Rounding = _BY_ROW) -> bytes:
+def build(
+    folder: Path,
+    head: str = "encoder",
+    *,
+    weights: Path | None = None,
+    rounding: Rounding = _BY_ROW,
+    half: bool = False,
+) -> bytes:
     """Write the ONNX model of the checkpoint in `folder`.
 
     Inputs, int64 [batch, sequence]: `input_ids`, `attention_mask` (1 is text, 0 is padding) and, where the
@@ -125,7 +132,9 @@ def build(folder: Path, head: str = "encoder", *, weights: Path | None = None, r
         masked-lm                 logits              [batch, sequence, vocabulary]
         sequence-classification   logits              [batch, labels]
 
-    Weights may be F32, or F16 and BF16, which are cast to F32 when the session is made.
+    Weights may be F32, F16 or BF16; those that are not what the graph computes in are cast when the session is made.
+    In float16 are weights, and what leaves a product or a norm. Scores of attention and their mask, mean and variance,
+    labels' logits, the length of token vectors and all outputs are float32.
 
     Args:
         folder: Holds `config.json` and `model.safetensors`, or its index and shards, as transformers'
@@ -133,6 +142,7 @@ def build(folder: Path, head: str = "encoder", *, weights: Path | None = None, r
         head: What to write on top of the encoder; `SUPPORTED` says which an architecture has.
         weights: Another safetensors file to take the weights from, with some of them in int8 (see `graph.int8`).
         rounding: Of activations, where weights are int8.
+        half: Compute in float16, for a GPU: outputs are near those to about 3e-3, and a CPU is slower at it.
 
     Returns:
         A serialized ModelProto (opset 17; onnxruntime's own operators only where weights are int8) whose weights lie
@@ -142,7 +152,7 @@ def build(folder: Path, head: str = "encoder", *, weights: Path | None = None, r
         ModelLoadError: A file is missing, damaged or of an unsupported kind, or the checkpoint has no such head. The
             message names the file and the field or tensor.
     """
-    return _written(folder, head, weights, rounding).to_bytes()
+    return _written(folder, head, weights, rounding, half=half).to_bytes()
 
 
 def recipe(folder: Path, head: str = "encoder") -> Recipe:
@@ -174,7 +184,7 @@ def trial() -> bytes:
     return graph.to_bytes()
 
 
-def _written(folder: Path, head: str, weights: Path | None, rounding: Rounding) -> Graph:
+def _written(folder: Path, head: str, weights: Path | None, rounding: Rounding, *, half: bool = False) -> Graph:
     if weights is None:
         stored = checkpoint.read(folder)
     else:
@@ -186,7 +196,7 @@ def _written(folder: Path, head: str, weights: Path | None, rounding: Rounding) 
         raise ModelLoadError(
             f"{config.path}: no head {head!r} for the model type {model_type!r}; supported: {supported}"
         )
-    graph = Graph(stored.path, stored.tensors, rounding)
+    graph = Graph(stored.path, stored.tensors, rounding, half=half)
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
     encoded = _function(_ENCODERS[model_type])(graph, config)
     _function(_HEADS[model_type, head])(graph, config, encoded)

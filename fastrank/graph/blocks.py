@@ -46,24 +46,29 @@ def product(
         size_in: See above.
         size_out: See above.
         bias_alias: Another name that checkpoints give to `bias`.
-        exact: Never in int8: for the few numbers that are the result.
+        exact: In float32, whatever the graph computes in: for the few numbers that are the result.
 
     Raises:
         ModelLoadError: A tensor is missing or not as expected.
     """
     in_int8 = graph.is_int8(weight)
-    factor = "" if in_int8 else graph.weight(weight, size_out, size_in)
-    shift = [graph.weight(bias, size_out, alias=bias_alias)] if bias is not None else []
+    factor = "" if in_int8 else graph.weight(weight, size_out, size_in, exact=exact)
+    shift = [graph.weight(bias, size_out, alias=bias_alias, exact=exact)] if bias is not None else []
     if in_int8:
         return int8.product(graph, x, weight, shift, size_in, size_out)
-    if not exact:
+    if exact:
+        x = graph.exact(x)
+    else:
         graph.multiplied(x, weight)
     # Gemm takes the weight as it is stored. Transpose and MatMul run no faster and copy it when the session is made.
     return graph.op("Gemm", x, factor, *shift, transB=1)
 
 
 def layer_norm(graph: Graph, x: str, name: str, size: int, epsilon: float, *, bias: bool = True) -> str:
-    """Layer normalization over the last axis (Ba et al. 2016); gamma and beta are names of old checkpoints."""
+    """Layer normalization over the last axis (Ba et al. 2016); gamma and beta are names of old checkpoints.
+
+    Of float16, mean and variance are float32: the operator's `stash_type`.
+    """
     scale = graph.weight(f"{name}.weight", size, alias=f"{name}.gamma")
     shift = [graph.weight(f"{name}.bias", size, alias=f"{name}.beta")] if bias else []
     return graph.op("LayerNormalization", x, scale, *shift, axis=-1, epsilon=epsilon)
@@ -111,8 +116,11 @@ def padding_mask(graph: Graph, attention_mask: str) -> str:
 
 
 def score_bias(graph: Graph, seen: str) -> str:
-    """What to add to attention scores: 0 where `seen` is true, else the lowest float; the shape is that of `seen`."""
-    return graph.op("Where", seen, graph.real(0.0), graph.real(_MASKED))
+    """What to add to attention scores: 0 where `seen` is true, else the lowest float; the shape is that of `seen`.
+
+    float32, always.
+    """
+    return graph.op("Where", seen, graph.real(0.0, exact=True), graph.real(_MASKED, exact=True))
 
 
 def text_shape(graph: Graph, input_ids: str, *sizes: int) -> str:
@@ -140,18 +148,22 @@ def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, head
         query: [batch, asking, heads, width], already projected.
         key: [batch, sequence, heads, width], already projected.
         value: As `key`.
-        bias: Added to the scaled scores; broadcast to [batch, heads, asking, sequence].
+        bias: Added to the scaled scores; float32, broadcast to [batch, heads, asking, sequence].
         heads: How many.
         width: Of one head.
 
     Returns:
         The mixed values, [batch * asking, heads * width], not yet projected; and the probabilities they were mixed
-        by, [batch, heads, asking, sequence].
+        by, float32 [batch, heads, asking, sequence].
     """
     rows, values = (graph.op("Transpose", x, perm=[0, 2, 1, 3]) for x in (query, value))
     columns = graph.op("Transpose", key, perm=[0, 2, 3, 1])
     scale = graph.real(1 / math.sqrt(width))
-    scores = graph.op("Add", graph.op("Mul", graph.op("MatMul", rows, columns), scale), bias)
-    probabilities = graph.op("Softmax", scores, axis=-1)
-    mixed = graph.op("Transpose", graph.op("MatMul", probabilities, values), perm=[0, 2, 1, 3])
+    if graph.half:  # which has less room for products than for factors
+        scaled = graph.op("MatMul", graph.op("Mul", rows, scale), columns)
+    else:
+        scaled = graph.op("Mul", graph.op("MatMul", rows, columns), scale)
+    probabilities = graph.op("Softmax", graph.op("Add", graph.exact(scaled), bias), axis=-1)
+    mixed = graph.op("MatMul", graph.rough(probabilities), values)
+    mixed = graph.op("Transpose", mixed, perm=[0, 2, 1, 3])
     return graph.op("Reshape", mixed, graph.integers(-1, heads * width)), probabilities

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastrank.graph.safetensors import Tensor
 
 _DTYPES: Final = {"F32": proto.FLOAT, "F16": proto.FLOAT16, "BF16": proto.BFLOAT16}
+_INTEGERS: Final = (proto.INT8, proto.INT32, proto.INT64)
 _BY_ROW: Final = Rounding()
 T = TypeVar("T")
 
@@ -27,9 +28,12 @@ class Graph:
         path: What to call the checkpoint in messages.
         tensors: Its tensors. Weights point into files by their names, so the graph belongs into the files' folder.
         rounding: Of activations, where weights are int8.
+        half: Compute in float16; what float16 has no room for stays float32, and so do outputs.
     """
 
-    def __init__(self, path: Path, tensors: Mapping[str, Tensor], rounding: Rounding = _BY_ROW) -> None:
+    def __init__(
+        self, path: Path, tensors: Mapping[str, Tensor], rounding: Rounding = _BY_ROW, *, half: bool = False
+    ) -> None:
         self.prefix = ""
         """What may stand before every tensor's name; checkpoints saved with a head have one ("bert.")."""
         self.hint = ""
@@ -37,11 +41,13 @@ class Graph:
         self.rounding = rounding
         self.in_int8 = any(tensor.dtype == "I8" for tensor in tensors.values())
         """Whether the checkpoint has weights in int8."""
+        self.half = half
+        """Whether the graph computes in float16; else in float32."""
         self._path = path
         self._tensors = tensors
         self._nodes: list[bytes] = []
         self._initializers: dict[str, bytes] = {}
-        self._casts: dict[str, str] = {}
+        self._casts: dict[tuple[str, int], str] = {}
         self._domains = {"": proto.OPSET}
         self._made: dict[str, object] = {}
         self.used: dict[str, Tensor] = {}
@@ -65,8 +71,11 @@ class Graph:
         return name
 
     def output(self, name: str, value: str, dtype: int, shape: Sequence[int | str]) -> None:
-        """Make a value an output of the graph under the given name."""
-        self._nodes.append(proto.node("Identity", [value], [name], {}))
+        """Make a value an output of the graph under the given name; in half precision, one that is float becomes it."""
+        if self.half and dtype == proto.FLOAT:
+            self._nodes.append(proto.node("Cast", [value], [name], {"to": proto.FLOAT}))
+        else:
+            self._nodes.append(proto.node("Identity", [value], [name], {}))
         self._outputs.append(proto.value_info(name, dtype, shape))
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: proto.Attribute) -> str:
@@ -86,8 +95,18 @@ class Graph:
         """A value cut into equal parts along its last axis."""
         return self.ops("Split", count, value, axis=-1)
 
-    def real(self, value: float) -> str:
-        """A float32 scalar."""
+    def exact(self, value: str) -> str:
+        """A value as float32, where half precision has no room for what comes next; else itself."""
+        return self.op("Cast", value, to=proto.FLOAT) if self.half else value
+
+    def rough(self, value: str) -> str:
+        """A float32 value as what the graph computes in."""
+        return self.op("Cast", value, to=proto.FLOAT16) if self.half else value
+
+    def real(self, value: float, *, exact: bool = False) -> str:
+        """A scalar of what the graph computes in; `exact`: float32 in any case."""
+        if self.half and not exact:
+            return self._constant(f"half_{value!r}", proto.FLOAT16, [], struct.pack("<e", value))
         return self._constant(f"real_{value!r}", proto.FLOAT, [], struct.pack("<f", value))
 
     def reals(self, name: str, values: Sequence[float]) -> str:
@@ -142,13 +161,14 @@ class Graph:
             )
         return tensor.shape
 
-    def weight(self, name: str, *shape: int, alias: str = "") -> str:
-        """A float32 tensor of the checkpoint; F16 and BF16 are cast, once, when the session is made.
+    def weight(self, name: str, *shape: int, alias: str = "", exact: bool = False) -> str:
+        """A tensor of the checkpoint in what the graph computes in; another dtype is cast once, as the session is made.
 
         Args:
             name: The tensor's name, without the prefix.
             shape: The sizes it must have.
             alias: Another name that checkpoints give to the same tensor.
+            exact: As float32 in any case.
 
         Returns:
             The tensor.
@@ -156,10 +176,10 @@ class Graph:
         Raises:
             ModelLoadError: The tensor is missing, or its shape or dtype is not the expected one.
         """
-        return self._as_float(*self._stored(name, shape, alias))
+        return self._as_real(*self._stored(name, shape, alias), exact=exact)
 
     def copied(self, path: Path, tensors: Mapping[str, Tensor], name: str, *shape: int) -> str:
-        """A float32 tensor of another safetensors file, whose bytes become part of the graph: for small ones.
+        """As `weight`, of another safetensors file, whose bytes become part of the graph: for small ones.
 
         Args:
             path: The file.
@@ -182,7 +202,7 @@ class Graph:
             raise ModelLoadError(f"{path}: cannot be read: {error}") from error
         own = f"{path.parent.name}/{name}"
         self._initializers[own] = proto.inline_tensor(own, dtype, shape, raw)
-        return self._as_float(own, dtype)
+        return self._as_real(own, dtype)
 
     def int8(self, name: str, *shape: int) -> str:
         """An int8 tensor of the checkpoint.
@@ -201,9 +221,10 @@ class Graph:
         self.factors.setdefault(x, []).append(self._find(weight))
 
     def lookup(self, name: str, indices: str, *shape: int) -> str:
-        """Rows of a tensor of the checkpoint, as float32: `tensor[indices]`, along the first axis.
+        """Rows of a tensor of the checkpoint, in what the graph computes in: `tensor[indices]`, along the first axis.
 
-        Only the rows are cast, so that a large F16 table stays where it is: mapped into memory from the file.
+        For float32 only the rows are cast, so that a large F16 table stays where it is: mapped into memory from the
+        file. For float16 it is the table, as it goes to a GPU's memory, where it then takes half.
 
         Raises:
             ModelLoadError: As `weight`.
@@ -214,16 +235,23 @@ class Graph:
             return self.op("Mul", rows, self.op("Unsqueeze", scales, self.integers(-1)))
         stored, dtype = self._stored(name, shape)
         self.tables.append(stored)
+        if self.half:
+            return self.op("Gather", self._as_real(stored, dtype), indices)
         rows = self.op("Gather", stored, indices)
         return rows if dtype == proto.FLOAT else self.op("Cast", rows, to=proto.FLOAT)
 
     def gather(self, name: str, indices: str, shape: Sequence[int], dtypes: Mapping[str, int]) -> str:
         """Rows of a tensor of the checkpoint, as it is stored: `tensor[indices]`, along the first axis.
 
+        In half precision a table of real numbers is float16.
+
         Raises:
             ModelLoadError: The tensor is missing, or its shape or dtype is not the expected one.
         """
-        return self.op("Gather", self._stored(name, shape, dtypes=dtypes)[0], indices)
+        stored, dtype = self._stored(name, shape, dtypes=dtypes)
+        if self.half and dtype not in _INTEGERS:
+            stored = self._as_real(stored, dtype)
+        return self.op("Gather", stored, indices)
 
     def to_bytes(self) -> bytes:
         """The serialized ModelProto."""
@@ -258,12 +286,13 @@ class Graph:
         )
         return found, dtype
 
-    def _as_float(self, stored: str, dtype: int) -> str:
-        if dtype == proto.FLOAT:
+    def _as_real(self, stored: str, dtype: int, *, exact: bool = False) -> str:
+        wanted = proto.FLOAT16 if self.half and not exact else proto.FLOAT
+        if dtype == wanted:
             return stored
-        if stored not in self._casts:
-            self._casts[stored] = self.op("Cast", stored, to=proto.FLOAT)
-        return self._casts[stored]
+        if (stored, wanted) not in self._casts:
+            self._casts[stored, wanted] = self.op("Cast", stored, to=wanted)
+        return self._casts[stored, wanted]
 
 
 def _dtype(name: str, tensor: Tensor, shape: Sequence[int], dtypes: Mapping[str, int] = _DTYPES) -> int:

@@ -149,13 +149,13 @@ def _transform(graph: Graph, x: str, *, config: Config, size: Sizes) -> str:
 
 
 def _mean(graph: Graph, encoded: Encoded) -> str:
-    """The mean of the last hidden states of a text's tokens, without padding, float32 [batch, hidden]."""
+    """The mean of the last hidden states of a text's tokens, without padding, [batch, hidden]."""
     shape = blocks.text_shape(graph, encoded.input_ids, encoded.sizes.hidden)
-    states = graph.op("Reshape", encoded.all_tokens()[0], shape)
+    states = graph.op("Reshape", graph.exact(encoded.all_tokens()[0]), shape)
     mask = graph.op("Cast", encoded.attention_mask, to=proto.FLOAT)
     weighted = graph.op("Mul", states, graph.op("Unsqueeze", mask, graph.integers(2)))
     total = graph.op("ReduceSum", weighted, graph.integers(1), keepdims=0)
-    return graph.op("Div", total, graph.op("ReduceSum", mask, graph.integers(1), keepdims=1))
+    return graph.rough(graph.op("Div", total, graph.op("ReduceSum", mask, graph.integers(1), keepdims=1)))
 
 
 def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:

@@ -56,7 +56,7 @@ def encoder(graph: Graph, config: Config) -> Encoded:
 
 def _distance_bias(graph: Graph, input_ids: str, heads: int) -> str:
     """What the distance of two tokens adds to their score, float32 [1, heads, sequence, sequence]."""
-    table = graph.weight("encoder.relative_attention_bias.weight", _BUCKETS, heads)
+    table = graph.weight("encoder.relative_attention_bias.weight", _BUCKETS, heads, exact=True)
     rows = graph.integers(*(_bucket(distance) for distance in range(-_FARTHEST, _FARTHEST + 1)))
     by_distance = graph.op("Gather", table, rows)
     places = blocks.places(graph, input_ids)

@@ -51,8 +51,10 @@ def token_vectors(graph: Graph, config: Config, encoded: Encoded) -> None:
         )
     for folder in layers:
         x, size = _dense(graph, x, folder, size)
+    if layers:
+        x = graph.exact(x)
     length = graph.op("ReduceL2", x, axes=[-1], keepdims=1)
-    unit = graph.op("Div", x, graph.op("Max", length, graph.real(_EPSILON)))
+    unit = graph.op("Div", x, graph.op("Max", length, graph.real(_EPSILON, exact=True)))
     vectors = graph.op("Reshape", unit, blocks.text_shape(graph, encoded.input_ids, size))
     graph.output("token_vectors", vectors, proto.FLOAT, ["batch", "sequence", size])
 

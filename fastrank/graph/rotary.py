@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Rotation(NamedTuple):
-    """The angles of every place, float32 [sequence, 1, width / 2]."""
+    """Of the angles of every place, [sequence, 1, width / 2]."""
 
     cosines: str
     sines: str
@@ -24,7 +24,7 @@ def rotation(graph: Graph, places: str, width: int, theta: float) -> Rotation:
     row = graph.reals(f"frequencies_{theta!r}", frequencies)
     angles = graph.op("Mul", graph.op("Cast", places, to=proto.FLOAT), row)
     angles = graph.op("Unsqueeze", angles, graph.integers(1))
-    return Rotation(graph.op("Cos", angles), graph.op("Sin", angles))
+    return Rotation(graph.rough(graph.op("Cos", angles)), graph.rough(graph.op("Sin", angles)))
 
 
 def rotate(graph: Graph, x: str, by: Rotation) -> str:

@@ -9,35 +9,29 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graph_files import FIXTURES, copy_of, edit_config, load, read_tensors, write_tensors
+from graph_files import (
+    EXPECTED,
+    FIXTURES,
+    HEADS,
+    NAMES,
+    OUTPUTS,
+    copy_of,
+    edit_config,
+    heads_of,
+    inputs_of,
+    load,
+    read_tensors,
+    write_tensors,
+)
 
 from fastrank.errors import ModelLoadError
 from fastrank.graph import SUPPORTED, build
 
-NAMES = sorted(folder.name for folder in FIXTURES.iterdir())
-EXPECTED = {name: json.loads((FIXTURES / name / "expected.json").read_text()) for name in NAMES}
-OUTPUTS = {
-    "encoder": ["last_hidden_state"],
-    "attention": ["last_hidden_state", "attention"],
-    "masked-lm": ["logits"],
-    "sequence-classification": ["logits"],
-}
-SUMMARIES = {"attention", "last_hidden_state", "logits", "splade"}
 OF_HEADS = (
     *("bert.pooler.", "classifier.", "cls.", "decoder.", "generator_", "head.", "lm_head.", "nomic_bert.pooler."),
     *("pre_", "vocab_"),
 )
 UNLIMITED = ("jina_bert", "modernbert", "nomic_bert")  # their positions are no table
-
-
-def heads_of(name):
-    """The heads for which a fixture has expectations, that of the checkpoint first."""
-    stored = EXPECTED[name]["one"]
-    if "logits" in stored:
-        yield "masked-lm" if "splade" in stored else "sequence-classification"
-    if "attention" in stored:
-        yield "attention"
-    yield "encoder"
 
 
 def type_of(name):
@@ -47,7 +41,6 @@ def type_of(name):
     return json.loads((FIXTURES / name / "config.json").read_text())["model_type"]
 
 
-HEADS = [(name, head) for name in NAMES for head in heads_of(name)]
 CASES = [(name, head, case) for name, head in HEADS for case in EXPECTED[name]]
 
 
@@ -61,10 +54,6 @@ def checkpoint(tmp_path):
 def loaded(name, head):
     """The session of a fixture, which no test changes."""
     return load(FIXTURES / name, head)
-
-
-def inputs_of(case, rows=slice(None), width=None):
-    return {k: np.array(v, np.int64)[rows, :width] for k, v in case.items() if k not in SUMMARIES}
 
 
 def run(session, feeds):
