@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from fastrank.heads import Floats
 from fastrank.options import Options
 from fastrank.precision import Arithmetic
 from fastrank.registry import ModelSpec
-from fastrank.schedule import WINDOW, Batch, Tokens, collate, plan, spans, windows
+from fastrank.schedule import Batch, Tokens, Window, collate, plan, spans, step, windows
 from fastrank.session import Session
 from fastrank.tokenizer import Text, Tokenizer
 
@@ -62,17 +61,18 @@ class Pipeline(Generic[T]):
     ) -> Iterator[T]:
         """One result for each text, in order. `named` says how errors call the n-th.
 
-        Texts are read ahead by a window, never more, so memory stays flat over endless iterators. What comes before an
-        error in the iterator is delivered before the error is raised.
+        Texts are read ahead by a window, never more, so memory stays flat over endless iterators; for a GPU by two, as
+        the second is tokenized while the first runs. What comes before an error in the iterator is delivered before the
+        error is raised.
 
         Raises:
             OutputError: the model returned NaN or infinity for a text.
         """
-        with _SideBySide(self._workers(workers)) as side_by_side:
+        read = windows(texts, max(self.session.window, batch_size))
+        with _SideBySide(self._workers(workers)) as side_by_side, closing(self._tokenized(read)) as tokenized:
             start = 0
-            for window in windows(texts, max(WINDOW, batch_size)):
-                if window.items:
-                    yield from self._window(window.items, partial(_offset, named, start), batch_size, side_by_side)
+            for window, tokens in tokenized:
+                yield from self._window(tokens, partial(_offset, named, start), batch_size, side_by_side)
                 if window.error:
                     raise window.error
                 start += len(window.items)
@@ -96,6 +96,7 @@ class Pipeline(Generic[T]):
             "precision": how.name,
             "because": how.reason,
             "provider": session.provider,
+            **({} if session.on_cpu else {"devices": session.devices}),
             "threads": session.threads,
             "runs together": "one text alone" if how.alone else together,
             "max_length": self.tokenizer.max_length,
@@ -105,10 +106,15 @@ class Pipeline(Generic[T]):
         """`parallel` of the public methods: None is what measured best, 0 one a processor."""
         return self.session.workers if asked is None else asked or processors.available()
 
+    def _tokenized(self, read: Iterator[Window[Text]]) -> Generator[tuple[Window[Text], list[Tokens]], None, None]:
+        def tokens(window: Window[Text]) -> list[Tokens]:
+            return self.tokenizer.encode(window.items)
+
+        return _one_by_one(tokens, read) if self.session.on_cpu else _ahead(tokens, read)
+
     def _window(
-        self, texts: list[Text], named: Callable[[int], str], batch_size: int, side_by_side: _SideBySide
+        self, tokens: Sequence[Tokens], named: Callable[[int], str], batch_size: int, side_by_side: _SideBySide
     ) -> Iterator[T]:
-        tokens = self.tokenizer.encode(texts)
         for part in spans([len(each.ids) for each in tokens]):
             yield from self._sorted(tokens[part], partial(_offset, named, part.start), batch_size, side_by_side)
 
@@ -116,23 +122,27 @@ class Pipeline(Generic[T]):
         self, tokens: Sequence[Tokens], named: Callable[[int], str], batch_size: int, side_by_side: _SideBySide
     ) -> Iterator[T]:
         most = 1 if self.how.alone else batch_size
-        batches = plan([len(each.ids) for each in tokens], self.session.budget, most, equal=self.how.equal)
+        lengths = [self._padded(len(each.ids)) for each in tokens]
+        batches = plan(lengths, self.session.budget, most, equal=self.how.equal)
         wide = len(batches) == 1
-        turn = itertools.count()  # batches take turns on the devices
         results: dict[int, T] = {}
 
         def run(batch: Batch) -> Sequence[T]:
-            found = self.head(
-                self.session.run(batch, self.output, wide=wide, device=next(turn), numbers=self.numbers), batch
-            )
+            found = self.head(self.session.run(batch, self.output, wide=wide, numbers=self.numbers), batch)
             _check_finite(found, batch, named)
             return found
 
-        padded = [collate(tokens, positions, self.tokenizer.pad_id) for positions in batches]
+        padded = [collate(tokens, each, self.tokenizer.pad_id, lengths[each[0]]) for each in batches]
         for positions, found in zip(batches, side_by_side.map(run, padded), strict=True):
             results.update(zip(positions, found, strict=True))
         for position in range(len(tokens)):
             yield results.pop(position)
+
+    def _padded(self, length: int) -> int:
+        """What a text of this length is padded to at least: on a GPU a length that others have too."""
+        if self.session.on_cpu:
+            return length
+        return max(length, min(step(length), self.tokenizer.max_length))
 
 
 class LazyPipeline(Generic[T]):
@@ -199,6 +209,27 @@ class _SideBySide:
     def __exit__(self, *_error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+
+def _one_by_one(function: Callable[[T], R], items: Iterator[T]) -> Generator[tuple[T, R], None, None]:
+    """Each item with what the function makes of it."""
+    for item in items:
+        yield item, function(item)
+
+
+def _ahead(function: Callable[[T], R], items: Iterator[T]) -> Generator[tuple[T, R], None, None]:
+    """The same, but while an item is in use a thread makes that of the next, which this thread has taken before."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, "fastrank-ahead") as thread:
+        make: Callable[[], R] | None = None
+        item = next(items, None)
+        while item is not None:
+            made = make() if make else function(item)
+            following = next(items, None)
+            make = None if following is None else thread.submit(function, following).result
+            yield item, made
+            item = following
 
 
 def _offset(named: Callable[[int], str], start: int, position: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -61,25 +61,36 @@ def narrowed(spec: ModelSpec, options: Options, variant: str | None, *, given: b
         ValueError: there are none, or the one that was named cannot.
     """
     variants = spec.variant(variant)
-    if options.precision == "auto":
+    own = given and not variants
+    if options.precision == "auto" or (options.precision == "fp32" and own):
         return spec._replace(variants=variants)
     if options.in_int8:
-        able = [each for each in variants if is_checkpoint(each.model)]
-        able += [each._replace(model=CHECKPOINTS[0]) for each in variants if each.open and not each.model]
-        if given and (variant is None or not able):  # the folder may have one
-            able += [Variant(store.GIVEN, "unknown", name, (), ()) for name in CHECKPOINTS]
+        able = _checkpoints(variants, given=given, named=variant is not None)
         able += [each for each in variants if each.precision.startswith(_ONNX_INT8)]
+    elif options.precision == "fp16":
+        able = [each for each in variants if each.precision == "fp16"]
+        able += _checkpoints(variants, given=given, named=variant is not None)
+        able += [each for each in variants if each.precision == "unknown"]
     else:
-        able = [each for each in variants if each.precision in (options.precision, "unknown")]
+        able = [each for each in variants if each.precision in ("fp32", "unknown")]
     if not able:
         known = ", ".join(f"{each.name} ({each.precision})" for each in variants)
         advice = (
-            f"; int8 is made of a checkpoint: pass specific_model_path=<a folder with {CHECKPOINTS[0]}>"
-            if options.in_int8
+            f"; {options.precision} is made of a checkpoint: pass specific_model_path=<a folder with {CHECKPOINTS[0]}>"
+            if options.precision != "fp32"
             else ""
         )
         raise ValueError(f"{spec.name} has no files for precision={options.precision!r}. It has: {known}{advice}")
     return spec._replace(variants=tuple(able))
+
+
+def _checkpoints(variants: Sequence[Variant], *, given: bool, named: bool) -> list[Variant]:
+    """The variants that are checkpoints, or may be."""
+    able = [each for each in variants if is_checkpoint(each.model)]
+    able += [each._replace(model=CHECKPOINTS[0]) for each in variants if each.open and not each.model]
+    if given and not (named and able):  # the folder may have one
+        able += [Variant(store.GIVEN, "unknown", name, (), ()) for name in CHECKPOINTS]
+    return able
 
 
 def arithmetic(
@@ -103,13 +114,12 @@ def arithmetic(
         # One scale for all that runs at once is what a dynamically quantized graph has.
         alone = stated == "int8-dynamic"
         return Arithmetic(path, None, options, False, alone, stated, f"{files.model} is what there is")
-    from fastrank import graph, quantize  # a ready-made graph needs none of these
+    from fastrank import quantize  # a ready-made graph does not need it
 
     if quantize.is_made(files.model):
         return _packed(path, head, options)
     if not options.in_int8:
-        build = partial(graph.build, path.parent, head)
-        return Arithmetic(path, build, options, False, False, "fp32", f"a graph built on {files.model}")
+        return _as_built(path, head, options)
     from fastrank.store.derived import derive
 
     made = files.folder / quantize.file_name(head)  # where `fastrank pack` puts it
@@ -124,6 +134,20 @@ def arithmetic(
             store.root(cache_dir),
         )
     return _in_int8(path, made, head, options, f"made of {files.model}")
+
+
+def _as_built(path: Path, head: str, options: Options) -> Arithmetic:
+    """A checkpoint in fp32, or in fp16 where a GPU runs it: a CPU has to cast and is slower."""
+    from fastrank import graph
+
+    name, reason = "fp32", f"a graph built on {path.name}"
+    if options.precision == "fp16":
+        if Session(Path("a trial of the provider"), options, graph.trial).on_cpu:
+            reason += "; fp16 is for GPUs, and this runs on a CPU"
+        else:
+            name = "fp16"
+    build = partial(graph.build, path.parent, head, half=name == "fp16")
+    return Arithmetic(path, build, options, False, False, name, reason)
 
 
 def _packed(path: Path, head: str, options: Options) -> Arithmetic:

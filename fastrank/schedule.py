@@ -92,9 +92,19 @@ def plan(lengths: Sequence[int], budget: int, most: int, *, equal: bool = False)
     return batches
 
 
-def collate(tokens: Sequence[Tokens], positions: Sequence[int], pad_id: int) -> Batch:
-    """The texts at `positions`, padded into one batch."""
-    shape = len(positions), max(len(tokens[p].ids) for p in positions)
+def step(length: int) -> int:
+    """The length to pad to where shapes should repeat: one of 8 between powers of two, and a multiple of 8.
+
+    That costs 4 % of work on average, above 64 tokens, and 12 % at most. GPUs multiply fastest where sizes are
+    multiples of 8, and memory and choice of kernel are kept by shape.
+    """
+    size = max(8, 1 << (length - 1).bit_length() >> 4)
+    return -(-length // size) * size
+
+
+def collate(tokens: Sequence[Tokens], positions: Sequence[int], pad_id: int, longest: int = 0) -> Batch:
+    """The texts at `positions`, padded into one batch: to the longest of them, or to `longest` if that is more."""
+    shape = len(positions), max(longest, *(len(tokens[p].ids) for p in positions))
     ids = np.full(shape, pad_id, np.int64)
     mask = np.zeros(shape, np.int64)
     types = np.zeros(shape, np.int64)

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from fastrank import environment, processors
 from fastrank.errors import ModelLoadError, ProviderError
 from fastrank.options import Device, OnnxProvider, Options
-from fastrank.schedule import Batch
+from fastrank.schedule import WINDOW, Batch
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -29,6 +30,9 @@ _GPU_PACKAGES = (
 )
 # Batches of up to so many tokens. On a CPU small ones stay in its cache and beat large ones by 1.4x; a GPU wants work.
 _CPU_BUDGET, _GPU_BUDGET = 512, 16_384
+_GPU_OUTPUT = 1 << 28  # bytes of one batch's output at most: SPLADE's has 30,000 numbers a token
+_GPU_WINDOW = 2_048  # texts read ahead for a GPU: 8 batches of texts of 64 tokens
+_RUNS_A_GPU = 2  # at once: what one has computed is copied and pooled while the other computes
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
@@ -56,6 +60,7 @@ class Session:
 
     On a CPU there are two modes, each made when first needed: `wide` uses all threads inside one run, which is best for
     a single text; the other uses one thread a run, which is best when many batches run side by side.
+    Of several GPUs each has a session of its own, made when first needed; a batch goes where the fewest are.
 
     Args:
         path: the model: an ONNX graph, or a checkpoint.
@@ -88,6 +93,9 @@ class Session:
         self.threads = options.threads or processors.available()
         self._lock = threading.Lock()
         self._opened: dict[tuple[int, bool], onnxruntime.InferenceSession] = {}
+        self._running = [0] * len(self._devices)
+        self._counting = threading.Lock()
+        self._bound_run: Callable[..., NDArray[Any]] | None = None  # on CUDA: see `binding`
         _sessions.add(self)
         with self._quiet_if_cuda_is_only_tried():
             first = self._open(0, wide=True)
@@ -96,10 +104,18 @@ class Session:
         if options.demands_cuda and _CUDA not in first.get_providers():
             raise ProviderError(
                 f"CUDA was asked for, but onnxruntime could not start {_CUDA} (standard error says why) and fell "
-                f"back to {first.get_providers()}. Its version must fit the installed CUDA and cuDNN."
+                f"back to {first.get_providers()}. Its version must fit the installed CUDA and cuDNN; those that pip "
+                "installed are found after a call of onnxruntime.preload_dlls()."
             )
+        if self.provider == _CUDA:
+            from fastrank import binding
+
+            memory = binding.cuda_memory(int(first.get_provider_options()[_CUDA].get("device_id", 0)))
+            self._bound_run = partial(binding.run, memory=memory, sized=self._build is not None)
         self.inputs = {value.name: value.type for value in first.get_inputs()}
         self.outputs = [value.name for value in first.get_outputs()]
+        widths = [value.shape[-1] for value in first.get_outputs() if value.shape]
+        self._widest = max((width for width in widths if isinstance(width, int)), default=1)
         known = {"input_ids", "attention_mask", "token_type_ids", "position_ids", *self._numbers}
         if unknown := set(self.inputs) - known:
             names = ", ".join(sorted(unknown))
@@ -123,12 +139,24 @@ class Session:
     @property
     def budget(self) -> int:
         """Tokens a batch should have at most."""
-        return _CPU_BUDGET if self.on_cpu else _GPU_BUDGET
+        if self.on_cpu:
+            return _CPU_BUDGET
+        return max(_CPU_BUDGET, min(_GPU_BUDGET, _GPU_OUTPUT // (4 * self._widest)))
+
+    @property
+    def window(self) -> int:
+        """How many texts to read ahead, to put those of similar length together."""
+        return WINDOW if self.on_cpu else _GPU_WINDOW
+
+    @property
+    def devices(self) -> int:
+        """How many sessions there are, or will be, that do not share a processor."""
+        return len(self._devices)
 
     @property
     def workers(self) -> int:
-        """How many batches should run at once: one a processor, or one a GPU."""
-        return self.threads if self.on_cpu else len(self._devices)
+        """How many batches should run at once: one a processor, or two a GPU."""
+        return self.threads if self.on_cpu else _RUNS_A_GPU * self.devices
 
     def run(
         self,
@@ -136,7 +164,6 @@ class Session:
         output: str | None = None,
         *,
         wide: bool = True,
-        device: int = 0,
         numbers: Mapping[str, int] = MappingProxyType({}),
     ) -> NDArray[np.float32]:
         """The named output (None: the first) for a batch, as float32 of whatever shape the model gives.
@@ -146,20 +173,38 @@ class Session:
         """
         if output is not None and output not in self.outputs:
             raise ModelLoadError(f"Output {output!r} not found in the model, available outputs: {self.outputs}")
-        session = self._open(device % len(self._devices), wide=wide or not self.on_cpu)
-        try:
-            result = session.run([output or self.outputs[0]], self._feed(batch, {**self._numbers, **numbers}))[0]
-        except Exception as error:
-            shape = "x".join(str(n) for n in batch.ids.shape)
-            raise ModelLoadError(f"{self._path} failed on a batch of {shape} tokens: {error}") from error
+        name, feed = output or self.outputs[0], self._feed(batch, {**self._numbers, **numbers})
+        with self._least_busy() as device:
+            session = self._open(device, wide=wide or not self.on_cpu)
+            try:
+                bound = self._bound_run
+                result = bound(session, name, feed) if bound else session.run([name], feed)[0]
+            except Exception as error:
+                shape = "x".join(str(n) for n in batch.ids.shape)
+                where = f" on GPU {self._options.devices[device]}" if self.devices > 1 else ""
+                raise ModelLoadError(f"{self._path} failed on a batch of {shape} tokens{where}: {error}") from error
         return np.asarray(result, np.float32)
+
+    @contextmanager
+    def _least_busy(self) -> Iterator[int]:
+        """The device with the fewest runs, for one more."""
+        with self._counting:
+            device = min(range(self.devices), key=self._running.__getitem__)
+            self._running[device] += 1
+        try:
+            yield device
+        finally:
+            with self._counting:
+                self._running[device] -= 1
 
     def leave_to_parent(self) -> None:
         """Open anew what this process needs. What its parent opened is never destroyed: that would wait or crash."""
         import ctypes
 
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._opened))  # the end of Python destroys all but this
+        # The end of Python destroys all but this.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object((self._opened, self._bound_run)))
         self._lock, self._opened = threading.Lock(), {}
+        self._counting, self._running = threading.Lock(), [0] * self.devices
 
     def _feed(self, batch: Batch, numbers: Mapping[str, int]) -> Mapping[str, NDArray[Any]]:
         available = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
@@ -184,7 +229,7 @@ class Session:
         settings.inter_op_num_threads = 1
         settings.enable_cpu_mem_arena = self._options.enable_cpu_mem_arena
         # Planning which buffers may share memory takes half of an int8 model's start; the arena gives them back anyway.
-        settings.enable_mem_reuse = False
+        settings.enable_mem_reuse = list(providers) != [_CPU]
         settings.log_severity_level = 3  # errors
         if self._finished:
             settings.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -207,9 +252,11 @@ def _resolve(options: Options, available: Sequence[str]) -> list[list[OnnxProvid
     if options.providers is not None:
         wanted: list[OnnxProvider] = list(options.providers)
     elif options.demands_cuda or (options.cuda == Device.AUTO and _CUDA in available and not options.in_int8):
+        # TF32, which onnxruntime would use for float32, keeps 10 bits of a number: less than float16.
+        exact = {"use_tf32": 0}
         if options.devices:
-            return [_checked([(_CUDA, {"device_id": n}), _CPU], available) for n in options.devices]
-        wanted = [_CUDA, _CPU]
+            return [_checked([(_CUDA, {"device_id": n, **exact}), _CPU], available) for n in options.devices]
+        wanted = [(_CUDA, exact), _CPU]
     else:
         wanted = [_CPU]
     return [_checked(wanted, available)]

@@ -26,7 +26,8 @@ ALLOWED = {
     "bm25": {"errors", "inputs"},
     "tokenizer": {"errors", "schedule"},
     "store": {"errors", "environment", "installed", "log", "registry"},
-    "session": {"errors", "environment", "options", "processors", "schedule"},
+    "binding": set(),
+    "session": {"binding", "errors", "environment", "options", "processors", "schedule"},
     "closeable": set(),
     "quantize": {"errors", "graph", "heads", "options", "schedule", "session", "tokenizer"},
     "precision": {
@@ -123,7 +124,7 @@ HOMES = {
     "socket": set(),
     "tqdm": {"store", "cli", "integrations"},
     "numpy": {
-        *("precision", "quantize"),
+        *("binding", "precision", "quantize"),
         *("schedule", "heads", "tokenizer", "session", "pipeline", "dense", "cli", "bm25"),
         *("compat", "integrations"),
         *(

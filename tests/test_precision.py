@@ -313,7 +313,7 @@ def test_precisions_that_are_none_or_not_there(tiny, tiny_bert, tmp_path):
     with pytest.raises(ValueError, match="for the CPU"):
         tiny_bert(precision="int8", providers=["CPUExecutionProvider"])
     with pytest.raises(ValueError, match=r"no files for precision='fp16'.*It has: .*fp32"):
-        TextCrossEncoder("cross-encoder/ms-marco-MiniLM-L-6-v2", precision="fp16", lazy_load=True)
+        TextCrossEncoder("jinaai/jina-reranker-v1-tiny-en", precision="fp16", lazy_load=True)
     only_onnx = write_model(tmp_path / "onnx")
     with pytest.raises(ValueError, match=r"has onnx/model.onnx and no model.safetensors"):
         TextEmbedding("BAAI/bge-small-en-v1.5", specific_model_path=only_onnx, precision="int8")
@@ -363,6 +363,12 @@ def test_others_may_read_what_was_made(tiny_bert):
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE(made.stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_folder_of_ones_own_runs_in_any_precision(folder):
+    for kind in ("auto", "fp32", "fp16", "int8", "int8-fast"):
+        model = TextEmbedding("any/name", specific_model_path=folder, pooling=PoolingType.MEAN, precision=kind)
+        assert next(model.embed("cat")).shape == (32,)
 
 
 def test_no_other_precision_than_asked_for(tiny_bert, folder):

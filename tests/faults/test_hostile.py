@@ -335,6 +335,7 @@ ALLOWED = {  # each in the one place that needs it
     ("store/wheel.py", "subprocess"),  # pip is called
     ("pack.py", "zipfile"),  # a wheel that was just built becomes a layer
     ("session.py", "ctypes"),  # a fork is survived
+    ("binding.py", "ctypes"),  # memory is locked by the CUDA runtime
     ("compat/shim.py", "compile"),  # the user's own program is run
     ("compat/shim.py", "exec"),
 }
