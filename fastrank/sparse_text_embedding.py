@@ -76,8 +76,8 @@ class SparseTextEmbedding(Closeable):
         max_length: tokens a text may have, special ones included; None: the model's own limit. BM25 has none.
         device_id: one GPU; the same as `device_ids=[device_id]`.
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
-        precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
-            "Precision"); "auto": that of the model's files.
+        precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs), the latter three made of a checkpoint
+            (README "Precision"); "auto": that of the model's files.
         verify: hash the model's files before they are loaded, not only when they are fetched.
         special_tokens_in_text: False: "[SEP]" in a text is read as these letters, not as the special token.
         language: BM25: of stemmer and stop words; one of `fastrank.bm25.LANGUAGES`, by default "english".

@@ -56,8 +56,8 @@ class TextCrossEncoder(Closeable):
             not in the registry, whatever their files say.
         device_id: one GPU; the same as `device_ids=[device_id]`.
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
-        precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
-            "Precision"); "auto": that of the model's files.
+        precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs), the latter three made of a checkpoint
+            (README "Precision"); "auto": that of the model's files.
         verify: hash the model's files before they are loaded, not only when they are fetched.
         special_tokens_in_text: False: "[SEP]" in a text is read as these letters; True, as in the reference
             implementations: it is the special token, so that a text can forge the border of a segment.

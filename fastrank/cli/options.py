@@ -28,7 +28,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="processors to use (all that this process may)")
     parser.add_argument("--cuda", choices=("auto", "cuda", "cpu"), default="auto", help="where to run (%(default)s)")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="auto", help="int8 is for the CPU, fp16 for CUDA (%(default)s)"
+        "--precision", choices=PRECISIONS, default="auto", help="int8 is for CPUs, fp16 for GPUs (%(default)s)"
     )
     add_store_options(parser)
 

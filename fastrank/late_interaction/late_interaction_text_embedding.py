@@ -55,8 +55,8 @@ class LateInteractionTextEmbedding(Closeable):
         max_length: tokens a document may have, marker and special ones included; None: the model's own limit.
         device_id: one GPU; the same as `device_ids=[device_id]`.
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
-        precision: "fp32", "fp16" (for CUDA), "int8" or "int8-fast" (for the CPU, made of a checkpoint; README
-            "Precision"); "auto": that of the model's files.
+        precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs), the latter three made of a checkpoint
+            (README "Precision"); "auto": that of the model's files.
         verify: hash the model's files before they are loaded, not only when they are fetched.
         special_tokens_in_text: False: "[SEP]" in a text is read as these letters, not as the special token.
 
