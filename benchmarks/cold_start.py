@@ -67,7 +67,7 @@ def table(found: dict[str, list[engines.Mark]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    known = [*engines.IMPORTS, *(name for name, engine in engines.ENGINES.items() if not engine.tuned)]
+    known = [*engines.IMPORTS, *(name for name in engines.ON_CPU if not engines.ENGINES[name].tuned)]
     parser = argparse.ArgumentParser(description="Time and memory of a new process's first vector.")
     parser.add_argument("--only", nargs="+", choices=known, metavar="ENGINE", help="these and ours: %(choices)s")
     parser.add_argument("--rounds", type=int, default=11, help="default: %(default)s")

@@ -122,10 +122,14 @@ def table(run: dict[str, Any], documents: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
+    command = parser("Speed of dense vectors side by side with peers.", engines.ON_CPU)
+    return run(command, command.parse_args(arguments))
+
+
+def run(command: argparse.ArgumentParser, given: argparse.Namespace, device: str = "cpu", **about: str) -> int:
+    """Compare the engines as `parser` was told; `about` adds to what is said of the machine."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")  # before peers are imported
-    names = list(dict.fromkeys([engines.OURS, *(given.only or engines.ENGINES)]))
+    names = list(dict.fromkeys([engines.OURS, *given.only]))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         try:
@@ -141,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report: dict[str, Any] = {
                 "machine": {
                     **machine.describe(),
+                    **about,
                     **{each: interleaved.version(each) for each in engines.DISTRIBUTIONS},
                 },
                 "model": engines.MODEL,
@@ -153,35 +158,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(", ".join(f"{key} {value}" for key, value in report["machine"].items()))
             print(f"{len(documents)} texts ({report['texts']}), tokens: {report['tokens']}, {given.rounds} rounds")
             for threads in given.threads:
-                opened = engines.opened(names, engines.Setup(folder, threads, given.max_length))
-                run = measure(opened, documents, queries, given.rounds)
-                report["runs"].append({"threads": threads, **run})
-                print(f"\n{threads} threads\n{table(run, len(documents))}")
+                opened = engines.opened(names, engines.Setup(folder, threads, given.max_length, device))
+                found = measure(opened, documents, queries, given.rounds)
+                report["runs"].append({"threads": threads, **found})
+                print(f"\n{threads} threads\n{table(found, len(documents))}")
         except (beir.DataError, FastrankError) as error:
-            parser.exit(2, f"{parser.prog}: error: {error}\n")
+            command.exit(2, f"{command.prog}: error: {error}\n")
         except DifferenceError as error:
-            parser.exit(1, f"{error}: no figures\n")
+            command.exit(1, f"{error}: no figures\n")
     if given.json:
         given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Speed of dense vectors side by side with peers.")
-    parser.add_argument("folder", nargs="?", type=Path, help="a collection in BEIR's layout (default: generated texts)")
-    parser.add_argument("--documents", type=_positive, default=512, help="default: %(default)s")
-    parser.add_argument("--queries", type=_positive, default=100, help="default: %(default)s")
-    parser.add_argument("--uniform", action="store_true", help="generated texts of 90 to 110 tokens")
-    parser.add_argument(
+def parser(description: str, names: Sequence[str], documents: int = 512) -> argparse.ArgumentParser:
+    """What can be told: to compare these engines, and so many documents, unless it is told otherwise."""
+    command = argparse.ArgumentParser(description=description)
+    command.add_argument(
+        "folder", nargs="?", type=Path, help="a collection in BEIR's layout (default: generated texts)"
+    )
+    command.add_argument("--documents", type=_positive, default=documents, help="default: %(default)s")
+    command.add_argument("--queries", type=_positive, default=100, help="default: %(default)s")
+    command.add_argument("--uniform", action="store_true", help="generated texts of 90 to 110 tokens")
+    command.add_argument(
         "--max-length", type=_positive, default=256, help="tokens a text may have (default: %(default)s)"
     )
-    parser.add_argument("--rounds", type=_positive, default=3, help="default: %(default)s")
-    parser.add_argument(
+    command.add_argument("--rounds", type=_positive, default=3, help="default: %(default)s")
+    command.add_argument(
         "--threads", type=_positive, nargs="+", default=[processors.available()], help="default: %(default)s"
     )
-    parser.add_argument("--only", nargs="+", choices=engines.ENGINES, metavar="ENGINE", help="these: %(choices)s")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
-    return parser
+    command.add_argument("--only", nargs="+", choices=names, default=names, metavar="ENGINE", help="these: %(choices)s")
+    command.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
+    return command
 
 
 def _positive(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The engines that embed.py, cold_start.py, memory.py and precision.py compare; and each alone in a process of its own.
+"""The engines that embed.py, gpu.py, cold_start.py, memory.py and precision.py compare; each alone in a process too.
 
 Nothing heavy is imported before an engine is opened, so that the process of one engine has nothing of another, and so
 that little but the engine counts in a cold start. Peers are installed by those who want to compare:
@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
@@ -27,11 +28,16 @@ Embed: TypeAlias = Callable[[Iterable[str]], Iterable[Any]]  # from texts to vec
 
 
 class Setup(NamedTuple):
-    """What all engines are told: a folder of `folders.prepare`, threads, and tokens a text may have."""
+    """What all engines are told: a folder of `folders.prepare`, threads, tokens a text may have, "cpu" or "cuda"."""
 
     folder: Path
     threads: int
     max_length: int
+    device: str = "cpu"
+
+
+class NotHereError(Exception):
+    """The engine cannot run here; the message says why."""
 
 
 class Engine(NamedTuple):
@@ -39,6 +45,7 @@ class Engine(NamedTuple):
 
     Attributes:
         open: gives the function that embeds. ImportError: not installed. FileNotFoundError: its files were not made.
+            NotHereError: it cannot run on the device.
         precision: of its arithmetic.
         tuned: whether a batch size was chosen for it, which says nothing to a single query.
     """
@@ -53,7 +60,7 @@ def fastrank(setup: Setup, precision: str, parallel: int | None = None) -> Embed
     ours: Any = importlib.import_module("fastrank").TextEmbedding(
         MODEL,
         threads=setup.threads,
-        cuda=False,
+        cuda=setup.device,
         variant="safetensors",
         max_length=setup.max_length,
         precision=precision,
@@ -67,9 +74,18 @@ def fastembed(setup: Setup, graph: str, **options: int) -> Embed:
     if not path.is_dir():
         raise FileNotFoundError(path)
     peer = importlib.import_module("fastembed")
-    model = peer.TextEmbedding(
-        MODEL, cache_dir=str(path), threads=setup.threads, cuda=False, specific_model_path=str(path)
-    )
+    on_gpu = setup.device == "cuda"
+    with warnings.catch_warnings():
+        if on_gpu:
+            warnings.simplefilter("error", RuntimeWarning)  # what it gives before it runs on the CPU instead
+        try:
+            model = peer.TextEmbedding(
+                MODEL, cache_dir=str(path), threads=setup.threads, cuda=on_gpu, specific_model_path=str(path)
+            )
+        except (RuntimeWarning, ValueError) as error:
+            if not on_gpu:
+                raise
+            raise NotHereError(str(error)) from None
     return partial(model.embed, **options)
 
 
@@ -90,7 +106,7 @@ def sentence_transformers(setup: Setup, dtype: str = "float32", backend: str = "
             }
         }
     model = peer.SentenceTransformer(
-        str(setup.folder), device="cpu", backend=backend, local_files_only=True, **settings
+        str(setup.folder), device=setup.device, backend=backend, local_files_only=True, **settings
     )
     model.max_seq_length = setup.max_length
     return lambda texts: model.encode(list(texts), show_progress_bar=False, **options)
@@ -110,6 +126,16 @@ ENGINES: dict[str, Engine] = {
     "sentence-transformers, ONNX": Engine(partial(sentence_transformers, backend="onnx"), "fp32"),
     "sentence-transformers, bf16": Engine(partial(sentence_transformers, dtype="bfloat16", batch_size=8), "bf16"),
 }
+ON_CPU = tuple(ENGINES)
+ENGINES |= {
+    "fastrank fp16": Engine(partial(fastrank, precision="fp16"), "fp16"),
+    "FastEmbed, tf32": Engine(partial(fastembed, graph="onnx"), "tf32"),  # onnxruntime's default for fp32 on a GPU
+    "sentence-transformers, fp16": Engine(partial(sentence_transformers, dtype="float16"), "fp16"),
+    "sentence-transformers, fp16, batch 256": Engine(
+        partial(sentence_transformers, dtype="float16", batch_size=256), "fp16", tuned=True
+    ),
+}
+ON_GPU = (OURS, "fastrank fp16", "FastEmbed, tf32", "sentence-transformers", *tuple(ENGINES)[-2:])
 # What an engine cannot do without, and what it imports: "fastrank" alone would import nothing.
 IMPORTS = {
     "import numpy, onnxruntime, tokenizers": ("numpy", "onnxruntime", "tokenizers"),
@@ -129,6 +155,8 @@ def opened(names: Iterable[str], setup: Setup) -> dict[str, Embed]:
             print(f"{name}: not compared, as {error.name} is not installed")
         except FileNotFoundError:
             print(f"{name}: not compared, as its graph needs: pip install onnx")
+        except NotHereError as error:
+            print(f"{name}: not compared: {error}")
     return found
 
 
@@ -149,10 +177,6 @@ class Mark(NamedTuple):
     seconds: float
     resident: float
     peak: float
-
-
-class NotHereError(Exception):
-    """The engine cannot run here; the message says why."""
 
 
 def alone(name: str, setup: Setup, texts: Path | None = None, marks: Sequence[int] = ()) -> list[Mark]:

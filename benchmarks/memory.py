@@ -72,9 +72,9 @@ def growth_table(found: Marks) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    ours = [name for name, engine in engines.ENGINES.items() if name.startswith("fastrank") and not engine.tuned]
+    ours = [name for name in engines.ON_CPU if name.startswith("fastrank") and not engines.ENGINES[name].tuned]
     parser = argparse.ArgumentParser(description="Memory of a process that embeds a corpus.")
-    parser.add_argument("--only", nargs="+", choices=engines.ENGINES, metavar="ENGINE", help="these: %(choices)s")
+    parser.add_argument("--only", nargs="+", choices=engines.ON_CPU, metavar="ENGINE", help="these: %(choices)s")
     parser.add_argument("--documents", type=int, default=1000, help="of the peak (default: %(default)s)")
     parser.add_argument(
         "--growth", type=int, nargs="+", default=[1000, 10_000, 100_000], metavar="N", help="default: %(default)s"
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folders.prepare(setup.folder, engines.MODEL, MAX_LENGTH)
         except FastrankError as error:
             parser.exit(2, f"{parser.prog}: error: {error}\n")
-        names = dict.fromkeys([engines.OURS, *(given.only or engines.ENGINES)])
+        names = dict.fromkeys([engines.OURS, *(given.only or engines.ON_CPU)])
         peak = measure(names, setup, texts.mixed, [given.documents])
         print(f"\n{given.documents} texts\n{peak_table(peak)}")
         growth = measure(given.only or ours, setup, lambda dice: dice.randint(*SHORT), sorted(given.growth))

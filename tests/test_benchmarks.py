@@ -23,7 +23,7 @@ def bench():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
         before = set(sys.modules)
-        names = ("embed", "engines", "precision", "report", "texts")
+        names = ("embed", "engines", "gpu", "precision", "report", "texts")
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     for name in set(sys.modules) - before:
         if (BENCHMARKS / f"{name}.py").is_file():
@@ -79,6 +79,20 @@ def test_a_process_says_when_it_is_there_and_what_it_holds(bench, tmp_path):
     assert mark.peak > 5 or sys.platform == "win32"
     with pytest.raises(bench.engines.NotHereError, match="FastEmbed: "):  # its files are not there
         bench.engines.alone("FastEmbed", setup)
+
+
+def test_without_cuda_nothing_is_measured(bench, monkeypatch, capsys):
+    monkeypatch.setattr(bench.gpu.session, "runtime", lambda: ("1.99", ["CPUExecutionProvider"]))
+    with pytest.raises(SystemExit) as ended:
+        bench.gpu.main([])
+    assert ended.value.code == 2
+    assert "onnxruntime 1.99 has no CUDA, only CPUExecutionProvider: nothing was measured" in capsys.readouterr().err
+
+
+def test_engines_of_a_gpu_are_not_compared_on_a_cpu(bench):
+    assert set(bench.engines.ON_GPU) | set(bench.engines.ON_CPU) == set(bench.engines.ENGINES)
+    assert "fastrank fp16" not in bench.engines.ON_CPU
+    assert bench.embed.parser("", bench.engines.ON_CPU).parse_args([]).only == bench.engines.ON_CPU
 
 
 def test_a_report_of_results(bench, tmp_path):
