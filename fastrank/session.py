@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,17 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
+
+
+_Run: TypeAlias = Callable[[str, Mapping[str, NDArray[Any]]], Any]
+"""One output of a session, by name, from its inputs."""
+
+
+class _Opened(NamedTuple):
+    """A session of onnxruntime, and what runs it."""
+
+    session: onnxruntime.InferenceSession
+    run: _Run
 
 
 def runtime() -> tuple[str, list[str]]:
@@ -92,13 +103,12 @@ class Session:
         self._devices = _resolve(options, onnxruntime.get_available_providers())
         self.threads = options.threads or processors.available()
         self._lock = threading.Lock()
-        self._opened: dict[tuple[int, bool], onnxruntime.InferenceSession] = {}
+        self._opened: dict[tuple[int, bool], _Opened] = {}
         self._running = [0] * len(self._devices)
         self._counting = threading.Lock()
-        self._bound_run: Callable[..., NDArray[Any]] | None = None  # on CUDA: see `binding`
         _sessions.add(self)
         with self._quiet_if_cuda_is_only_tried():
-            first = self._open(0, wide=True)
+            first = self._open(0, wide=True).session
         self.provider: str = first.get_providers()[0]
         self.on_cpu = self.provider == _CPU
         if options.demands_cuda and _CUDA not in first.get_providers():
@@ -107,11 +117,6 @@ class Session:
                 f"back to {first.get_providers()}. Its version must fit the installed CUDA and cuDNN; those that pip "
                 "installed are found after a call of onnxruntime.preload_dlls()."
             )
-        if self.provider == _CUDA:
-            from fastrank import binding
-
-            memory = binding.cuda_memory(int(first.get_provider_options()[_CUDA].get("device_id", 0)))
-            self._bound_run = partial(binding.run, memory=memory, sized=self._build is not None)
         self.inputs = {value.name: value.type for value in first.get_inputs()}
         self.outputs = [value.name for value in first.get_outputs()]
         widths = [value.shape[-1] for value in first.get_outputs() if value.shape]
@@ -133,7 +138,7 @@ class Session:
             yield
         finally:
             self._onnxruntime.set_default_logger_severity(2)  # its default; it has no getter
-        if self._opened[0, True].get_providers() == [_CPU]:
+        if self._opened[0, True].session.get_providers() == [_CPU]:
             self._devices = [[_CPU]]
 
     @property
@@ -175,10 +180,9 @@ class Session:
             raise ModelLoadError(f"Output {output!r} not found in the model, available outputs: {self.outputs}")
         name, feed = output or self.outputs[0], self._feed(batch, {**self._numbers, **numbers})
         with self._least_busy() as device:
-            session = self._open(device, wide=wide or not self.on_cpu)
+            opened = self._open(device, wide=wide or not self.on_cpu)
             try:
-                bound = self._bound_run
-                result = bound(session, name, feed) if bound else session.run([name], feed)[0]
+                result = opened.run(name, feed)
             except Exception as error:
                 shape = "x".join(str(n) for n in batch.ids.shape)
                 where = f" on GPU {self._options.devices[device]}" if self.devices > 1 else ""
@@ -201,8 +205,7 @@ class Session:
         """Open anew what this process needs. What its parent opened is never destroyed: that would wait or crash."""
         import ctypes
 
-        # The end of Python destroys all but this.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object((self._opened, self._bound_run)))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._opened))  # the end of Python destroys all but this
         self._lock, self._opened = threading.Lock(), {}
         self._counting, self._running = threading.Lock(), [0] * self.devices
 
@@ -216,12 +219,21 @@ class Session:
             for name, kind in self.inputs.items()
         }
 
-    def _open(self, device: int, *, wide: bool) -> onnxruntime.InferenceSession:
+    def _open(self, device: int, *, wide: bool) -> _Opened:
         with self._lock:
             key = (device, wide or self.threads == 1)
             if key not in self._opened:
-                self._opened[key] = self._load(self._devices[device], self.threads if wide else 1)
+                session = self._load(self._devices[device], self.threads if wide else 1)
+                self._opened[key] = _Opened(session, self._runner(session))
             return self._opened[key]
+
+    def _runner(self, session: onnxruntime.InferenceSession) -> _Run:
+        if session.get_providers()[0] != _CUDA:
+            return lambda output, feed: session.run([output], feed)[0]
+        from fastrank import binding
+
+        memory = binding.cuda_memory(int(session.get_provider_options()[_CUDA].get("device_id", 0)))
+        return partial(binding.run, session, memory=memory, sized=self._build is not None)
 
     def _load(self, providers: Sequence[OnnxProvider], threads: int) -> onnxruntime.InferenceSession:
         settings = self._onnxruntime.SessionOptions()

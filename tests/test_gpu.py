@@ -17,6 +17,7 @@ from fastrank import (
     TextCrossEncoder,
     TextEmbedding,
     binding,
+    graph,
     session,
 )
 from fastrank.binding import HostMemory
@@ -186,7 +187,7 @@ def test_bound_runs_have_the_same_bits(name, head):
 
 def test_a_graph_that_says_nothing_of_its_sizes_runs_too(tiny):
     """Names of sizes that the inputs do not have, and an output that is not float32."""
-    plain = Session(tiny / "onnx" / "model.onnx", Options(cuda=Device.CPU))._open(0, wide=True)
+    plain = Session(tiny / "onnx" / "model.onnx", Options(cuda=Device.CPU))._open(0, wide=True).session
     ids = np.array([[4, 9, 5]])
     feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     assert binding._shape(plain, "last_hidden_state", feed) == [1, 3, 16]
@@ -272,17 +273,30 @@ def test_the_device_is_the_sessions(monkeypatch, gpu, tiny_model):
     assert gpu.devices == {3}
 
 
+def bert(**options):
+    return Session(FIXTURES / "bert" / "model.safetensors", Options(**options), lambda: graph.build(FIXTURES / "bert"))
+
+
+def batch(texts, length):
+    ids = np.full((texts, length), 5)
+    return Batch(range(texts), ids, np.ones_like(ids), np.zeros_like(ids))
+
+
 def test_an_error_names_the_batch(gpu):
-    loaded = Session(FIXTURES / "bert" / "model.safetensors", Options(), lambda: build("bert"))
-    ids = np.full((2, 99), 5)
     with pytest.raises(ModelLoadError, match=r"model.safetensors failed on a batch of 2x99 tokens: "):
-        loaded.run(Batch(range(2), ids, np.ones_like(ids), np.zeros_like(ids)))
+        bert().run(batch(2, 99))
 
 
-def build(name):
-    from fastrank import graph
-
-    return graph.build(FIXTURES / name)
+def test_a_forked_child_has_memory_of_its_own(gpu):
+    """Blocks are shared with the parent: what a child writes, the parent reads."""
+    loaded = bert()
+    expected = loaded.run(batch(2, 7)).copy()
+    before = set(gpu.locked)
+    loaded.leave_to_parent()  # what happens in the child
+    found = loaded.run(batch(2, 7))
+    assert before < set(gpu.locked)
+    assert all(not start <= found.ctypes.data < start + gpu.locked[start] for start in before)
+    assert np.array_equal(found, expected)
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
@@ -331,7 +345,7 @@ def test_padding_never_goes_past_the_limit(tiny_model, gpu, shapes):
 
 def test_wide_outputs_make_small_batches(gpu):
     def budget(width):
-        loaded = Session(FIXTURES / "bert" / "model.safetensors", Options(), lambda: build("bert"))
+        loaded = bert()
         loaded._widest = width
         return loaded.budget
 
