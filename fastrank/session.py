@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, redirect_stdout
+from functools import cache, partial
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -81,7 +82,7 @@ class Session:
         finished: the graph is run as it is, not optimized by onnxruntime first.
 
     Raises:
-        ProviderError: a provider that was asked for is not there.
+        ProviderError: a provider that was asked for is not there, or cannot be started.
         ModelLoadError: onnxruntime cannot load the graph.
     """
 
@@ -107,15 +108,15 @@ class Session:
         self._running = [0] * len(self._devices)
         self._counting = threading.Lock()
         _sessions.add(self)
-        with self._quiet_if_cuda_is_only_tried():
-            first = self._open(0, wide=True).session
+        if self._devices != [[_CPU]]:
+            _find_cuda(onnxruntime)
+        first = self._first()
         self.provider: str = first.get_providers()[0]
         self.on_cpu = self.provider == _CPU
         if options.demands_cuda and _CUDA not in first.get_providers():
             raise ProviderError(
                 f"CUDA was asked for, but onnxruntime could not start {_CUDA} (standard error says why) and fell "
-                f"back to {first.get_providers()}. Its version must fit the installed CUDA and cuDNN; those that pip "
-                "installed are found after a call of onnxruntime.preload_dlls()."
+                f"back to {first.get_providers()}. Its version must fit the installed CUDA and cuDNN."
             )
         self.inputs = {value.name: value.type for value in first.get_inputs()}
         self.outputs = [value.name for value in first.get_outputs()]
@@ -126,20 +127,22 @@ class Session:
             names = ", ".join(sorted(unknown))
             raise ModelLoadError(f"{path} wants inputs that fastrank does not know: {names}")
 
-    @contextmanager
-    def _quiet_if_cuda_is_only_tried(self) -> Iterator[None]:
-        """Fall back to the CPU without a word where onnxruntime-gpu is installed and there is no CUDA to run it."""
+    def _first(self) -> onnxruntime.InferenceSession:
+        """The session of the first device; where CUDA is only tried and does not start, one on the CPU, silently."""
         options = self._options
         if options.providers is not None or options.demands_cuda or self._devices == [[_CPU]]:
-            yield
-            return
+            return self._open(0, wide=True).session
         self._onnxruntime.set_default_logger_severity(4)
         try:
-            yield
+            first = self._open(0, wide=True).session
+            if first.get_providers() != [_CPU]:
+                return first
+        except ProviderError:
+            pass
         finally:
             self._onnxruntime.set_default_logger_severity(2)  # its default; it has no getter
-        if self._opened[0, True].session.get_providers() == [_CPU]:
-            self._devices = [[_CPU]]
+        self._devices = [[_CPU]]
+        return self._open(0, wide=True).session
 
     @property
     def budget(self) -> int:
@@ -251,12 +254,28 @@ class Session:
             model = self._build()
             weights = str(self._path.resolve().parent)
             settings.add_session_config_entry("session.model_external_initializers_file_folder_path", weights)
+        version = self._onnxruntime.__version__
         try:
-            return self._onnxruntime.InferenceSession(model, settings, providers=list(providers))
+            # Without its own fallback to the CPU, which prints to standard output.
+            return self._onnxruntime.InferenceSession(model, settings, providers=list(providers), enable_fallback=0)
         except Exception as error:
-            raise ModelLoadError(
-                f"onnxruntime {self._onnxruntime.__version__} cannot load {self._path}: {error}"
-            ) from error
+            # Providers raise exceptions of Python's, all else onnxruntime's own.
+            if isinstance(error, (RuntimeError, ValueError)) and list(providers) != [_CPU]:
+                raise ProviderError(f"onnxruntime {version} cannot start {providers[0]}: {error}") from error
+            raise ModelLoadError(f"onnxruntime {version} cannot load {self._path}: {error}") from error
+
+
+@cache
+def _find_cuda(onnxruntime: ModuleType) -> None:
+    """Load the libraries of CUDA that pip has installed: onnxruntime looks for them only where the system has its own.
+
+    With torch they are loaded already. What is missing, `preload_dlls` prints, whatever standard output is for.
+    """
+    from importlib.util import find_spec
+
+    if "torch" not in sys.modules and find_spec("nvidia") is not None:
+        with redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()
 
 
 def _resolve(options: Options, available: Sequence[str]) -> list[list[OnnxProvider]]:

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from fastrank import (
     session,
 )
 from fastrank.binding import HostMemory
-from fastrank.errors import ModelLoadError
+from fastrank.errors import ModelLoadError, ProviderError
 from fastrank.options import Device, Options
 from fastrank.pipeline import _ahead
 from fastrank.schedule import Batch, step
@@ -415,6 +416,60 @@ def test_one_session_a_device(monkeypatch):
     ]
     own = [(CUDA, {"use_tf32": 1})]
     assert session._resolve(Options(providers=own), available) == [own]
+
+
+@pytest.fixture
+def no_card(monkeypatch):
+    """An onnxruntime with CUDA on a machine that has the libraries and no card."""
+    import onnxruntime
+
+    def open_session(*arguments, providers, real=onnxruntime.InferenceSession, **options):
+        if providers[0] != CPU:
+            raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
+        return real(*arguments, providers=providers, **options)
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    monkeypatch.setattr(session, "_find_cuda", lambda _module: None)
+
+
+@pytest.mark.parametrize("devices", [None, [0, 1]])
+def test_without_a_card_the_cpu_in_silence(tiny_model, no_card, capfd, devices):
+    model = tiny_model(device_ids=devices)
+    assert len(rows(model.embed(many(40)))) == 40
+    assert model.info()["provider"] == CPU
+    assert "devices" not in model.info()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_a_card_who_demands_it_is_told(tiny_model, no_card, capfd):
+    with pytest.raises(ProviderError, match=r"cannot start .*CUDA.*: CUDA failure 100: no CUDA-capable device"):
+        tiny_model(cuda=True)
+    assert capfd.readouterr() == ("", "")
+
+
+class ModuleWith:
+    """An onnxruntime that can load libraries."""
+
+    def __init__(self, preload_dlls):
+        self.preload_dlls = preload_dlls
+
+
+@pytest.mark.parametrize(("torch", "wheels", "called"), [(0, 1, 1), (1, 1, 0), (0, 0, 0)])
+def test_cuda_of_pip_is_found(monkeypatch, capsys, torch, wheels, called):
+    calls = []
+
+    def preload_dlls():
+        calls.append(1)
+        sys.stdout.write("Failed to load libcufft")
+
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    if torch:
+        monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if wheels else None)
+    session._find_cuda(ModuleWith(preload_dlls))
+    assert len(calls) == called
+    assert capsys.readouterr().out == ""
 
 
 # -- reading ahead ----------------------------------------------------------------------------------------------------
