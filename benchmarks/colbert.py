@@ -6,10 +6,10 @@
 
 The model is of ColBERTv2's size (BERT-base and a projection to 128 numbers, 110 million parameters) with random
 weights: its speed is the real one's, ITS VECTORS MEAN NOTHING. It needs tokenizer.json of all-MiniLM-L6-v2, which is
-that of BERT. Documents are of log-uniform length. FastEmbed runs at its default batch size of 256 and at smaller ones;
-the smallest ones suit a CPU best. All arms have the same weights, texts, limit of 512 tokens and threads, and run
-in turn in this process; every vector, timed ones included, is compared with ours in fp32. Our int8 may differ: random
-weights say nothing of how well it does (precision.py does), so its difference is only shown.
+that of BERT. Documents are those of embed.py, of mixed length. FastEmbed runs at its default batch size of 256 and at
+smaller ones; the smallest ones suit a CPU best. All arms have the same weights, texts, limit of 512 tokens and threads,
+and run in turn in this process; every vector, timed ones included, is compared with ours in fp32. Our int8 may differ:
+random weights say nothing of how well it does (precision.py does), so its difference is only shown.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import argparse
 import importlib
 import json
 import math
-import random
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import interleaved
 import machine
 import numpy as np
+import texts
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from fastrank import LateInteractionTextEmbedding, graph, processors, registry, store
 
@@ -39,7 +39,7 @@ Vectors: TypeAlias = list[NDArray[np.float32]]
 KNOWN, TOKENIZER = "colbert-ir/colbertv2.0", "sentence-transformers/all-MiniLM-L6-v2"
 GRAPH, CHECKPOINT = "model.onnx", "model.safetensors"
 DIM, MAX_LENGTH, TOLERANCE, PAUSE = 128, 512, 1e-4, 0.2
-LENGTHS, QUERY_WORDS = (8, 400), (3, 15)  # words
+QUERY_WORDS = (3, 15)
 CONFIG = {
     "model_type": "bert",
     "architectures": ["HF_ColBERT"],
@@ -144,15 +144,6 @@ def fastembed(folder: Path, threads: int, sizes: Sequence[int]) -> dict[str, tup
     return {f"fastembed {size}": (model, size) for size in sizes}
 
 
-def texts(folder: Path, count: int, words: tuple[int, int]) -> list[str]:
-    """Texts of words from the vocabulary, of log-uniform length, the same every time."""
-    vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
-    known = sorted(word for word in vocabulary if len(word) > 2 and word.isascii() and word.isalpha())  # noqa: PLR2004
-    dice = random.Random(0)  # noqa: S311 - dice that make texts, no secrets
-    low, high = map(math.log, words)
-    return [" ".join(dice.choices(known, k=round(math.exp(dice.uniform(low, high))))) for _ in range(count)]
-
-
 def measure(calls: dict[str, Callable[[], Vectors]], rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:
     """The seconds of each arm, and its largest difference from the first, which is ours."""
     expected = next(iter(calls.values()))()
@@ -186,8 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         make(folder)
         ours = LateInteractionTextEmbedding(KNOWN, threads=given.threads, cuda=False, specific_model_path=folder)
-        documents = texts(folder, given.documents, LENGTHS)
-        queries = texts(folder, given.queries, QUERY_WORDS)
+        tokenizer = folder / "tokenizer.json"
+        documents = list(islice(texts.generated(tokenizer, texts.mixed), given.documents))
+        asked = texts.generated(tokenizer, lambda dice: dice.randint(*QUERY_WORDS), seed=1)
+        queries = list(islice(asked, given.queries))
         calls: dict[str, Callable[[], Vectors]] = {"fastrank": lambda: list(ours.embed(documents))}
         asking: dict[str, Callable[[], Vectors]] = {"fastrank": lambda: [next(ours.query_embed(q)) for q in queries]}
         for arm, precision in PRECISIONS.items():

@@ -75,7 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     given = parser.parse_args(arguments)
     os.environ["HF_HUB_OFFLINE"] = "1"  # of the processes
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # packages are installed with theirs; a checkout writes its own
     about = {**machine.describe(), **{each: interleaved.version(each) for each in engines.DISTRIBUTIONS}}
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

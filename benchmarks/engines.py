@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -187,9 +188,12 @@ def alone(name: str, setup: Setup, texts: Path | None = None, marks: Sequence[in
     """
     settings = [str(setup.folder), str(setup.threads), str(setup.max_length), str(texts or ""), *map(str, marks)]
     found: list[Mark] = []
+    # Packages are installed with their byte-code; a checkout writes its own, unless it is told not to.
+    surroundings = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, __file__, name, *settings]
     start = time.perf_counter()
     with subprocess.Popen(  # noqa: S603 - this file
-        [sys.executable, __file__, name, *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings
     ) as process:
         assert process.stdout is not None  # noqa: S101 - for the type checker
         assert process.stderr is not None  # noqa: S101

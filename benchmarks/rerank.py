@@ -19,9 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import math
 import os
-import random
 import shutil
 import sys
 import tempfile
@@ -36,8 +34,8 @@ import folders
 import interleaved
 import machine
 import numpy as np
+import texts
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from fastrank import TextCrossEncoder, graph, processors, registry, store
 from fastrank.bm25 import BM25Index
@@ -53,7 +51,7 @@ GRAPH, CHECKPOINT = "onnx/model.onnx", "model.safetensors"
 MAX_LENGTH = 512
 TOLERANCE = 1e-4  # of logits
 HEAD = 5.0  # standard deviation of the random head: scores spread over some units, as those of trained models
-QUERY_TOKENS, DOCUMENT_TOKENS = (8, 12), (20, 400)
+QUERY_WORDS = (8, 12)
 PAUSE = 0.2  # seconds; threads of the arm before have stopped spinning by then
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -270,22 +268,11 @@ def installed(folder: Path, threads: int) -> list[Arm]:
 
 
 def generated(folder: Path, queries: int, candidates: int) -> list[Query]:
-    """Texts of words from the vocabulary, documents of log-uniform length, the same every time."""
-    vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
-    words = sorted(word for word in vocabulary if len(word) > 2 and word.isascii() and word.isalpha())  # noqa: PLR2004
-    dice = random.Random(0)  # noqa: S311 - dice that make texts, no secrets
-
-    def text(length: int) -> str:
-        return " ".join(dice.choices(words, k=length))
-
-    low, high = map(math.log, DOCUMENT_TOKENS)
-    return [
-        Query(
-            text(dice.randint(*QUERY_TOKENS)),
-            [text(round(math.exp(dice.uniform(low, high)))) for _ in range(candidates)],
-        )
-        for _ in range(queries)
-    ]
+    """Texts of mixed length, as those of embed.py: most are short, some have more tokens than the limit."""
+    tokenizer = folder / "tokenizer.json"
+    asked = texts.generated(tokenizer, lambda dice: dice.randint(*QUERY_WORDS), seed=1)
+    documents = texts.generated(tokenizer, texts.mixed)
+    return [Query(query, list(islice(documents, candidates))) for query in islice(asked, queries)]
 
 
 def collected(folder: Path, limit: int, queries: int, candidates: int) -> list[Query]:
@@ -295,15 +282,15 @@ def collected(folder: Path, limit: int, queries: int, candidates: int) -> list[Q
         DataError: the folder is no BEIR folder, or has too few documents.
     """
     dataset = beir.load(folder, limit)
-    texts = [document.text for document in dataset.documents()]
-    if len(texts) < candidates:
-        raise beir.DataError(f"{folder}: {len(texts)} documents are fewer than {candidates} candidates")
-    index = BM25Index.build(texts)
+    documents = [document.text for document in dataset.documents()]
+    if len(documents) < candidates:
+        raise beir.DataError(f"{folder}: {len(documents)} documents are fewer than {candidates} candidates")
+    index = BM25Index.build(documents)
     found = []
     for query in islice(dataset.queries.values(), queries):
         best = index.search(query, candidates)[0].tolist()
-        places = islice(dict.fromkeys([*best, *range(len(texts))]), candidates)
-        found.append(Query(query, [texts[place] for place in places]))
+        places = islice(dict.fromkeys([*best, *range(len(documents))]), candidates)
+        found.append(Query(query, [documents[place] for place in places]))
     return found
 
 
@@ -382,8 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             versions = {**machine.describe(), **{each: interleaved.version(each) for each in VERSIONS}}
             print(", ".join(f"{key} {value}" for key, value in versions.items()))
             print(f"model: {about}, {given.threads} threads")
-            texts = given.folder.resolve().name if given.folder else "generated"
-            print(f"{len(queries)} queries of {given.candidates} documents ({texts}), {given.rounds} rounds")
+            kind = given.folder.resolve().name if given.folder else "mixed"
+            print(f"{len(queries)} queries of {given.candidates} documents ({kind}), {given.rounds} rounds")
             arms = installed(folder, given.threads)
             seconds, differences = measure(arms, queries, given.rounds)
         except (beir.DataError, FastrankError) as error:
@@ -399,7 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "machine": versions,
             "model": about,
             "threads": given.threads,
-            "texts": texts,
+            "texts": kind,
             "queries": len(queries),
             "candidates": given.candidates,
             "rounds": given.rounds,
