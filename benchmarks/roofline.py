@@ -47,7 +47,7 @@ PRECISIONS = {"fp32": "fp32", "int8": "int8", "int8-fast": "int8"}  # and the pr
 # What operators are for. Those that are not here are counted as "shapes, lookups and the rest".
 PURPOSES = {
     "products with weights": ("Gemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
-    "attention": ("MatMul", "FusedMatMul", "Softmax", "Transpose"),
+    "attention": ("MultiHeadAttention", "MatMul", "FusedMatMul", "Softmax", "Transpose"),
     "rounding to int8": ("Abs", "ReduceMax", "Max", "QuantizeLinear", "DynamicQuantizeLinear"),
     "LayerNorm": ("LayerNormalization",),
     "GELU": ("Gelu", "FastGelu", "Erf", "Div"),

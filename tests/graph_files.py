@@ -45,14 +45,15 @@ def copy_of(name, tmp_path):
     return Path(shutil.copytree(FIXTURES / name, tmp_path / "checkpoint", copy_function=shutil.copyfile))
 
 
-def load(folder, head="encoder", *, optimized=None, half=False):
+def load(folder, head="encoder", *, optimized=None, half=False, unpadded=False):
     """A session; `optimized` is where to write the graph that onnxruntime makes of it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if optimized:
         options.optimized_model_filepath = str(optimized)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    return onnxruntime.InferenceSession(build(folder, head, half=half), options, providers=["CPUExecutionProvider"])
+    model = build(folder, head, half=half, unpadded=unpadded)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def edit_config(folder, **fields):

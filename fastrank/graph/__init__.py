@@ -88,6 +88,8 @@ SUPPORTED: Final[Mapping[str, tuple[str, ...]]] = {
 
 _BY_ROW: Final = Rounding()
 
+_MASKED: Final = ("attention", "colbert")  # heads: one shows probabilities, the other has tokens that are not seen
+
 RANGES: Final = "ranges"
 """What `Recipe.graph` calls its output."""
 
@@ -118,6 +120,7 @@ def build(
     weights: Path | None = None,
     rounding: Rounding = _BY_ROW,
     half: bool = False,
+    unpadded: bool = False,
 ) -> bytes:
     """Write the ONNX model of the checkpoint in `folder`.
 
@@ -142,6 +145,8 @@ def build(
         head: What to write on top of the encoder; `SUPPORTED` says which an architecture has.
         weights: Another safetensors file to take the weights from, with some of them in int8 (see `graph.int8`).
         rounding: Of activations, where weights are int8.
+        unpadded: All texts of a batch have the same length; attention is quicker then, and `attention_mask` is read by
+            the heads "attention" and "colbert" only.
         half: Compute in float16, for a GPU: outputs are near those to about 3e-3, and a CPU is slower at it.
 
     Returns:
@@ -152,7 +157,7 @@ def build(
         ModelLoadError: A file is missing, damaged or of an unsupported kind, or the checkpoint has no such head. The
             message names the file and the field or tensor.
     """
-    return _written(folder, head, weights, rounding, half=half).to_bytes()
+    return _written(folder, head, weights, rounding, half=half, unpadded=unpadded).to_bytes()
 
 
 def recipe(folder: Path, head: str = "encoder") -> Recipe:
@@ -184,7 +189,9 @@ def trial() -> bytes:
     return graph.to_bytes()
 
 
-def _written(folder: Path, head: str, weights: Path | None, rounding: Rounding, *, half: bool = False) -> Graph:
+def _written(
+    folder: Path, head: str, weights: Path | None, rounding: Rounding, *, half: bool = False, unpadded: bool = False
+) -> Graph:
     if weights is None:
         stored = checkpoint.read(folder)
     else:
@@ -196,7 +203,7 @@ def _written(folder: Path, head: str, weights: Path | None, rounding: Rounding, 
         raise ModelLoadError(
             f"{config.path}: no head {head!r} for the model type {model_type!r}; supported: {supported}"
         )
-    graph = Graph(stored.path, stored.tensors, rounding, half=half)
+    graph = Graph(stored.path, stored.tensors, rounding, half=half, unpadded=unpadded and head not in _MASKED)
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
     encoded = _function(_ENCODERS[model_type])(graph, config)
     _function(_HEADS[model_type, head])(graph, config, encoded)

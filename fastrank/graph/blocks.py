@@ -148,14 +148,16 @@ def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, head
         query: [batch, asking, heads, width], already projected.
         key: [batch, sequence, heads, width], already projected.
         value: As `key`.
-        bias: Added to the scaled scores; float32, broadcast to [batch, heads, asking, sequence].
+        bias: Added to the scaled scores; float32, broadcast to [batch, heads, asking, sequence]. Empty: nothing is.
         heads: How many.
         width: Of one head.
 
     Returns:
         The mixed values, [batch * asking, heads * width], not yet projected; and the probabilities they were mixed
-        by, float32 [batch, heads, asking, sequence].
+        by, float32 [batch, heads, asking, sequence], or "" where nothing is added to the scores.
     """
+    if not bias:
+        return _fused_attention(graph, query, key, value, heads=heads, width=width), ""
     rows, values = (graph.op("Transpose", x, perm=[0, 2, 1, 3]) for x in (query, value))
     columns = graph.op("Transpose", key, perm=[0, 2, 3, 1])
     scale = graph.real(1 / math.sqrt(width))
@@ -167,3 +169,10 @@ def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, head
     mixed = graph.op("MatMul", graph.rough(probabilities), values)
     mixed = graph.op("Transpose", mixed, perm=[0, 2, 1, 3])
     return graph.op("Reshape", mixed, graph.integers(-1, heads * width)), probabilities
+
+
+def _fused_attention(graph: Graph, query: str, key: str, value: str, *, heads: int, width: int) -> str:
+    """The mixed values of `attention`, a block of the scores at a time (Dao et al. 2022, arXiv:2205.14135)."""
+    flat = [graph.op("Reshape", x, graph.integers(0, 0, heads * width)) for x in (query, key, value)]
+    mixed = graph.op("MultiHeadAttention", *flat, domain=proto.ONNXRUNTIME, num_heads=heads)
+    return graph.op("Reshape", mixed, graph.integers(-1, heads * width))

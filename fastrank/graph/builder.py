@@ -29,10 +29,17 @@ class Graph:
         tensors: Its tensors. Weights point into files by their names, so the graph belongs into the files' folder.
         rounding: Of activations, where weights are int8.
         half: Compute in float16; what float16 has no room for stays float32, and so do outputs.
+        unpadded: All tokens are attended to, so attention needs no mask.
     """
 
     def __init__(
-        self, path: Path, tensors: Mapping[str, Tensor], rounding: Rounding = _BY_ROW, *, half: bool = False
+        self,
+        path: Path,
+        tensors: Mapping[str, Tensor],
+        rounding: Rounding = _BY_ROW,
+        *,
+        half: bool = False,
+        unpadded: bool = False,
     ) -> None:
         self.prefix = ""
         """What may stand before every tensor's name; checkpoints saved with a head have one ("bert.")."""
@@ -42,6 +49,7 @@ class Graph:
         self.in_int8 = any(tensor.dtype == "I8" for tensor in tensors.values())
         """Whether the checkpoint has weights in int8."""
         self.half = half
+        self.unpadded = unpadded
         """Whether the graph computes in float16; else in float32."""
         self._path = path
         self._tensors = tensors

@@ -96,17 +96,17 @@ def _theta(config: Config, kind: str, old_field: str, default: float) -> float:
 def _looks(graph: Graph, config: Config, size: Sizes, input_ids: str, attention_mask: str) -> dict[str, _Look]:
     places = blocks.places(graph, input_ids)
     column = graph.op("Unsqueeze", places, graph.integers(1))
-    seen = blocks.padding_mask(graph, attention_mask)
+    seen = "" if graph.unpadded else blocks.padding_mask(graph, attention_mask)
     reach = graph.integer(config.integer("local_attention", default=128, low=2) // 2)  # to each side
     near = graph.op("LessOrEqual", graph.op("Abs", graph.op("Sub", column, places)), reach)
     width = size.hidden // size.heads
     return {
         GLOBAL: _Look(
-            blocks.score_bias(graph, seen),
+            "" if graph.unpadded else blocks.score_bias(graph, seen),
             rotary.rotation(graph, column, width, _theta(config, GLOBAL, "global_rope_theta", 160_000)),
         ),
         LOCAL: _Look(
-            blocks.score_bias(graph, graph.op("And", seen, near)),
+            blocks.score_bias(graph, near if graph.unpadded else graph.op("And", seen, near)),
             rotary.rotation(graph, column, width, _theta(config, LOCAL, "local_rope_theta", 10_000)),
         ),
     }

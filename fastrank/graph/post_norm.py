@@ -45,7 +45,7 @@ class Look(NamedTuple):
 
     Attributes:
         states: Theirs, float32 [batch * asking, hidden].
-        bias: Added to their scores; broadcast to [batch, heads, asking, sequence].
+        bias: Added to their scores; broadcast to [batch, heads, asking, sequence]. Empty: nothing is.
         shape: [batch, asking, heads, width], for `Reshape`.
         text_shape: The same of all tokens.
         only_first: Which of the two.
@@ -92,9 +92,10 @@ def layers(
     """
     write = layer or partial(bert_layer, graph, sizes=sizes)
     width = sizes.hidden // sizes.heads
-    bias = blocks.score_bias(graph, blocks.padding_mask(graph, attention_mask))
-    if distance_bias:
-        bias = graph.op("Add", bias, distance_bias)
+    bias = distance_bias
+    if not graph.unpadded:
+        bias = blocks.score_bias(graph, blocks.padding_mask(graph, attention_mask))
+        bias = graph.op("Add", bias, distance_bias) if distance_bias else bias
     shape = blocks.text_shape(graph, input_ids, sizes.heads, width)
     last = sizes.layers - 1
     for number in range(last):
@@ -102,7 +103,7 @@ def layers(
 
     def first_token() -> str:
         first = blocks.first_token(graph, x, input_ids, sizes.hidden)
-        first_bias = graph.op("Slice", bias, graph.integers(0), graph.integers(1), graph.integers(2))
+        first_bias = bias and graph.op("Slice", bias, graph.integers(0), graph.integers(1), graph.integers(2))
         first_shape = graph.integers(-1, 1, sizes.heads, width)
         return write(x, last, Look(first, first_bias, first_shape, shape, only_first=True))[0]
 

@@ -93,6 +93,18 @@ def test_padding_changes_nothing(name, head):
             np.testing.assert_allclose(cut(output, all_[row], length), one[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "head"), HEADS)
+def test_without_padding_no_mask_is_needed(name, head):
+    session = load(FIXTURES / name, head, unpadded=True)
+    case = EXPECTED[name]["padded"]
+    for row, mask in enumerate(case["attention_mask"]):
+        alone = inputs_of(case, slice(row, row + 1), sum(mask))
+        twice = {key: np.concatenate([values, values]) for key, values in alone.items()}
+        found = session.run(None, twice)
+        for value, expected in zip(found, loaded(name, head).run(None, alone), strict=True):
+            np.testing.assert_allclose(value, np.concatenate([expected, expected]), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("name", "case"), [(name, case) for name, head, case in CASES if head == "masked-lm"])
 def test_splade_vectors_equal_those_of_transformers(name, case):
     feeds = inputs_of(EXPECTED[name][case])
