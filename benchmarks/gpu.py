@@ -2,7 +2,7 @@
 
     pip install onnx torch sentence-transformers fastembed-gpu      # and onnxruntime-gpu alone: README "GPU"
     python benchmarks/gpu.py
-    python benchmarks/gpu.py path/to/scifact --documents 5000 --json benchmarks/results/gpu.json
+    python benchmarks/gpu.py path/to/scifact --documents 5000 --json benchmarks/results/embed-gpu.json
     python benchmarks/gpu.py --device cpu --documents 64 --rounds 1          # only to try the command
 
 All run on the first GPU in one process; texts, weights, limits, comparison and figures are those of embed.py. Texts a

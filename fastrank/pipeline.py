@@ -127,13 +127,13 @@ class Pipeline(Generic[T]):
         wide = len(batches) == 1
         results: dict[int, T] = {}
 
-        def run(batch: Batch) -> Sequence[T]:
+        def run(positions: list[int]) -> Sequence[T]:
+            batch = collate(tokens, positions, self.tokenizer.pad_id, lengths[positions[0]])
             found = self.head(self.session.run(batch, self.output, wide=wide, numbers=self.numbers), batch)
             _check_finite(found, batch, named)
             return found
 
-        padded = [collate(tokens, each, self.tokenizer.pad_id, lengths[each[0]]) for each in batches]
-        for positions, found in zip(batches, side_by_side.map(run, padded), strict=True):
+        for positions, found in zip(batches, side_by_side.map(run, batches), strict=True):
             results.update(zip(positions, found, strict=True))
         for position in range(len(tokens)):
             yield results.pop(position)
@@ -194,7 +194,7 @@ class _SideBySide:
         self._workers = workers
         self._pool: ThreadPoolExecutor | None = None
 
-    def map(self, function: Callable[[Batch], R], batches: Sequence[Batch]) -> Iterable[R]:
+    def map(self, function: Callable[[list[int]], R], batches: Sequence[list[int]]) -> Iterable[R]:
         if len(batches) == 1 or self._workers == 1:
             return map(function, batches)
         if self._pool is None:
