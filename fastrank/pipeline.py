@@ -123,7 +123,7 @@ class Pipeline(Generic[T]):
     ) -> Iterator[T]:
         most = 1 if self.how.alone else batch_size
         lengths = [self._padded(len(each.ids)) for each in tokens]
-        batches = plan(lengths, self.session.budget, most, equal=self.how.equal)
+        batches = plan(lengths, self.session.budget, most, square=self.session.square, equal=self.how.equal)
         wide = len(batches) == 1
         results: dict[int, T] = {}
 

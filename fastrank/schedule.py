@@ -75,16 +75,21 @@ def spans(lengths: Sequence[int], most: int = WINDOW_TOKENS) -> Iterator[slice]:
         yield slice(start, len(lengths))
 
 
-def plan(lengths: Sequence[int], budget: int, most: int, *, equal: bool = False) -> list[list[int]]:
+def plan(
+    lengths: Sequence[int], budget: int, most: int, *, square: int | None = None, equal: bool = False
+) -> list[list[int]]:
     """Positions grouped into batches: longest first, `texts x longest <= budget` tokens, at most `most` texts each.
 
     A text longer than the budget runs alone. Equal lengths keep their order, so the same input gives the same batches.
+    `square`: also `texts x longest x longest <= square`, where the memory of attention counts.
     `equal`: only texts of the same length run together, so that there is no padding.
     """
     batches: list[list[int]] = []
     longest = 0
     for position in sorted(range(len(lengths)), key=lambda p: -lengths[p]):
-        full = not batches or len(batches[-1]) >= most or (len(batches[-1]) + 1) * longest > budget
+        texts = len(batches[-1]) + 1 if batches else 0
+        full = not texts or texts > most or texts * longest > budget
+        full = full or (square is not None and texts * longest * longest > square)
         if full or (equal and lengths[position] != longest):
             batches.append([])
             longest = lengths[position]

@@ -31,8 +31,9 @@ _GPU_PACKAGES = (
 )
 # Batches of up to so many tokens. On a CPU small ones stay in its cache and beat large ones by 1.4x; a GPU wants work.
 _CPU_BUDGET, _GPU_BUDGET = 512, 16_384
+_GPU_SQUARE = _GPU_BUDGET * 512  # texts x longest x longest; 12 heads' scores in fp16, and in fp32 to add up, are 1 GB
 _GPU_OUTPUT = 1 << 28  # bytes of one batch's output at most: SPLADE's has 30,000 numbers a token
-_GPU_WINDOW = 2_048  # texts read ahead for a GPU: 8 batches of texts of 64 tokens
+_GPU_WINDOW = 2_048  # texts read ahead for a GPU: 8 batches if they have 64 tokens each
 _RUNS_A_GPU = 2  # at once: what one has computed is copied and pooled while the other computes
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -152,13 +153,18 @@ class Session:
         return max(_CPU_BUDGET, min(_GPU_BUDGET, _GPU_OUTPUT // (4 * self._widest)))
 
     @property
+    def square(self) -> int | None:
+        """What `texts x longest x longest` of a batch should be at most; None: it does not matter."""
+        return None if self.on_cpu else _GPU_SQUARE
+
+    @property
     def window(self) -> int:
         """How many texts to read ahead, to put those of similar length together."""
         return WINDOW if self.on_cpu else _GPU_WINDOW
 
     @property
     def devices(self) -> int:
-        """How many sessions there are, or will be, that do not share a processor."""
+        """How many GPUs have a session each, or will have; 1 on a CPU."""
         return len(self._devices)
 
     @property
@@ -283,7 +289,7 @@ def _resolve(options: Options, available: Sequence[str]) -> list[list[OnnxProvid
     if options.providers is not None:
         wanted: list[OnnxProvider] = list(options.providers)
     elif options.demands_cuda or (options.cuda == Device.AUTO and _CUDA in available and not options.in_int8):
-        # TF32, which onnxruntime would use for float32, keeps 10 bits of a number: less than float16.
+        # TF32, which onnxruntime would use for float32, keeps 10 bits of a fraction: no more than float16.
         exact = {"use_tf32": 0}
         if options.devices:
             return [_checked([(_CUDA, {"device_id": n, **exact}), _CPU], available) for n in options.devices]

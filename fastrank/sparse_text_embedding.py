@@ -187,7 +187,7 @@ class SparseTextEmbedding(Closeable):
     ) -> Iterator[SparseEmbedding]:
         """Vectors of documents.
 
-        Lazy: texts are read ahead by at most 256 (or `batch_size`, if that is more) a worker.
+        Lazy: texts are read ahead by at most 256 a worker (4,096 for a GPU; or `batch_size`, if that is more).
 
         Args:
             documents: one text, or an iterable of texts.

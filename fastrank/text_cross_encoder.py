@@ -127,7 +127,7 @@ class TextCrossEncoder(Closeable):
     ) -> Iterator[float]:
         """The score of each document, in the order given: not sorted (see `rank`).
 
-        Lazy: documents are read ahead by at most 256 (or `batch_size`, if that is more).
+        Lazy: documents are read ahead by at most 256 (4,096 for a GPU; or `batch_size`, if that is more).
 
         Args:
             query: one text.

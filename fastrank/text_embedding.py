@@ -144,7 +144,8 @@ class TextEmbedding(Closeable):
     ) -> Iterator[Vector]:
         """Vectors of documents, exactly as they are: no prefix is added.
 
-        Lazy: texts are read ahead by at most 256 (or `batch_size`, if that is more), so an endless iterator is fine.
+        Lazy: texts are read ahead by at most 256 (4,096 for a GPU; or `batch_size`, if that is more), so an endless
+        iterator is fine.
 
         Args:
             documents: one text, or an iterable of texts.

@@ -339,6 +339,12 @@ def test_lengths_repeat_and_batches_are_large(tiny_model, gpu, shapes):
     assert max(texts for texts, _ in shapes) == 3
 
 
+def test_long_texts_make_small_batches(tiny_model, gpu, shapes, monkeypatch):
+    monkeypatch.setattr(session, "_GPU_SQUARE", 499 * 1000)
+    list(tiny_model(max_length=500).embed(["cat " * 600, "cat " * 490, *["cat " * 10] * 100]))
+    assert sorted(shapes) == [(1, 500), (1, 500), (100, 16)]
+
+
 def test_padding_never_goes_past_the_limit(tiny_model, gpu, shapes):
     list(tiny_model(max_length=21).embed(["cat " * 50, "cat " * 15, "cat"], batch_size=1))
     assert sorted(length for _, length in shapes) == [8, 21, 21]

@@ -58,6 +58,12 @@ def test_plan_puts_like_to_like():
     assert plan([], budget=200, most=8) == []
 
 
+def test_plan_keeps_the_square_of_long_texts_small():
+    lengths = [100, 90, 50, 50, 50, 50, 50, 10, 10, 10]
+    assert plan(lengths, budget=200, most=8, square=10_000) == [[0], [1], [2, 3, 4, 5], [6, 7, 8, 9]]
+    assert plan(lengths, budget=200, most=8) == [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]
+
+
 def test_plan_is_the_same_every_time_for_equal_lengths():
     assert plan([7] * 6, budget=14, most=8) == [[0, 1], [2, 3], [4, 5]]
 

@@ -125,7 +125,8 @@ class LateInteractionTextEmbedding(Closeable):
     ) -> Iterator[Floats]:
         """The token vectors of documents.
 
-        Lazy: texts are read ahead by at most 256 (or `batch_size`, if that is more), so an endless iterator is fine.
+        Lazy: texts are read ahead by at most 256 (4,096 for a GPU; or `batch_size`, if that is more), so an endless
+        iterator is fine.
 
         Args:
             documents: one text, or an iterable of texts.
