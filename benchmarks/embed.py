@@ -8,7 +8,7 @@
 Generated texts have a log-normal number of tokens, median 80 and 512 at most; all engines cut at 256, the model's limit
 (--max-length). engines.py says what the engines are and how peers are installed. All have the weights of
 all-MiniLM-L6-v2, the same texts, limit of tokens and threads, and run in turn in this process; the figures are medians.
-Vectors are compared with fastrank's in fp32 before anything is timed: a difference of more than 1e-4 in fp32 ends the
+All vectors, timed ones included, are compared with fastrank's in fp32: a difference of more than 1e-4 in fp32 ends the
 run without figures, for other precisions the cosine is a column.
 Queries have 10 tokens and are embedded one by one.
 """
@@ -44,6 +44,7 @@ Floats: TypeAlias = NDArray[np.float32]
 TOLERANCE = 1e-4
 LOWEST_COSINE = 0.95  # of another precision's vector: less is another model
 QUERY_WORDS = 8  # and two special tokens
+FIRST = 64  # texts, before all
 PAUSE = 0.2  # seconds; threads of the arm before have stopped spinning by then
 
 
@@ -88,10 +89,16 @@ def measure(
     Raises:
         DifferenceError: vectors differ.
     """
-    found = {name: matrix(embed, documents) for name, embed in opened.items()}  # and warms up
-    differences = {name: compare(name, found[engines.OURS], vectors) for name, vectors in found.items()}
+    expected = matrix(opened[engines.OURS], documents)
+    differences: dict[str, dict[str, float]] = {}
+
+    def check(name: str, vectors: list[Any]) -> None:
+        differences[name] = compare(name, expected, np.stack(vectors).astype(np.float32))
+
+    for name, embed in opened.items():  # so that who differs is found before hours have passed; and warms up
+        compare(name, expected[:FIRST], matrix(embed, documents[:FIRST]))
     calls = {name: partial(lambda embed: list(embed(documents)), embed) for name, embed in opened.items()}
-    seconds = interleaved.seconds(calls, rounds, pause=PAUSE)
+    seconds = interleaved.seconds(calls, rounds, pause=PAUSE, check=check)
     latencies: dict[str, list[float]] = {name: [] for name in opened if not engines.ENGINES[name].tuned}
     asking: dict[str, Callable[[], list[float]]] = {
         name: partial(one_by_one, opened[name], queries) for name in latencies

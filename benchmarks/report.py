@@ -3,8 +3,8 @@
     python benchmarks/embed.py --json benchmarks/results/embed.json            # and so on
     python benchmarks/report.py
 
-Reads what there is of embed*.json, rerank.json, colbert.json, cold_start.json, memory.json and precision.json in
-benchmarks/results (or the folder that is given), and writes report.md and speed.svg into it.
+Reads what there is of embed*.json, rerank.json, colbert.json, cold_start.json, memory.json, roofline.json and
+precision.json in benchmarks/results (or the folder that is given), and writes report.md and speed.svg into it.
 """
 
 from __future__ import annotations
@@ -163,6 +163,23 @@ def memory(result: Result) -> Section:
     return Section("\n\n".join(parts), [Panel("peak memory, MB", peaks)])
 
 
+def roofline(result: Result) -> Section:
+    """What the matrix product allows, what is reached of it, and where the time goes."""
+    speeds, bounds = result["speeds"], {"fp32": "product in fp32"}
+    rows = []
+    for name, speed in speeds.items():
+        bound = speeds.get(bounds.get(name, "product in int8"))
+        rows.append([name, f"{speed:.0f}", "" if name.startswith("product") else f"{speed / bound:.0%}"])
+    about = f"{result['documents']} texts, {result['tokens']} tokens, {result['threads']} threads."
+    shares = result["profile"]
+    purposes = list(next(iter(shares.values())))
+    profile = table(
+        ["share of the time of operators", *shares],
+        [[purpose, *(f"{shares[name][purpose]:.0%}" for name in shares)] for purpose in purposes],
+    )
+    return Section(f"{about}\n\n{table(['', 'GOP/s', 'share of the product'], rows)}\n\n{profile}")
+
+
 def precision(result: Result) -> Section:
     """The columns as they are."""
     columns = list(result["rows"]["fp32"])
@@ -180,6 +197,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Result], Section]]] = {
     "colbert": ("Token vectors", colbert),
     "cold_start": ("Cold start", cold_start),
     "memory": ("Memory and growth", memory),
+    "roofline": ("Roofline and profile", roofline),
 }
 
 

@@ -115,6 +115,9 @@ class Pipeline(Generic[T]):
     def _window(
         self, tokens: Sequence[Tokens], named: Callable[[int], str], batch_size: int, side_by_side: _SideBySide
     ) -> Iterator[T]:
+        if len(tokens) == 1:  # a query, most likely: there is nothing to plan
+            yield from self._run(collate(tokens, [0], self.tokenizer.pad_id, self._padded(len(tokens[0].ids))), named)
+            return
         for part in spans([len(each.ids) for each in tokens]):
             yield from self._sorted(tokens[part], partial(_offset, named, part.start), batch_size, side_by_side)
 
@@ -129,14 +132,17 @@ class Pipeline(Generic[T]):
 
         def run(positions: list[int]) -> Sequence[T]:
             batch = collate(tokens, positions, self.tokenizer.pad_id, lengths[positions[0]])
-            found = self.head(self.session.run(batch, self.output, wide=wide, numbers=self.numbers), batch)
-            _check_finite(found, batch, named)
-            return found
+            return self._run(batch, named, wide=wide)
 
         for positions, found in zip(batches, side_by_side.map(run, batches), strict=True):
             results.update(zip(positions, found, strict=True))
         for position in range(len(tokens)):
             yield results.pop(position)
+
+    def _run(self, batch: Batch, named: Callable[[int], str], *, wide: bool = True) -> Sequence[T]:
+        found = self.head(self.session.run(batch, self.output, wide=wide, numbers=self.numbers), batch)
+        _check_finite(found, batch, named)
+        return found
 
     def _padded(self, length: int) -> int:
         """What a text of this length is padded to at least: on a GPU a length that others have too."""
