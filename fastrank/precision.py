@@ -137,7 +137,7 @@ def arithmetic(
 
 
 def _as_built(path: Path, head: str, options: Options) -> Arithmetic:
-    """A checkpoint in fp32, or in fp16 where a GPU runs it: a CPU has to cast and is slower."""
+    """A checkpoint in fp32, or in fp16 where a GPU runs it: a CPU would only cast it back."""
     from fastrank import graph
 
     name, reason = "fp32", f"a graph built on {path.name}"

@@ -6,9 +6,11 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REAL
 from graph_files import EXPECTED, FIXTURES, HEADS, OUTPUTS, inputs_of, load
 
 from fastrank import (
@@ -165,6 +167,16 @@ def test_fp16_of_static_embeddings(request):
 
 def test_fp16_of_a_graph_is_the_graph(tiny_model, gpu):
     assert tiny_model(precision="fp16").info()["because"] == "onnx/model.onnx is what there is"
+
+
+@pytest.mark.real_model
+def test_real_vectors_in_fp16(real_model_folder, request):
+    texts = (Path(__file__).parent.parent / "fastrank" / "samples" / "films.txt").read_text().splitlines()
+    expected = rows(TextEmbedding(REAL, specific_model_path=real_model_folder, cuda=False).embed(texts))
+    request.getfixturevalue("gpu")
+    found = rows(TextEmbedding(REAL, specific_model_path=real_model_folder, precision="fp16").embed(texts))
+    assert not np.array_equal(found, expected)
+    assert (found * expected).sum(axis=1).min() > 0.99999
 
 
 # -- binding ----------------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def build(
         rounding: Of activations, where weights are int8.
         unpadded: All texts of a batch have the same length; attention is quicker then, and `attention_mask` is read by
             the heads "attention" and "colbert" only.
-        half: Compute in float16, for a GPU: outputs are near those to about 3e-3, and a CPU is slower at it.
+        half: Compute in float16, for a GPU: outputs are near those to about 3e-3; a CPU casts it back.
 
     Returns:
         A serialized ModelProto (opset 17; onnxruntime's own operators only where weights are int8) whose weights lie
