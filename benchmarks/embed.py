@@ -3,6 +3,7 @@
     python benchmarks/embed.py                                       # 512 generated texts: about 5 minutes
     python benchmarks/embed.py --uniform                             # all of 90 to 110 tokens: padding plays no part
     python benchmarks/embed.py path/to/scifact --documents 2000 --rounds 1
+    python benchmarks/embed.py --documents 0                         # queries only: half a minute
     python benchmarks/embed.py --threads 1 2 4 --only "fastrank fp32" FastEmbed        # how it grows with threads
 
 Generated texts have a log-normal number of tokens, median 80 and 512 at most; all engines cut at 256, the model's limit
@@ -10,7 +11,7 @@ Generated texts have a log-normal number of tokens, median 80 and 512 at most; a
 all-MiniLM-L6-v2, the same texts, limit of tokens and threads, and run in turn in this process; the figures are medians.
 All vectors, timed ones included, are compared with fastrank's in fp32: a difference of more than 1e-4 in fp32 ends the
 run without figures, for other precisions the cosine is a column.
-Queries have 10 tokens and are embedded one by one.
+Queries have 10 tokens and are embedded one by one, 20 turns of 20 queries an engine.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ TOLERANCE = 1e-4
 LOWEST_COSINE = 0.95  # of another precision's vector: less is another model
 QUERY_WORDS = 8  # and two special tokens
 FIRST = 64  # texts, before all
+TURNS = 20  # of queries
 PAUSE = 0.2  # seconds; threads of the arm before have stopped spinning by then
 
 
@@ -89,21 +91,24 @@ def measure(
     Raises:
         DifferenceError: vectors differ.
     """
-    expected = matrix(opened[engines.OURS], documents)
-    differences: dict[str, dict[str, float]] = {}
+    compared = documents or queries
+    expected = matrix(opened[engines.OURS], compared)
+    # Who differs is found before hours have passed; and warms up.
+    first = {name: matrix(embed, compared[:FIRST]) for name, embed in opened.items()}
+    differences = {name: compare(name, expected[:FIRST], vectors) for name, vectors in first.items()}
 
     def check(name: str, vectors: list[Any]) -> None:
         differences[name] = compare(name, expected, np.stack(vectors).astype(np.float32))
 
-    for name, embed in opened.items():  # so that who differs is found before hours have passed; and warms up
-        compare(name, expected[:FIRST], matrix(embed, documents[:FIRST]))
     calls = {name: partial(lambda embed: list(embed(documents)), embed) for name, embed in opened.items()}
-    seconds = interleaved.seconds(calls, rounds, pause=PAUSE, check=check)
+    seconds = interleaved.seconds(calls, rounds, pause=PAUSE, check=check) if documents else {}
     latencies: dict[str, list[float]] = {name: [] for name in opened if not engines.ENGINES[name].tuned}
     asking: dict[str, Callable[[], list[float]]] = {
         name: partial(one_by_one, opened[name], queries) for name in latencies
     }
-    interleaved.seconds(asking, rounds, pause=PAUSE, check=lambda name, values: latencies[name].extend(values))
+    # Short turns: a few seconds of other work on the machine must not hit one engine alone.
+    turns = TURNS if queries else 0
+    interleaved.seconds(asking, turns, pause=PAUSE, check=lambda name, values: latencies[name].extend(values))
     percentiles = {
         name: dict(zip(("p50", "p95"), np.percentile(values, [50, 95]).tolist(), strict=True))
         for name, values in latencies.items()
@@ -114,16 +119,14 @@ def measure(
 
 def table(run: dict[str, Any], documents: int) -> str:
     """One line an engine; ratios are of speeds, to FastEmbed as it comes, or to ours without it."""
-    base = engines.BASELINE if engines.BASELINE in run["seconds"] else engines.OURS
-    slow = float(np.median(run["seconds"][base]))
+    base = engines.BASELINE if engines.BASELINE in run["differences"] else engines.OURS
+    slow = float(np.median(run["seconds"].get(base, [0])))
     lines = [f"{'':36} {'texts/s':>8} {'to ' + base:>14} {'cosine':>8} {'least':>8} {'p50 ms':>8} {'p95 ms':>8}"]
-    for name, values in run["seconds"].items():
-        median, near = float(np.median(values)), run["differences"][name]
+    for name, near in run["differences"].items():
+        median = float(np.median(run["seconds"].get(name, [np.inf])))
         asked = [f"{value * 1e3:8.2f}" for value in run["latency"].get(name, {}).values()]
-        figures = (
-            f"{documents / median:8.1f} {slow / median:13.2f}x {near['cosine mean']:8.5f} {near['cosine min']:8.5f}"
-        )
-        lines.append(" ".join([f"{name:36}", figures, *asked]))
+        speed = f"{documents / median:8.1f} {slow / median:13.2f}x" if run["seconds"] else " " * 23
+        lines.append(" ".join([f"{name:36}", speed, f"{near['cosine mean']:8.5f} {near['cosine min']:8.5f}", *asked]))
     return "\n".join(lines)
 
 
@@ -148,6 +151,8 @@ def run(command: argparse.ArgumentParser, given: argparse.Namespace, device: str
                 if given.folder
                 else list(islice(texts.generated(tokenizer, length), given.documents))
             )
+            if not documents and not given.queries:
+                command.error("there is nothing to embed: --documents 0 --queries 0")
             queries = list(islice(texts.generated(tokenizer, lambda _dice: QUERY_WORDS, seed=1), given.queries))
             report: dict[str, Any] = {
                 "machine": {
@@ -158,7 +163,8 @@ def run(command: argparse.ArgumentParser, given: argparse.Namespace, device: str
                 "model": engines.MODEL,
                 "texts": given.folder.resolve().name if given.folder else "uniform" if given.uniform else "mixed",
                 "documents": len(documents),
-                "tokens": texts.lengths(tokenizer, documents, given.max_length),
+                "queries": len(queries),
+                "tokens": texts.lengths(tokenizer, documents or queries, given.max_length),
                 "rounds": given.rounds,
                 "runs": [],
             }
@@ -184,8 +190,8 @@ def parser(description: str, names: Sequence[str], documents: int = 512) -> argp
     command.add_argument(
         "folder", nargs="?", type=Path, help="a collection in BEIR's layout (default: generated texts)"
     )
-    command.add_argument("--documents", type=_positive, default=documents, help="default: %(default)s")
-    command.add_argument("--queries", type=_positive, default=100, help="default: %(default)s")
+    command.add_argument("--documents", type=_count, default=documents, help="0: queries only (default: %(default)s)")
+    command.add_argument("--queries", type=_count, default=20, help="a turn; 0: none (default: %(default)s)")
     command.add_argument("--uniform", action="store_true", help="generated texts of 90 to 110 tokens")
     command.add_argument(
         "--max-length", type=_positive, default=256, help="tokens a text may have (default: %(default)s)"
@@ -197,6 +203,10 @@ def parser(description: str, names: Sequence[str], documents: int = 512) -> argp
     command.add_argument("--only", nargs="+", choices=names, default=names, metavar="ENGINE", help="these: %(choices)s")
     command.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     return command
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
 
 
 def _positive(text: str) -> int:

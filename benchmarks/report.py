@@ -86,18 +86,23 @@ def embed(result: Result) -> Section:
         f"(median {tokens['median']}, longest {tokens['longest']})"
     )
     for run in result["runs"]:
+        threads, latency = run["threads"], run["latency"]
+        if latency:
+            rows = [[name, *(f"{asked[each] * 1e3:.2f}" for each in ("p50", "p95"))] for name, asked in latency.items()]
+            head = [f"single queries of 10 tokens; {threads} threads", "p50 ms", "p95 ms"]
+            parts.append(table(head, rows))
+            queries = {name: asked["p50"] * 1e3 for name, asked in latency.items()}
+            panels.append(Panel(f"one query of 10 tokens, milliseconds (p50), {threads} threads", queries, 2))
+        if not run["seconds"]:
+            continue
         speed = {name: result["documents"] / statistics.median(values) for name, values in run["seconds"].items()}
         base, rows = speed.get(PEER, speed[OURS]), []
         for name, value in speed.items():
-            near, asked = run["differences"][name], run["latency"].get(name)
-            milliseconds = [f"{asked[each] * 1e3:.2f}" for each in ("p50", "p95")] if asked else ["", ""]
-            rows.append([name, f"{value:.1f}", times(value / base), f"{near['cosine mean']:.5f}", *milliseconds])
+            near = run["differences"][name]
+            rows.append([name, f"{value:.1f}", times(value / base), f"{near['cosine mean']:.5f}"])
         head = ["", "texts a second", f"to {PEER if PEER in speed else OURS}", "cosine to fp32"]
-        parts.append(f"{about}; {run['threads']} threads.\n\n{table([*head, 'query p50 ms', 'query p95 ms'], rows)}")
-        panels.append(Panel(f"{kind}, a second, {run['threads']} threads", speed))
-        if result["texts"] == "mixed":
-            queries = {name: asked["p50"] * 1e3 for name, asked in run["latency"].items()}
-            panels.append(Panel(f"one query of 10 tokens, milliseconds (p50), {run['threads']} threads", queries, 2))
+        parts.append(f"{about}; {threads} threads.\n\n{table(head, rows)}")
+        panels.append(Panel(f"{kind}, a second, {threads} threads", speed))
     return Section("\n\n".join(parts), panels)
 
 
