@@ -11,7 +11,7 @@ Generated texts have a log-normal number of tokens, median 80 and 512 at most; a
 all-MiniLM-L6-v2, the same texts, limit of tokens and threads, and run in turn in this process; the figures are medians.
 All vectors, timed ones included, are compared with fastrank's in fp32: a difference of more than 1e-4 in fp32 ends the
 run without figures, for other precisions the cosine is a column.
-Queries have 10 tokens and are embedded one by one, 20 turns of 20 queries an engine.
+Queries have 10 tokens and are embedded one by one, in 10 turns of 50 an engine.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TOLERANCE = 1e-4
 LOWEST_COSINE = 0.95  # of another precision's vector: less is another model
 QUERY_WORDS = 8  # and two special tokens
 FIRST = 64  # texts, before all
-TURNS = 20  # of queries
+TURNS = 10  # of queries
 PAUSE = 0.2  # seconds; threads of the arm before have stopped spinning by then
 
 
@@ -191,7 +191,7 @@ def parser(description: str, names: Sequence[str], documents: int = 512) -> argp
         "folder", nargs="?", type=Path, help="a collection in BEIR's layout (default: generated texts)"
     )
     command.add_argument("--documents", type=_count, default=documents, help="0: queries only (default: %(default)s)")
-    command.add_argument("--queries", type=_count, default=20, help="a turn; 0: none (default: %(default)s)")
+    command.add_argument("--queries", type=_count, default=50, help="a turn; 0: none (default: %(default)s)")
     command.add_argument("--uniform", action="store_true", help="generated texts of 90 to 110 tokens")
     command.add_argument(
         "--max-length", type=_positive, default=256, help="tokens a text may have (default: %(default)s)"
