@@ -56,8 +56,8 @@ class Engine(NamedTuple):
     tuned: bool = False
 
 
-def fastrank(setup: Setup, precision: str, parallel: int | None = None) -> Embed:
-    """Ours, as its defaults are."""
+def fastrank(setup: Setup, precision: str, parallel: int | None = None, *, arena: bool = True) -> Embed:
+    """Ours, as its defaults are unless told otherwise."""
     ours: Any = importlib.import_module("fastrank").TextEmbedding(
         MODEL,
         threads=setup.threads,
@@ -65,6 +65,7 @@ def fastrank(setup: Setup, precision: str, parallel: int | None = None) -> Embed
         variant="safetensors",
         max_length=setup.max_length,
         precision=precision,
+        enable_cpu_mem_arena=arena,
     )
     return partial(ours.embed, parallel=parallel)
 
@@ -118,6 +119,7 @@ ENGINES: dict[str, Engine] = {
     OURS: Engine(partial(fastrank, precision="fp32"), "fp32"),
     "fastrank int8": Engine(partial(fastrank, precision="int8"), "int8"),
     "fastrank int8-fast": Engine(partial(fastrank, precision="int8-fast"), "int8"),
+    "fastrank fp32, no arena": Engine(partial(fastrank, precision="fp32", arena=False), "fp32", tuned=True),
     "fastrank fp32, parallel=0": Engine(partial(fastrank, precision="fp32", parallel=0), "fp32", tuned=True),
     BASELINE: Engine(partial(fastembed, graph="onnx"), "fp32"),
     "FastEmbed, batch 1": Engine(partial(fastembed, graph="onnx", batch_size=1), "fp32", tuned=True),
