@@ -34,7 +34,11 @@ def content(found, files=FILES):
 
 def leftovers(cache):
     """Files of downloads that did not end well."""
-    return [path for path in (cache / "staging").rglob("*") if path.is_file()]
+    while True:
+        try:
+            return [path for path in (cache / "staging").rglob("*") if path.is_file()]
+        except FileNotFoundError:  # a process at work took a folder away meanwhile
+            continue
 
 
 def noted(hub, path, least):
