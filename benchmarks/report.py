@@ -82,7 +82,7 @@ def embed(result: Result) -> Section:
         result["texts"], f"texts of {result['texts']}"
     )
     about = (
-        f"{result['documents']} {kind}, {tokens['sum'] / result['documents']:.0f} tokens on average "
+        f"{result['documents']} {kind}, {tokens['sum'] / max(1, result['documents']):.0f} tokens on average "
         f"(median {tokens['median']}, longest {tokens['longest']})"
     )
     for run in result["runs"]:
@@ -103,7 +103,8 @@ def embed(result: Result) -> Section:
         head = ["", "texts a second", f"to {PEER if PEER in speed else OURS}", "cosine to fp32"]
         parts.append(f"{about}; {threads} threads.\n\n{table(head, rows)}")
         panels.append(Panel(f"{kind}, a second, {threads} threads", speed))
-    return Section("\n\n".join(parts), panels)
+    # Of several numbers of threads the table is enough.
+    return Section("\n\n".join(parts), panels if len(result["runs"]) == 1 else ())
 
 
 def rerank(result: Result) -> Section:
