@@ -177,13 +177,13 @@ def roofline(result: Result) -> Section:
         bound = speeds.get(bounds.get(name, "product in int8"))
         rows.append([name, f"{speed:.0f}", "" if name.startswith("product") else f"{speed / bound:.0%}"])
     about = f"{result['documents']} texts, {result['tokens']} tokens, {result['threads']} threads."
-    shares = result["profile"]
-    purposes = list(next(iter(shares.values())))
-    profile = table(
-        ["share of the time of operators", *shares],
-        [[purpose, *(f"{shares[name][purpose]:.0%}" for name in shares)] for purpose in purposes],
-    )
-    return Section(f"{about}\n\n{table(['', 'GOP/s', 'share of the product'], rows)}\n\n{profile}")
+    parts = [about, table(["", "GOP/s", "share of the product"], rows)]
+    for of, shares in result["profile"].items():
+        lines = [
+            [purpose, *(f"{shares[name][purpose]:.0%}" for name in shares)] for purpose in next(iter(shares.values()))
+        ]
+        parts.append(table([f"share of the time of operators, {of}", *shares], lines))
+    return Section("\n\n".join(parts))
 
 
 def precision(result: Result) -> Section:

@@ -8,8 +8,9 @@ threads as the engine has, each with runs of its own, as the engine does it; and
 in a model over the time of embedding all texts (those of embed.py; tokenizing and pooling are in that time). They run
 in turn; medians. No engine on onnxruntime can do more than all of it, nor does a product of a smaller shape reach it.
 
-The second table is onnxruntime's own profile of the same texts in the engine's batches, on one thread, operators added
-up by what they are for. The profile itself costs some microseconds an operator.
+The other tables are onnxruntime's own profile, on one thread, operators added up by what they are for: of the same
+texts in the engine's batches, and of single queries of 10 tokens. The profile itself costs some microseconds an
+operator, which is much in a query: there, small operators weigh less than it says.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from fastrank.options import Device, Options
 from fastrank.schedule import collate, plan
 from fastrank.tokenizer import Tokenizer
 
+QUERIES, QUERY_WORDS = 200, 8  # of so many words, and two special tokens
 ROWS, RUNS = 512, 40  # of a product, and how often a thread does it before the clock is read
 MAX_LENGTH, BUDGET = 256, 512  # tokens of a text, as embed.py; of a batch, as the engine
 PRECISIONS = {"fp32": "fp32", "int8": "int8", "int8-fast": "int8"}  # and the product that bounds them
@@ -128,8 +130,10 @@ def reached(setup: engines.Setup, documents: list[str], work: int, hidden: int, 
     }
 
 
-def profile(spec: registry.ModelSpec, files: store.ModelFiles, name: str, documents: list[str]) -> dict[str, float]:
-    """The share of each purpose in the time of all operators."""
+def profile(
+    spec: registry.ModelSpec, files: store.ModelFiles, name: str, documents: list[str], most: int
+) -> dict[str, float]:
+    """The share of each purpose in the time of all operators, at most so many texts at a time."""
     how = precision.arithmetic(spec, files, "encoder", Options(cuda=Device.CPU, precision=name), None)
     assert how.build is not None  # noqa: S101 - of a checkpoint, it is always built
     options = _one_thread()
@@ -140,7 +144,7 @@ def profile(spec: registry.ModelSpec, files: store.ModelFiles, name: str, docume
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     tokenizer = Tokenizer(files.folder, MAX_LENGTH)
     tokens = tokenizer.encode(documents)
-    batches = plan([len(each.ids) for each in tokens], BUDGET, 1 if how.alone else len(tokens), equal=how.equal)
+    batches = plan([len(each.ids) for each in tokens], BUDGET, 1 if how.alone else most, equal=how.equal)
     with tempfile.TemporaryDirectory() as place:
         options.profile_file_prefix = str(Path(place) / "profile")
         session = onnxruntime.InferenceSession(how.build(), options, providers=["CPUExecutionProvider"])
@@ -158,16 +162,17 @@ def profile(spec: registry.ModelSpec, files: store.ModelFiles, name: str, docume
 
 
 def table(report: dict[str, Any]) -> str:
-    """Both tables."""
+    """All tables."""
     speeds = report["speeds"]
     lines = [f"{'':32} {'GOP/s':>8} {'share':>7}"]
     for name, speed in speeds.items():
         bound = speeds.get(f"product in {PRECISIONS.get(name)}")
         lines.append(f"{name:32} {speed:8.0f} {f'{speed / bound:7.0%}' if bound else ''}")
-    lines += ["", f"{'':32} " + " ".join(f"{name:>10}" for name in report["profile"])]
-    for purpose in (*PURPOSES, REST):
-        shares = " ".join(f"{shares[purpose]:10.0%}" for shares in report["profile"].values())
-        lines.append(f"{purpose:32} {shares}")
+    for of, profiles in report["profile"].items():
+        lines += ["", f"{of:32} " + " ".join(f"{name:>10}" for name in profiles)]
+        for purpose in (*PURPOSES, REST):
+            shares = " ".join(f"{shares[purpose]:10.0%}" for shares in profiles.values())
+            lines.append(f"{purpose:32} {shares}")
     return "\n".join(lines)
 
 
@@ -199,7 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work = operations(lengths, config)
     report["speeds"] = reached(setup, documents, work, config["hidden_size"], given.rounds)
     narrowed = {name: precision.narrowed(spec, Options(precision=name), None, given=False) for name in PRECISIONS}
-    report["profile"] = {name: profile(narrowed[name], files, name, documents) for name in PRECISIONS}
+    tokenizer = files.folder / "tokenizer.json"
+    queries = list(islice(texts.generated(tokenizer, lambda _dice: QUERY_WORDS, seed=1), QUERIES))
+    report["profile"] = {
+        of: {name: profile(narrowed[name], files, name, asked, most) for name in PRECISIONS}
+        for of, asked, most in (("all texts", documents, len(documents)), ("single queries", queries, 1))
+    }
     print(f"{len(documents)} texts, {sum(lengths)} tokens, {given.threads} threads\n\n{table(report)}")
     if given.json:
         given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
