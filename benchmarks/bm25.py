@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import random
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import beir
+import engines
 import interleaved
 import machine
 
@@ -169,7 +169,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     given = parser.parse_args(arguments)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # of the processes: packages are installed with their byte-code
     try:
         texts = (
             [document.text for document in beir.load(given.folder, given.documents).documents()]
@@ -199,7 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _start(engine: str, folder: str) -> None:
     code = STARTS[engine].format(folder=folder)
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)  # noqa: S603 - our own code
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, check=True, capture_output=True, env=engines.surroundings())  # noqa: S603 - our own code
 
 
 if __name__ == "__main__":

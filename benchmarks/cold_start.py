@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,7 +26,6 @@ import machine
 import numpy as np
 
 from fastrank import processors
-from fastrank.errors import FastrankError
 
 MAX_LENGTH = 512
 
@@ -74,15 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=processors.available(), help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     given = parser.parse_args(arguments)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # of the processes
     about = {**machine.describe(), **{each: interleaved.version(each) for each in engines.DISTRIBUTIONS}}
     print(", ".join(f"{key} {value}" for key, value in about.items()))
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        setup = engines.Setup(Path(folder), given.threads, MAX_LENGTH)
-        try:
-            folders.prepare(setup.folder, engines.MODEL, MAX_LENGTH)
-        except FastrankError as error:
-            parser.exit(2, f"{parser.prog}: error: {error}\n")
+    with folders.prepared(parser, given.threads, MAX_LENGTH) as setup:
         names = dict.fromkeys([engines.OURS, *(given.only or known)])
         found = measure(names, setup, given.rounds)
     print(f"\n{table(found)}")

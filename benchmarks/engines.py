@@ -182,6 +182,12 @@ class Mark(NamedTuple):
     peak: float
 
 
+def surroundings() -> dict[str, str]:
+    """The environment of a process that is timed: offline, with byte-code, as packages are installed with theirs."""
+    told = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return {**told, "HF_HUB_OFFLINE": "1"}
+
+
 def alone(name: str, setup: Setup, texts: Path | None = None, marks: Sequence[int] = ()) -> list[Mark]:
     """An engine (or what IMPORTS names) in a new process: its first vector, then the lines of a file, one a document.
 
@@ -190,12 +196,10 @@ def alone(name: str, setup: Setup, texts: Path | None = None, marks: Sequence[in
     """
     settings = [str(setup.folder), str(setup.threads), str(setup.max_length), str(texts or ""), *map(str, marks)]
     found: list[Mark] = []
-    # Packages are installed with their byte-code; a checkout writes its own, unless it is told not to.
-    surroundings = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, __file__, name, *settings]
     start = time.perf_counter()
     with subprocess.Popen(  # noqa: S603 - this file
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=surroundings()
     ) as process:
         assert process.stdout is not None  # noqa: S101 - for the type checker
         assert process.stderr is not None  # noqa: S101

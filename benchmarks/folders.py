@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import json
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import engines
 from tokenizers import Tokenizer
 
 from fastrank import graph, precision, registry, store
+from fastrank.errors import FastrankError
 from fastrank.options import Options
 
 CHECKPOINT, GRAPH = "model.safetensors", "model.onnx"
@@ -61,6 +67,18 @@ def prepare(folder: Path, model: str, max_length: int) -> None:
         export(built, weights, folder / name / GRAPH)
         for file in settings:
             shutil.copy(file, folder / name)
+
+
+@contextmanager
+def prepared(parser: argparse.ArgumentParser, threads: int, max_length: int) -> Iterator[engines.Setup]:
+    """A folder of `prepare` that goes in the end; without the model's files the command ends."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        setup = engines.Setup(Path(folder), threads, max_length)
+        try:
+            prepare(setup.folder, engines.MODEL, max_length)
+        except FastrankError as error:
+            parser.exit(2, f"{parser.prog}: error: {error}\n")
+        yield setup
 
 
 def complete_tokenizer(folder: Path, max_length: int) -> None:

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
@@ -28,7 +26,6 @@ import machine
 import texts
 
 from fastrank import processors
-from fastrank.errors import FastrankError
 
 MAX_LENGTH = 256
 SHORT = (8, 20)  # words
@@ -82,15 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=processors.available(), help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     given = parser.parse_args(arguments)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # of the processes
     about = {**machine.describe(), **{each: interleaved.version(each) for each in engines.DISTRIBUTIONS}}
     print(", ".join(f"{key} {value}" for key, value in about.items()))
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        setup = engines.Setup(Path(folder), given.threads, MAX_LENGTH)
-        try:
-            folders.prepare(setup.folder, engines.MODEL, MAX_LENGTH)
-        except FastrankError as error:
-            parser.exit(2, f"{parser.prog}: error: {error}\n")
+    with folders.prepared(parser, given.threads, MAX_LENGTH) as setup:
         names = dict.fromkeys([engines.OURS, *(given.only or engines.ON_CPU)])
         peak = measure(names, setup, texts.mixed, [given.documents])
         print(f"\n{given.documents} texts\n{peak_table(peak)}")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -117,7 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.documents <= NEIGHBOURS:
         parser.error(f"--documents must be more than {NEIGHBOURS}")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # of the processes
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         setup = engines.Setup(Path(folder), given.threads, given.max_length)
         try:

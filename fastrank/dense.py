@@ -42,19 +42,19 @@ def recipe(name: str, told: DenseTask, folder: Path) -> Recipe:
     Raises:
         ModelLoadError: the folder's files are damaged, or do not say how token states become one vector.
     """
+    own = told.pooling in (None, "none", "cls")
+    if told.pooling is not None and told.dim is not None and told.prefixes is not None:  # as in most of the registry
+        return Recipe(told.dim, heads.POOLINGS.get(told.pooling), own, bool(told.normalize), told.prefixes)
+    from fastrank import modules
+
+    chain = modules.chain(folder) if told.pooling is None and modules.listed(folder) else None
     pool: heads.Pooling | None
-    dim, normalize, prefixes = told.dim, bool(told.normalize), told.prefixes
-    if told.pooling is None or (told.pooling != "none" and dim is None) or prefixes is None:
-        from fastrank import modules  # which models of the registry do without
     if told.pooling == "none":
-        pool = None
+        pool, dim = None, told.dim
     elif told.pooling is not None:
-        pool = heads.POOLINGS[told.pooling]
-        dim = dim or modules.hidden_size(folder)
-    elif modules.listed(folder):
-        chain = modules.chain(folder)
-        pool, dim = chain.head, dim or chain.dim
-        normalize = chain.normalize if told.normalize is None else told.normalize
+        pool, dim = heads.POOLINGS[told.pooling], told.dim or modules.hidden_size(folder)
+    elif chain is not None:
+        pool, dim = chain.head, told.dim or chain.dim
     else:
         raise ModelLoadError(
             f"{name}: {folder} has no modules.json, which would say how token states become one vector. Say so: "
@@ -64,9 +64,9 @@ def recipe(name: str, told: DenseTask, folder: Path) -> Recipe:
     return Recipe(
         dim,
         pool,
-        told.pooling in (None, "none", "cls"),
-        normalize,
-        modules.prefixes(folder) if prefixes is None else prefixes,
+        own,
+        bool(chain and chain.normalize) if told.normalize is None else told.normalize,
+        modules.prefixes(folder) if told.prefixes is None else told.prefixes,
     )
 
 

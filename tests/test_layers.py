@@ -81,8 +81,8 @@ ALLOWED = {
     "maxsim": set(),
     "postprocess": {"inputs"},
     "late_interaction": {
-        *("closeable", "errors", "graph", "heads", "inputs", "maxsim", "options", "pipeline", "ranking", "registry"),
-        *("schedule", "store", "tokenizer"),
+        *("closeable", "errors", "graph", "heads", "inputs", "log", "maxsim", "options", "pipeline", "ranking"),
+        *("registry", "schedule", "store", "tokenizer"),
     },
     "modules": {"errors", "graph", "heads", "registry", "schedule"},
     "sparse_embedding": set(),

@@ -145,13 +145,13 @@ def build(
         head: What to write on top of the encoder; `SUPPORTED` says which an architecture has.
         weights: Another safetensors file to take the weights from, with some of them in int8 (see `graph.int8`).
         rounding: Of activations, where weights are int8.
+        half: Compute in float16, for a GPU: outputs are near those to about 3e-3; a CPU casts it back.
         unpadded: All texts of a batch have the same length; attention is quicker then, and `attention_mask` is read by
             the heads "attention" and "colbert" only.
-        half: Compute in float16, for a GPU: outputs are near those to about 3e-3; a CPU casts it back.
 
     Returns:
-        A serialized ModelProto (opset 17; onnxruntime's own operators only where weights are int8) whose weights lie
-        in the checkpoint.
+        A serialized ModelProto (opset 17; onnxruntime's own operators only where weights are int8 or nothing is padded)
+        whose weights lie in the checkpoint.
 
     Raises:
         ModelLoadError: A file is missing, damaged or of an unsupported kind, or the checkpoint has no such head. The

@@ -6,16 +6,14 @@ PyLate (https://github.com/lightonai/pylate, 1.6) writes config_sentence_transfo
 
 from __future__ import annotations
 
-import logging
 import string
 from pathlib import Path
 
+from fastrank import log
 from fastrank.errors import ModelLoadError
 from fastrank.graph.config import Config
 from fastrank.graph.projection import dense_folders
 from fastrank.registry import LateInteractionTask, ModelSpec
-
-_log = logging.getLogger("fastrank")
 
 _PYLATE, _COLBERT = "config_sentence_transformers.json", "artifact.metadata"
 _LONGEST = 131_072
@@ -48,7 +46,7 @@ def compare(spec: ModelSpec, told: LateInteractionTask, folder: Path) -> None:
         return  # nothing that is used
     limit = told.document_max_length or spec.max_length
     if (own.dim, own.query_length, own.document_max_length) != (told.dim, told.query_length, limit):
-        _log.warning(
+        log.warning(
             "%s: %s has settings of its own, which differ; those of %s are used. For the folder's own give it a name "
             "that is not in the registry.",
             spec.name,
