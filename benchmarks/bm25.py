@@ -26,10 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import beir
-import engines
-import interleaved
-import machine
+from common import beir, engines, interleaved, machine
 
 from fastrank import SparseTextEmbedding
 from fastrank.bm25 import BM25Index, analysis

@@ -26,13 +26,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import interleaved
-import machine
 import numpy as np
-import texts
+from common import interleaved, machine, texts
 from numpy.typing import NDArray
 
-from fastrank import LateInteractionTextEmbedding, graph, processors, registry, store
+from fastrank import LateInteractionTextEmbedding, graph, store
+from fastrank.engine import cpu
+from fastrank.models import registry
 
 Vectors: TypeAlias = list[NDArray[np.float32]]
 
@@ -219,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-sizes", type=int, nargs="+", default=[256, 8, 1], help="FastEmbed's; its default is 256 (%(default)s)"
     )
     parser.add_argument("--rounds", type=int, default=1, help="of all arms (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=processors.available(), help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=cpu.available(), help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     return parser
 

@@ -19,13 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import engines
-import folders
-import interleaved
-import machine
 import numpy as np
+from common import engines, folders, interleaved, machine
 
-from fastrank import processors
+from fastrank.engine import cpu
 
 MAX_LENGTH = 512
 
@@ -68,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Time and memory of a new process's first vector.")
     parser.add_argument("--only", nargs="+", choices=known, metavar="ENGINE", help="these and ours: %(choices)s")
     parser.add_argument("--rounds", type=int, default=11, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=processors.available(), help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=cpu.available(), help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     given = parser.parse_args(arguments)
     about = {**machine.describe(), **{each: interleaved.version(each) for each in engines.DISTRIBUTIONS}}

@@ -28,16 +28,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import beir
-import engines
-import folders
-import interleaved
-import machine
 import numpy as np
-import texts
+from common import beir, engines, folders, interleaved, machine, texts
 from numpy.typing import NDArray
 
-from fastrank import processors
+from fastrank.engine import cpu
 from fastrank.errors import FastrankError
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -197,9 +192,7 @@ def parser(description: str, names: Sequence[str], documents: int = 512) -> argp
         "--max-length", type=_positive, default=256, help="tokens a text may have (default: %(default)s)"
     )
     command.add_argument("--rounds", type=_positive, default=3, help="default: %(default)s")
-    command.add_argument(
-        "--threads", type=_positive, nargs="+", default=[processors.available()], help="default: %(default)s"
-    )
+    command.add_argument("--threads", type=_positive, nargs="+", default=[cpu.available()], help="default: %(default)s")
     command.add_argument("--only", nargs="+", choices=names, default=names, metavar="ENGINE", help="these: %(choices)s")
     command.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     return command

@@ -17,9 +17,9 @@ import sys
 from collections.abc import Sequence
 
 import embed
-import engines
+from common import engines
 
-from fastrank import session
+from fastrank.engine.providers import runtime
 
 CUDA = "CUDAExecutionProvider"
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = command.parse_args(arguments)
     if given.device == "cpu":
         return embed.run(command, given)
-    version, providers = session.runtime()
+    version, providers = runtime()
     if CUDA not in providers:
         command.exit(
             2,

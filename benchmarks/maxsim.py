@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-import interleaved
-import machine
 import numpy as np
+from common import interleaved, machine
 from numpy.typing import NDArray
 
 from fastrank.maxsim import maxsim

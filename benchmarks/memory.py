@@ -19,13 +19,9 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-import engines
-import folders
-import interleaved
-import machine
-import texts
+from common import engines, folders, interleaved, machine, texts
 
-from fastrank import processors
+from fastrank.engine import cpu
 
 MAX_LENGTH = 256
 SHORT = (8, 20)  # words
@@ -76,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--growth", type=int, nargs="+", default=[1000, 10_000, 100_000], metavar="N", help="default: %(default)s"
     )
-    parser.add_argument("--threads", type=int, default=processors.available(), help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=cpu.available(), help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     given = parser.parse_args(arguments)
     about = {**machine.describe(), **{each: interleaved.version(each) for each in engines.DISTRIBUTIONS}}

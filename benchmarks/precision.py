@@ -19,17 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import beir
 import cold_start
-import engines
-import interleaved
-import machine
 import numpy as np
 import quality
-import texts
+from common import beir, engines, interleaved, machine, texts
 from numpy.typing import NDArray
 
-from fastrank import processors
+from fastrank.engine import cpu
 from fastrank.errors import FastrankError
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -111,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="only so many documents or pairs: to try the command")
     parser.add_argument("--max-length", type=int, default=256, help="tokens a text may have (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=processors.available(), help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=cpu.available(), help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     given = parser.parse_args(arguments)
     if given.documents <= NEIGHBOURS:

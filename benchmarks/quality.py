@@ -25,15 +25,13 @@ from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import beir
-import machine
-import metrics
 import numpy as np
-from search import Best
+from common import beir, machine, metrics
+from common.search import Best
 
+from fastrank.engine.options import PRECISIONS
 from fastrank.errors import FastrankError
 from fastrank.fusion import reciprocal_rank_fusion
-from fastrank.options import PRECISIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -29,19 +29,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import beir
-import folders
-import interleaved
-import machine
 import numpy as np
-import texts
+from common import beir, folders, interleaved, machine, texts
 from numpy.typing import NDArray
 
-from fastrank import TextCrossEncoder, graph, processors, registry, store
+from fastrank import TextCrossEncoder, graph, store
 from fastrank.bm25 import BM25Index
+from fastrank.engine import cpu
 from fastrank.errors import FastrankError
 from fastrank.graph.safetensors import read_header
-from fastrank.registry import CROSS_ENCODER
+from fastrank.models import registry
+from fastrank.models.spec import CROSS_ENCODER
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 # What fastrank, FastEmbed and FlashRank take our folder for: one logit, not changed; the last is only a file's name.
@@ -405,7 +403,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--queries", type=_positive, default=10, help="default: %(default)s")
     parser.add_argument("--candidates", type=_positive, default=100, help="documents a query (default: %(default)s)")
     parser.add_argument("--rounds", type=_positive, default=3, help="default: %(default)s")
-    parser.add_argument("--threads", type=_positive, default=processors.available(), help="default: %(default)s")
+    parser.add_argument("--threads", type=_positive, default=cpu.available(), help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     return parser
 

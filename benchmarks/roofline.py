@@ -27,19 +27,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import engines
-import interleaved
-import machine
 import numpy as np
 import onnx
 import onnxruntime
-import texts
+from common import engines, interleaved, machine, texts
 from onnx import TensorProto, helper, numpy_helper
 
-from fastrank import precision, processors, registry, store
-from fastrank.options import Device, Options
-from fastrank.schedule import collate, plan
-from fastrank.tokenizer import Tokenizer
+from fastrank import store
+from fastrank.engine import cpu, precision
+from fastrank.engine.batching import collate, plan
+from fastrank.engine.options import Device, Options
+from fastrank.engine.tokenizer import Tokenizer
+from fastrank.models import registry
+from fastrank.models.spec import ModelSpec
 
 QUERIES, QUERY_WORDS = 200, 8  # of so many words, and two special tokens
 ROWS, RUNS = 512, 40  # of a product, and how often a thread does it before the clock is read
@@ -130,9 +130,7 @@ def reached(setup: engines.Setup, documents: list[str], work: int, hidden: int, 
     }
 
 
-def profile(
-    spec: registry.ModelSpec, files: store.ModelFiles, name: str, documents: list[str], most: int
-) -> dict[str, float]:
+def profile(spec: ModelSpec, files: store.ModelFiles, name: str, documents: list[str], most: int) -> dict[str, float]:
     """The share of each purpose in the time of all operators, at most so many texts at a time."""
     how = precision.arithmetic(spec, files, "encoder", Options(cuda=Device.CPU, precision=name), None)
     assert how.build is not None  # noqa: S101 - of a checkpoint, it is always built
@@ -188,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The speed that the matrix product allows, and what is reached of it.")
     parser.add_argument("--documents", type=int, default=256, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=processors.available(), help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=cpu.available(), help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write everything to this file")
     given = parser.parse_args(arguments)
     about = machine.describe()

@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastrank.dense.text_embedding import TextEmbedding
+    from fastrank.engine.options import Device
     from fastrank.errors import (
         DownloadError,
         FastrankError,
@@ -21,13 +23,11 @@ if TYPE_CHECKING:
         RegistryError,
     )
     from fastrank.late_interaction import LateInteractionTextEmbedding
-    from fastrank.options import Device
-    from fastrank.ranking import RankedDocument
-    from fastrank.registry import ModelSource, PoolingType
-    from fastrank.sparse_embedding import SparseEmbedding
-    from fastrank.sparse_text_embedding import SparseTextEmbedding
-    from fastrank.text_cross_encoder import TextCrossEncoder
-    from fastrank.text_embedding import TextEmbedding
+    from fastrank.models.spec import ModelSource, PoolingType
+    from fastrank.rerank.cross_encoder import TextCrossEncoder
+    from fastrank.rerank.ranking import RankedDocument
+    from fastrank.sparse.embedding import SparseEmbedding
+    from fastrank.sparse.sparse_text_embedding import SparseTextEmbedding
 
 __version__ = "0.1.0"
 
@@ -53,15 +53,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Device": "options",
+    "Device": "engine.options",
     "LateInteractionTextEmbedding": "late_interaction",
-    "ModelSource": "registry",
-    "PoolingType": "registry",
-    "RankedDocument": "ranking",
-    "SparseEmbedding": "sparse_embedding",
-    "SparseTextEmbedding": "sparse_text_embedding",
-    "TextCrossEncoder": "text_cross_encoder",
-    "TextEmbedding": "text_embedding",
+    "ModelSource": "models.spec",
+    "PoolingType": "models.spec",
+    "RankedDocument": "rerank.ranking",
+    "SparseEmbedding": "sparse.embedding",
+    "SparseTextEmbedding": "sparse.sparse_text_embedding",
+    "TextCrossEncoder": "rerank.cross_encoder",
+    "TextEmbedding": "dense.text_embedding",
 }
 
 

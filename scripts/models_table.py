@@ -11,16 +11,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fastrank import registry
-from fastrank.registry import ModelSpec
+from fastrank.models import registry
+from fastrank.models.spec import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDING, TEXT_EMBEDDING, ModelSpec
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- models: written by scripts/models_table.py -->\n", "<!-- models: end -->\n"
 TASKS = {
-    registry.TEXT_EMBEDDING: "dense",
-    registry.SPARSE_EMBEDDING: "sparse",
-    registry.LATE_INTERACTION: "late interaction",
-    registry.CROSS_ENCODER: "cross-encoder",
+    TEXT_EMBEDDING: "dense",
+    SPARSE_EMBEDDING: "sparse",
+    LATE_INTERACTION: "late interaction",
+    CROSS_ENCODER: "cross-encoder",
 }
 
 

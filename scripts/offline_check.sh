@@ -28,7 +28,7 @@ PIP_CONFIG_FILE=/dev/null "${alone[@]}" "$work/venv/bin/pip" install --quiet --n
     fastrank-onnx fastrank-model-sentence-transformers-all-minilm-l6-v2 fastrank-model-acme-judge
 here() { (cd "$work/home" && "${alone[@]}" HOME="$work/home" "$work/venv/bin/fastrank" "$@"); }
 question="a machine that longs for company"
-here embed "$work/venv"/lib/python3*/site-packages/fastrank/samples/films.txt -o "$work/vectors.npy"
+here embed "$work/venv"/lib/python3*/site-packages/fastrank/cli/films.txt -o "$work/vectors.npy"
 python -c 'import numpy, sys; v = numpy.load(sys.argv[1]); assert v.shape == (20, 384) and abs((v * v).sum(1) - 1).max() < 1e-5' "$work/vectors.npy"
 for method in bm25 dense hybrid; do
     here rerank "$question" --sample --top-k 1 --method $method | tee "$work/best"

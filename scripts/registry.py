@@ -27,9 +27,10 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, RepoFile, hf_hub_download
 
-from fastrank import registry
+from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import FastrankError
-from fastrank.tokenizer import Tokenizer
+from fastrank.models.reading import parse
+from fastrank.models.spec import CROSS_ENCODER, SPARSE_EMBEDDING, TEXT_EMBEDDING
 
 REGISTRY = Path(__file__).parent.parent / "model_registry.json"
 MOST_LANGUAGES = 20  # of which a list is still of use
@@ -227,9 +228,9 @@ def _variants(repository: str, found: Found, model: str | None) -> Row:
 
 def _settings(task: str, files: Row, options: argparse.Namespace) -> Row:
     """The task's fields, out of the settings of transformers and sentence-transformers."""
-    if task == registry.SPARSE_EMBEDDING:
+    if task == SPARSE_EMBEDDING:
         return {"kind": "splade", "vocab_size": files["config.json"]["vocab_size"]}
-    if task == registry.CROSS_ENCODER:
+    if task == CROSS_ENCODER:
         labels = len(files["config.json"].get("id2label", [0]))
         if labels > 1 and options.label is None:
             raise HubError(f"the model has {labels} classes; say which means relevant: --label")
@@ -287,7 +288,7 @@ def _items(value: Row | list[Any]) -> list[Any]:
 def save(document: Row, path: Path) -> None:
     """Write the registry, if this fastrank can read it."""
     content = dumps(document) + "\n"
-    registry.parse(content)
+    parse(content)
     path.write_text(content, encoding="utf-8", newline="\n")
 
 
@@ -363,7 +364,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("format").set_defaults(run=_format)
     command = commands.add_parser("add")
     command.add_argument("repository")
-    tasks = (registry.TEXT_EMBEDDING, registry.SPARSE_EMBEDDING, registry.CROSS_ENCODER)
+    tasks = (TEXT_EMBEDDING, SPARSE_EMBEDDING, CROSS_ENCODER)
     command.add_argument("--task", choices=tasks, required=True)
     command.add_argument("--description", required=True)
     command.add_argument("--license", help="if the card states none")

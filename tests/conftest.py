@@ -5,12 +5,13 @@ import socket
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime before fastrank does
 
-import delivery
 import pytest
-import tiny_models
-from hub_standin import HubStandIn
+from support import delivery, tiny_models
+from support.hub import HubStandIn
 
-from fastrank import registry, store
+from fastrank import store
+from fastrank.models import registry
+from fastrank.models.spec import TEXT_EMBEDDING
 
 REAL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -101,7 +102,7 @@ def real_model_folder():
     """The real all-MiniLM-L6-v2, in the user's own cache; fetched from wherever the registry says it can be had."""
     from fastrank.errors import DownloadError
 
-    spec = registry.find(REAL, registry.TEXT_EMBEDDING)
+    spec = registry.find(REAL, TEXT_EMBEDDING)
     try:
         return store.locate(spec, variant="safetensors").folder
     except DownloadError as error:

@@ -28,7 +28,7 @@ def wheel(tmp_path_factory, project):
 
 
 def test_the_wheel_has_the_registry_byte_for_byte(wheel):
-    assert wheel.read("fastrank/model_registry.json") == (ROOT / "model_registry.json").read_bytes()
+    assert wheel.read("fastrank/models/model_registry.json") == (ROOT / "model_registry.json").read_bytes()
 
 
 def test_the_wheel_has_all_of_the_package_and_nothing_else(wheel):
@@ -38,8 +38,8 @@ def test_the_wheel_has_all_of_the_package_and_nothing_else(wheel):
         for path in (ROOT / "fastrank").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert names == tracked | {"fastrank/model_registry.json"}
-    for needed in ("py.typed", "model_registry.schema.json", "samples/films.txt"):
+    assert names == tracked | {"fastrank/models/model_registry.json"}
+    for needed in ("py.typed", "models/model_registry.schema.json", "cli/films.txt"):
         assert f"fastrank/{needed}" in names
 
 

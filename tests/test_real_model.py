@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from conftest import REAL
 
-from fastrank import TextEmbedding, registry, store
+from fastrank import TextEmbedding, store
+from fastrank.engine.batching import collate
 from fastrank.graph import build
-from fastrank.registry import FileSpec, HubSource
-from fastrank.schedule import collate
+from fastrank.models import registry
+from fastrank.models.spec import FileSpec, HubSource
 
 pytestmark = pytest.mark.real_model
 
@@ -88,7 +89,7 @@ def test_hub_onnx_safetensors_and_given_folder_give_the_same_vectors(model, real
         assert from_hub._engine.get().files.folder.is_relative_to(store.root())
         assert hub.count("GET", "/cdn/") == 1
         np.testing.assert_allclose(rows(from_hub.embed(TEXTS)), given, atol=1e-5)
-    monkeypatch.setattr("fastrank.store.wheel.installed", lambda _source: real_model_folder)
+    monkeypatch.setattr("fastrank.store.pip.installed", lambda _source: real_model_folder)
     with TextEmbedding(REAL, variant="safetensors") as from_wheel:
         assert from_wheel._engine.get().files.folder == real_model_folder
         np.testing.assert_allclose(rows(from_wheel.embed(TEXTS)), given, atol=1e-5)

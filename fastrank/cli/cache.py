@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from fastrank import installed, store
+from fastrank import store
+from fastrank.models import packages
 
 
 def add_to(commands: Any) -> None:
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     for entry in contents:
         print(f"{entry.size / 1e6:9.1f} MB  {entry.model}  {entry.variant}  {entry.folder.name}")
     print(f"{sum(entry.size for entry in contents) / 1e6:9.1f} MB  in {len(contents)} models")
-    for package in installed.packages():
+    for package in packages.packages():
         size = sum(facts["size"] for facts in package.manifest.get("files", {}).values())
         variant = package.manifest.get("variant", "?")
         print(f"{size / 1e6:9.1f} MB  {package.model}  {variant}  installed: {package.folder}")

@@ -7,9 +7,11 @@ import json
 import platform
 from typing import Any
 
-from fastrank import __version__, environment, processors
+from fastrank import __version__, environment
 from fastrank.cli.options import add_run_options, run_arguments
-from fastrank.registry import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDING, TEXT_EMBEDDING
+from fastrank.engine import cpu
+from fastrank.engine.providers import runtime
+from fastrank.models.spec import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDING, TEXT_EMBEDDING
 
 
 def add_to(commands: Any) -> None:
@@ -42,16 +44,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _machine() -> dict[str, Any]:
-    from fastrank import precision, session
+    from fastrank.engine import precision
 
-    version, providers = session.runtime()
+    version, providers = runtime()
     exact = precision.exact_levels() == precision.ALL_LEVELS
     return {
         "fastrank": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "onnxruntime": version,
         "providers": providers,
-        "processors": f"{processors.available()} (by affinity and container quota)",
+        "processors": f"{cpu.available()} (by affinity and container quota)",
         "8-bit products": "exact" if exact else "sums of two saturate at 16 bits: int8 uses 7 bits of activations",
         "cache": str(environment.cache_root()),
         "offline": environment.offline(),
@@ -60,7 +62,7 @@ def _machine() -> dict[str, Any]:
 
 def _model(options: argparse.Namespace) -> dict[str, Any]:
     import fastrank
-    from fastrank import registry
+    from fastrank.models import registry
 
     classes = {
         TEXT_EMBEDDING: fastrank.TextEmbedding,

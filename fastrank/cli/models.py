@@ -7,9 +7,10 @@ import json
 import sys
 from typing import Any
 
-from fastrank import installed, registry, store
+from fastrank import store
 from fastrank.cli.options import add_store_options
-from fastrank.registry import ModelSpec
+from fastrank.models import packages, registry
+from fastrank.models.spec import CLASSES, ModelSpec
 
 _NAME, _TASKS = 64, 16  # widths of columns
 
@@ -17,7 +18,7 @@ _NAME, _TASKS = 64, 16  # widths of columns
 def add_to(commands: Any) -> None:
     """Add these commands to the parser."""
     parser = commands.add_parser("models", help="list the models", description="List the models of the registry.")
-    parser.add_argument("--task", choices=tuple(registry.CLASSES), help="only models for this")
+    parser.add_argument("--task", choices=tuple(CLASSES), help="only models for this")
     parser.add_argument("--json", action="store_true", help="JSON lines, on a terminal too")
     parser.set_defaults(run=_models)
 
@@ -32,7 +33,7 @@ def add_to(commands: Any) -> None:
 
 def _models(options: argparse.Namespace) -> int:
     specs = registry.entries(options.task)
-    here = {package.model.casefold() for package in installed.packages()}
+    here = {package.model.casefold() for package in packages.packages()}
     if options.json or not sys.stdout.isatty():
         for spec in specs:
             facts = _facts(spec) | {"installed": spec.name.casefold() in here}

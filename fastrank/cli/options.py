@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from fastrank import inputs
-from fastrank.options import PRECISIONS
+from fastrank.engine.options import PRECISIONS
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # has a source that needs no model hub
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fastrank import pack
+from fastrank.cli import wheels
 from fastrank.cli.options import add_store_options
 
 
@@ -26,11 +26,13 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--like", metavar="MODEL", help="a model of the registry with the same configuration as yours")
     parser.add_argument("--license", metavar="SPDX", help="the licence of a model that is not in the registry")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--precision", choices=pack.PRECISIONS, help="of the weights (that of the model's first variant)")
+    what.add_argument(
+        "--precision", choices=wheels.PRECISIONS, help="of the weights (that of the model's first variant)"
+    )
     what.add_argument("--variant", help="which variant to pack, such as onnx, safetensors or fp16")
     parser.add_argument(
         "--format",
-        choices=tuple(pack.FORMATS),
+        choices=tuple(wheels.FORMATS),
         default="wheel",
         help="wheel: for pip; zip: for an AWS Lambda layer; dir: for an image or PYTHONPATH (%(default)s)",
     )
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _pack(options: argparse.Namespace, scratch: Path) -> int:
-    parcel = pack.gather(
+    parcel = wheels.gather(
         options.model,
         path=options.path,
         like=options.like,
@@ -65,5 +67,5 @@ def _pack(options: argparse.Namespace, scratch: Path) -> int:
             f"fastrank: {parcel.model.name} is licensed for non-commercial use only ({parcel.model.license})",
             file=sys.stderr,
         )
-    print(pack.FORMATS[options.format](parcel, Path(options.output), options.version))
+    print(wheels.FORMATS[options.format](parcel, Path(options.output), options.version))
     return 0

@@ -14,7 +14,7 @@ from fastrank.bm25 import LANGUAGES
 from fastrank.cli.options import add_model_options, add_text_options, model_arguments, read_texts
 from fastrank.errors import DownloadError, ModelNotCachedError
 
-SAMPLE = Path(__file__).parent.parent / "samples" / "films.txt"
+SAMPLE = Path(__file__).with_name("films.txt")
 
 
 class _Hit(NamedTuple):

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastrank import registry, store
+from fastrank import store
 from fastrank.cli.options import add_store_options
 from fastrank.errors import DownloadError, FastrankError, ModelNotCachedError
-from fastrank.registry import Answer, ModelSpec, WheelSource
+from fastrank.models import registry
+from fastrank.models.spec import CLASSES, Answer, ModelSpec, WheelSource
 from fastrank.store.hub import UnreachableError
 
 OK, WRONG, UNCHECKED = "ok", "wrong", "unchecked"
@@ -117,7 +118,7 @@ def _replay(spec: ModelSpec, copy: store.ModelFiles | None, report: _Report) -> 
             report.notes.append(f"no known answers for {task}")
             continue
         try:
-            with getattr(fastrank, registry.CLASSES[task])(spec.name, **where) as model:
+            with getattr(fastrank, CLASSES[task])(spec.name, **where) as model:
                 for answer in settings.answers:
                     _compare(model, answer, report, exact=exact)
         except FastrankError as error:

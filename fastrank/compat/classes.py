@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import fastrank
-from fastrank import environment, registry, store
+from fastrank import environment, store
+from fastrank.engine.options import Device, OnnxProvider
 from fastrank.errors import ModelNotFoundError
-from fastrank.options import Device, OnnxProvider
-from fastrank.registry import (
+from fastrank.models import registry
+from fastrank.models.spec import (
     CROSS_ENCODER,
     LATE_INTERACTION,
     SPARSE_EMBEDDING,
@@ -27,7 +28,7 @@ from fastrank.registry import (
     ModelSpec,
     SparseTask,
 )
-from fastrank.sparse_text_embedding import OPTIONS as SPARSE_OPTIONS
+from fastrank.sparse.sparse_text_embedding import OPTIONS as SPARSE_OPTIONS
 
 # Tokens at which FastEmbed cuts: `max_length` in tokenizer_config.json of its own copies of these models.
 _LIMITS = {

@@ -18,7 +18,7 @@ import runpy
 import sys
 
 from fastrank import environment
-from fastrank.compat.shim import install, run, uninstall
+from fastrank.compat.fake_modules import install, run, uninstall
 
 __all__ = ["install", "uninstall"]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fastrank.errors import ModelLoadError
-from fastrank.graph import checkpoint, int8, proto
-from fastrank.graph.builder import Graph
-from fastrank.graph.config import Config
-from fastrank.graph.int8 import TRIAL_ANSWER, Rounding
+from fastrank.graph import checkpoint, onnx_proto, quantized_matmul
+from fastrank.graph.builder import Graph, Rounding
+from fastrank.graph.quantized_matmul import TRIAL_ANSWER
 from fastrank.graph.safetensors import Tensor, read_header
+from fastrank.models.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,17 +39,17 @@ __all__ = [
 # Functions by the names of their modules, which are imported when they are needed: a model needs one or two of them,
 # and a new process should not wait for the rest.
 _ENCODERS: Final = {
-    "bert": "bert.encoder",
-    "camembert": "roberta.encoder",
-    "distilbert": "distilbert.encoder",
-    "electra": "electra.encoder",
-    "jina_bert": "jina_bert.encoder",
-    "model2vec": "static.encoder",
-    "modernbert": "modernbert.encoder",
-    "mpnet": "mpnet.encoder",
-    "nomic_bert": "nomic_bert.encoder",
-    "roberta": "roberta.encoder",
-    "xlm-roberta": "roberta.encoder",
+    "bert": "architectures.bert.encoder",
+    "camembert": "architectures.roberta.encoder",
+    "distilbert": "architectures.distilbert.encoder",
+    "electra": "architectures.electra.encoder",
+    "jina_bert": "architectures.jina_bert.encoder",
+    "model2vec": "architectures.static.encoder",
+    "modernbert": "architectures.modernbert.encoder",
+    "mpnet": "architectures.mpnet.encoder",
+    "nomic_bert": "architectures.nomic_bert.encoder",
+    "roberta": "architectures.roberta.encoder",
+    "xlm-roberta": "architectures.roberta.encoder",
 }
 """By `model_type`: writes the encoder's inputs and nodes, `(Graph, Config) -> Encoded`."""
 
@@ -57,26 +57,26 @@ _HEADS: Final = {
     **{(model_type, "encoder"): "heads.hidden_states" for model_type in _ENCODERS},
     **{(model_type, "attention"): "heads.attention" for model_type in _ENCODERS if model_type != "model2vec"},
     **{(model_type, "colbert"): "projection.token_vectors" for model_type in _ENCODERS if model_type != "model2vec"},
-    ("bert", "masked-lm"): "bert.masked_lm",
-    ("camembert", "masked-lm"): "roberta.masked_lm",
-    ("distilbert", "masked-lm"): "distilbert.masked_lm",
-    ("electra", "masked-lm"): "electra.masked_lm",
-    ("jina_bert", "masked-lm"): "bert.masked_lm",
-    ("modernbert", "masked-lm"): "modernbert.masked_lm",
-    ("mpnet", "masked-lm"): "roberta.masked_lm",
-    ("nomic_bert", "masked-lm"): "nomic_bert.masked_lm",
-    ("roberta", "masked-lm"): "roberta.masked_lm",
-    ("xlm-roberta", "masked-lm"): "roberta.masked_lm",
-    ("bert", "sequence-classification"): "bert.sequence_classification",
-    ("camembert", "sequence-classification"): "roberta.sequence_classification",
-    ("distilbert", "sequence-classification"): "distilbert.sequence_classification",
-    ("electra", "sequence-classification"): "electra.sequence_classification",
-    ("jina_bert", "sequence-classification"): "bert.sequence_classification",
-    ("modernbert", "sequence-classification"): "modernbert.sequence_classification",
-    ("mpnet", "sequence-classification"): "roberta.sequence_classification",
-    ("nomic_bert", "sequence-classification"): "bert.sequence_classification",
-    ("roberta", "sequence-classification"): "roberta.sequence_classification",
-    ("xlm-roberta", "sequence-classification"): "roberta.sequence_classification",
+    ("bert", "masked-lm"): "architectures.bert.masked_lm",
+    ("camembert", "masked-lm"): "architectures.roberta.masked_lm",
+    ("distilbert", "masked-lm"): "architectures.distilbert.masked_lm",
+    ("electra", "masked-lm"): "architectures.electra.masked_lm",
+    ("jina_bert", "masked-lm"): "architectures.bert.masked_lm",
+    ("modernbert", "masked-lm"): "architectures.modernbert.masked_lm",
+    ("mpnet", "masked-lm"): "architectures.roberta.masked_lm",
+    ("nomic_bert", "masked-lm"): "architectures.nomic_bert.masked_lm",
+    ("roberta", "masked-lm"): "architectures.roberta.masked_lm",
+    ("xlm-roberta", "masked-lm"): "architectures.roberta.masked_lm",
+    ("bert", "sequence-classification"): "architectures.bert.sequence_classification",
+    ("camembert", "sequence-classification"): "architectures.roberta.sequence_classification",
+    ("distilbert", "sequence-classification"): "architectures.distilbert.sequence_classification",
+    ("electra", "sequence-classification"): "architectures.electra.sequence_classification",
+    ("jina_bert", "sequence-classification"): "architectures.bert.sequence_classification",
+    ("modernbert", "sequence-classification"): "architectures.modernbert.sequence_classification",
+    ("mpnet", "sequence-classification"): "architectures.roberta.sequence_classification",
+    ("nomic_bert", "sequence-classification"): "architectures.bert.sequence_classification",
+    ("roberta", "sequence-classification"): "architectures.roberta.sequence_classification",
+    ("xlm-roberta", "sequence-classification"): "architectures.roberta.sequence_classification",
 }
 """By `model_type` and head: writes the nodes on top of the encoder, and the outputs, `(Graph, Config, Encoded)`."""
 
@@ -172,7 +172,7 @@ def recipe(folder: Path, head: str = "encoder") -> Recipe:
     normed = [x for x in graph.factors if x.startswith("LayerNormalization")]
     if normed:
         largest = [graph.op("ReduceMax", graph.op("Abs", x), axes=[0], keepdims=0) for x in normed]
-        graph.output(RANGES, graph.op("Concat", *largest, axis=0), proto.FLOAT, ["channels"])
+        graph.output(RANGES, graph.op("Concat", *largest, axis=0), onnx_proto.FLOAT, ["channels"])
     return Recipe(
         graph.used,
         tuple(map(tuple, graph.factors.values())),
@@ -185,7 +185,7 @@ def recipe(folder: Path, head: str = "encoder") -> Recipe:
 def trial() -> bytes:
     """A model that finds out whether 8-bit products are added exactly: see `int8.trial`."""
     graph = Graph(Path(), {})
-    int8.trial(graph)
+    quantized_matmul.trial(graph)
     return graph.to_bytes()
 
 
@@ -212,14 +212,14 @@ def _written(
 
 def _function(name: str) -> Any:
     """One that writes a part of a graph."""
-    module, _, function = name.partition(".")
+    module, _, function = name.rpartition(".")
     return getattr(importlib.import_module(f"{__name__}.{module}"), function)
 
 
 def _config(folder: Path, tensors: Mapping[str, Tensor]) -> Config:
     """The checkpoint's; sentence-transformers writes none for its static embeddings."""
     path = folder / "config.json"
-    if not path.exists() and _function("static.SENTENCE_TRANSFORMERS") in tensors:
+    if not path.exists() and _function("architectures.static.SENTENCE_TRANSFORMERS") in tensors:
         return Config(path, {"model_type": "model2vec"})
     return Config.read(path)
 

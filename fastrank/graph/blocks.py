@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from fastrank.graph import int8, proto
+from fastrank.graph import onnx_proto, quantized_matmul
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ def product(
     factor = "" if in_int8 else graph.weight(weight, size_out, size_in, exact=exact)
     shift = [graph.weight(bias, size_out, alias=bias_alias, exact=exact)] if bias is not None else []
     if in_int8:
-        return int8.product(graph, x, weight, shift, size_in, size_out)
+        return quantized_matmul.product(graph, x, weight, shift, size_in, size_out)
     if exact:
         x = graph.exact(x)
     else:
@@ -77,7 +77,7 @@ def layer_norm(graph: Graph, x: str, name: str, size: int, epsilon: float, *, bi
 def gelu(graph: Graph, x: str) -> str:
     """`x / 2 * (1 + erf(x / sqrt(2)))` (Hendrycks and Gimpel 2016), in the order that onnxruntime fuses to one Gelu."""
     if graph.in_int8:  # rounds forty times coarser than this approximation, which takes 3/4 of the time
-        return graph.op("FastGelu", x, domain=proto.ONNXRUNTIME)
+        return graph.op("FastGelu", x, domain=onnx_proto.ONNXRUNTIME)
     erf = graph.op("Erf", graph.op("Div", x, graph.real(math.sqrt(2))))
     return graph.op("Mul", graph.op("Mul", x, graph.op("Add", erf, graph.real(1.0))), graph.real(0.5))
 
@@ -112,7 +112,7 @@ ACTIVATIONS: Final[dict[str, Callable[[Graph, str], str]]] = {
 
 def padding_mask(graph: Graph, attention_mask: str) -> str:
     """Which tokens may be attended to: bool [batch, 1, 1, sequence], from int64 [batch, sequence]."""
-    return graph.op("Unsqueeze", graph.op("Cast", attention_mask, to=proto.BOOL), graph.integers(1, 2))
+    return graph.op("Unsqueeze", graph.op("Cast", attention_mask, to=onnx_proto.BOOL), graph.integers(1, 2))
 
 
 def score_bias(graph: Graph, seen: str) -> str:
@@ -174,5 +174,5 @@ def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, head
 def _fused_attention(graph: Graph, query: str, key: str, value: str, *, heads: int, width: int) -> str:
     """The mixed values of `attention`, a block of the scores at a time (Dao et al. 2022, arXiv:2205.14135)."""
     flat = [graph.op("Reshape", x, graph.integers(0, 0, heads * width)) for x in (query, key, value)]
-    mixed = graph.op("MultiHeadAttention", *flat, domain=proto.ONNXRUNTIME, num_heads=heads)
+    mixed = graph.op("MultiHeadAttention", *flat, domain=onnx_proto.ONNXRUNTIME, num_heads=heads)
     return graph.op("Reshape", mixed, graph.integers(-1, heads * width))

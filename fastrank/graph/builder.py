@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from fastrank.errors import ModelLoadError
-from fastrank.graph import proto
-from fastrank.graph.int8 import Rounding
+from fastrank.graph import onnx_proto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +14,25 @@ if TYPE_CHECKING:
 
     from fastrank.graph.safetensors import Tensor
 
-_DTYPES: Final = {"F32": proto.FLOAT, "F16": proto.FLOAT16, "BF16": proto.BFLOAT16}
-_INTEGERS: Final = (proto.INT8, proto.INT32, proto.INT64)
-_BY_ROW: Final = Rounding()
+_DTYPES: Final = {"F32": onnx_proto.FLOAT, "F16": onnx_proto.FLOAT16, "BF16": onnx_proto.BFLOAT16}
+_INTEGERS: Final = (onnx_proto.INT8, onnx_proto.INT32, onnx_proto.INT64)
 T = TypeVar("T")
+
+
+class Rounding(NamedTuple):
+    """How activations become int8.
+
+    Attributes:
+        each_row: By a scale of each row; else by one of all.
+        levels: Steps to each side of 0. 127 is all there is; processors without VNNI add products of two in 16 bits,
+            where only 63 have room.
+    """
+
+    each_row: bool = True
+    levels: int = 127
+
+
+_BY_ROW: Final = Rounding()
 
 
 class Graph:
@@ -56,7 +70,7 @@ class Graph:
         self._nodes: list[bytes] = []
         self._initializers: dict[str, bytes] = {}
         self._casts: dict[tuple[str, int], str] = {}
-        self._domains = {"": proto.OPSET}
+        self._domains = {"": onnx_proto.OPSET}
         self._made: dict[str, object] = {}
         self.used: dict[str, Tensor] = {}
         """The tensors of the checkpoint that the graph needs, by their full names."""
@@ -75,28 +89,28 @@ class Graph:
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
         """An input of the graph; a dimension given as a string is free."""
-        self._inputs.append(proto.value_info(name, dtype, shape))
+        self._inputs.append(onnx_proto.value_info(name, dtype, shape))
         return name
 
     def output(self, name: str, value: str, dtype: int, shape: Sequence[int | str]) -> None:
         """Make a value an output of the graph under the given name; in half precision, one that is float becomes it."""
-        if self.half and dtype == proto.FLOAT:
-            self._nodes.append(proto.node("Cast", [value], [name], {"to": proto.FLOAT}))
+        if self.half and dtype == onnx_proto.FLOAT:
+            self._nodes.append(onnx_proto.node("Cast", [value], [name], {"to": onnx_proto.FLOAT}))
         else:
-            self._nodes.append(proto.node("Identity", [value], [name], {}))
-        self._outputs.append(proto.value_info(name, dtype, shape))
+            self._nodes.append(onnx_proto.node("Identity", [value], [name], {}))
+        self._outputs.append(onnx_proto.value_info(name, dtype, shape))
 
-    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: proto.Attribute) -> str:
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: onnx_proto.Attribute) -> str:
         """The (first) output of an operator, of ONNX's own domain or of another."""
         name = f"{kind}_{len(self._nodes)}"
         self._domains.setdefault(domain, 1)
-        self._nodes.append(proto.node(kind, inputs, [name], attributes, domain))
+        self._nodes.append(onnx_proto.node(kind, inputs, [name], attributes, domain))
         return name
 
-    def ops(self, kind: str, count: int, *inputs: str, **attributes: proto.Attribute) -> list[str]:
+    def ops(self, kind: str, count: int, *inputs: str, **attributes: onnx_proto.Attribute) -> list[str]:
         """Several outputs of an operator of ONNX's own domain."""
         names = [f"{kind}_{len(self._nodes)}_{part}" for part in range(count)]
-        self._nodes.append(proto.node(kind, inputs, names, attributes))
+        self._nodes.append(onnx_proto.node(kind, inputs, names, attributes))
         return names
 
     def split(self, value: str, count: int) -> list[str]:
@@ -105,35 +119,35 @@ class Graph:
 
     def exact(self, value: str) -> str:
         """A value as float32, where half precision has no room for what comes next; else itself."""
-        return self.op("Cast", value, to=proto.FLOAT) if self.half else value
+        return self.op("Cast", value, to=onnx_proto.FLOAT) if self.half else value
 
     def rough(self, value: str) -> str:
         """A float32 value as what the graph computes in."""
-        return self.op("Cast", value, to=proto.FLOAT16) if self.half else value
+        return self.op("Cast", value, to=onnx_proto.FLOAT16) if self.half else value
 
     def real(self, value: float, *, exact: bool = False) -> str:
         """A scalar of what the graph computes in; `exact`: float32 in any case."""
         if self.half and not exact:
-            return self._constant(f"half_{value!r}", proto.FLOAT16, [], struct.pack("<e", value))
-        return self._constant(f"real_{value!r}", proto.FLOAT, [], struct.pack("<f", value))
+            return self._constant(f"half_{value!r}", onnx_proto.FLOAT16, [], struct.pack("<e", value))
+        return self._constant(f"real_{value!r}", onnx_proto.FLOAT, [], struct.pack("<f", value))
 
     def reals(self, name: str, values: Sequence[float]) -> str:
         """A 1-D float32 tensor, under a name of its own."""
-        return self._constant(name, proto.FLOAT, [len(values)], struct.pack(f"<{len(values)}f", *values))
+        return self._constant(name, onnx_proto.FLOAT, [len(values)], struct.pack(f"<{len(values)}f", *values))
 
     def integer(self, value: int) -> str:
         """An int64 scalar."""
-        return self._constant(f"integer_{value}", proto.INT64, [], struct.pack("<q", value))
+        return self._constant(f"integer_{value}", onnx_proto.INT64, [], struct.pack("<q", value))
 
     def octets(self, *values: int) -> str:
         """A uint8 scalar, or a 1-D tensor of several."""
         name = "_".join(map(str, ("octets", *values)))
-        return self._constant(name, proto.UINT8, [len(values)] if len(values) > 1 else [], bytes(values))
+        return self._constant(name, onnx_proto.UINT8, [len(values)] if len(values) > 1 else [], bytes(values))
 
     def integers(self, *values: int) -> str:
         """A 1-D int64 tensor."""
         name = "_".join(map(str, ("integers", *values)))
-        return self._constant(name, proto.INT64, [len(values)], struct.pack(f"<{len(values)}q", *values))
+        return self._constant(name, onnx_proto.INT64, [len(values)], struct.pack(f"<{len(values)}q", *values))
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has the tensor, with or without the prefix."""
@@ -209,7 +223,7 @@ class Graph:
         except OSError as error:
             raise ModelLoadError(f"{path}: cannot be read: {error}") from error
         own = f"{path.parent.name}/{name}"
-        self._initializers[own] = proto.inline_tensor(own, dtype, shape, raw)
+        self._initializers[own] = onnx_proto.inline_tensor(own, dtype, shape, raw)
         return self._as_real(own, dtype)
 
     def int8(self, name: str, *shape: int) -> str:
@@ -218,7 +232,7 @@ class Graph:
         Raises:
             ModelLoadError: The tensor is missing, or its shape or dtype is not the expected one.
         """
-        return self._stored(name, shape, dtypes={"I8": proto.INT8})[0]
+        return self._stored(name, shape, dtypes={"I8": onnx_proto.INT8})[0]
 
     def is_int8(self, name: str) -> bool:
         """Whether the checkpoint has this weight in int8."""
@@ -238,7 +252,7 @@ class Graph:
             ModelLoadError: As `weight`.
         """
         if self.has(f"{name}.rows"):
-            rows = self.op("Cast", self.op("Gather", self.int8(f"{name}.rows", *shape), indices), to=proto.FLOAT)
+            rows = self.op("Cast", self.op("Gather", self.int8(f"{name}.rows", *shape), indices), to=onnx_proto.FLOAT)
             scales = self.op("Gather", self.weight(f"{name}.rows.scale", shape[0]), indices)
             return self.op("Mul", rows, self.op("Unsqueeze", scales, self.integers(-1)))
         stored, dtype = self._stored(name, shape)
@@ -246,7 +260,7 @@ class Graph:
         if self.half:
             return self.op("Gather", self._as_real(stored, dtype), indices)
         rows = self.op("Gather", stored, indices)
-        return rows if dtype == proto.FLOAT else self.op("Cast", rows, to=proto.FLOAT)
+        return rows if dtype == onnx_proto.FLOAT else self.op("Cast", rows, to=onnx_proto.FLOAT)
 
     def gather(self, name: str, indices: str, shape: Sequence[int], dtypes: Mapping[str, int]) -> str:
         """Rows of a tensor of the checkpoint, as it is stored: `tensor[indices]`, along the first axis.
@@ -263,12 +277,12 @@ class Graph:
 
     def to_bytes(self) -> bytes:
         """The serialized ModelProto."""
-        return proto.model(
+        return onnx_proto.model(
             "encoder", self._nodes, list(self._initializers.values()), self._inputs, self._outputs, self._domains
         )
 
     def _constant(self, name: str, dtype: int, shape: list[int], raw: bytes) -> str:
-        self._initializers[name] = proto.inline_tensor(name, dtype, shape, raw)
+        self._initializers[name] = onnx_proto.inline_tensor(name, dtype, shape, raw)
         return name
 
     def _find(self, name: str, alias: str = "") -> str:
@@ -289,13 +303,13 @@ class Graph:
         tensor = self._tensors[found]
         dtype = _dtype(found, tensor, shape, dtypes)
         self.used[found] = tensor
-        self._initializers[found] = proto.external_tensor(
+        self._initializers[found] = onnx_proto.external_tensor(
             found, dtype, shape, tensor.file.name, offset=tensor.offset, length=tensor.length
         )
         return found, dtype
 
     def _as_real(self, stored: str, dtype: int, *, exact: bool = False) -> str:
-        wanted = proto.FLOAT16 if self.half and not exact else proto.FLOAT
+        wanted = onnx_proto.FLOAT16 if self.half and not exact else onnx_proto.FLOAT
         if dtype == wanted:
             return stored
         if (stored, wanted) not in self._casts:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastrank.errors import ModelLoadError
-from fastrank.graph.config import read_object
 from fastrank.graph.safetensors import Tensor, read_header
+from fastrank.models.config import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastrank.graph import blocks, proto
+from fastrank.graph import blocks, onnx_proto
 
 if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
-    from fastrank.graph.config import Config
     from fastrank.graph.encoded import Encoded
+    from fastrank.models.config import Config
 
 
 def hidden_states(graph: Graph, config: Config, encoded: Encoded) -> None:  # noqa: ARG001 - heads are called alike
@@ -25,13 +25,13 @@ def attention(graph: Graph, config: Config, encoded: Encoded) -> None:  # noqa: 
     """
     rows, probabilities = encoded.all_tokens()
     _hidden_states(graph, encoded, rows)
-    graph.output("attention", probabilities, proto.FLOAT, ["batch", encoded.sizes.heads, "sequence", "sequence"])
+    graph.output("attention", probabilities, onnx_proto.FLOAT, ["batch", encoded.sizes.heads, "sequence", "sequence"])
 
 
 def _hidden_states(graph: Graph, encoded: Encoded, rows: str) -> None:
     hidden = encoded.sizes.hidden
     states = graph.op("Reshape", rows, blocks.text_shape(graph, encoded.input_ids, hidden))
-    graph.output("last_hidden_state", states, proto.FLOAT, ["batch", "sequence", hidden])
+    graph.output("last_hidden_state", states, onnx_proto.FLOAT, ["batch", "sequence", hidden])
 
 
 def label_logits(graph: Graph, x: str, name: str, size: int) -> None:
@@ -43,7 +43,7 @@ def label_logits(graph: Graph, x: str, name: str, size: int) -> None:
         ModelLoadError: A tensor is missing or not as expected.
     """
     labels = graph.rows(f"{name}.weight")
-    graph.output("logits", blocks.linear(graph, x, name, size, labels, exact=True), proto.FLOAT, ["batch", labels])
+    graph.output("logits", blocks.linear(graph, x, name, size, labels, exact=True), onnx_proto.FLOAT, ["batch", labels])
 
 
 def word_logits(
@@ -78,4 +78,4 @@ def word_logits(
         weight = embeddings
     logits = blocks.product(graph, x, weight, bias, size, vocabulary, bias_alias=f"{decoder}.bias")
     logits = graph.op("Reshape", logits, blocks.text_shape(graph, encoded.input_ids, vocabulary))
-    graph.output("logits", logits, proto.FLOAT, ["batch", "sequence", vocabulary])
+    graph.output("logits", logits, onnx_proto.FLOAT, ["batch", "sequence", vocabulary])

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fastrank.errors import ModelLoadError
-from fastrank.graph import blocks, proto
-from fastrank.graph.config import Config
+from fastrank.graph import blocks, onnx_proto
 from fastrank.graph.safetensors import read_header
+from fastrank.models.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ def token_vectors(graph: Graph, config: Config, encoded: Encoded) -> None:
     length = graph.op("ReduceL2", x, axes=[-1], keepdims=1)
     unit = graph.op("Div", x, graph.op("Max", length, graph.real(_EPSILON, exact=True)))
     vectors = graph.op("Reshape", unit, blocks.text_shape(graph, encoded.input_ids, size))
-    graph.output("token_vectors", vectors, proto.FLOAT, ["batch", "sequence", size])
+    graph.output("token_vectors", vectors, onnx_proto.FLOAT, ["batch", "sequence", size])
 
 
 def dense_folders(folder: Path) -> list[Path]:

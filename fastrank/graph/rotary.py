@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from fastrank.graph import proto
+from fastrank.graph import onnx_proto
 
 if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
@@ -22,7 +22,7 @@ def rotation(graph: Graph, places: str, width: int, theta: float) -> Rotation:
     """The angles of `places`, int64 [sequence, 1]; `theta` is the base of the wave lengths."""
     frequencies = [_float32(1 / _float32(theta ** _float32(even / width))) for even in range(0, width, 2)]
     row = graph.reals(f"frequencies_{theta!r}", frequencies)
-    angles = graph.op("Mul", graph.op("Cast", places, to=proto.FLOAT), row)
+    angles = graph.op("Mul", graph.op("Cast", places, to=onnx_proto.FLOAT), row)
     angles = graph.op("Unsqueeze", angles, graph.integers(1))
     return Rotation(graph.rough(graph.op("Cos", angles)), graph.rough(graph.op("Sin", angles)))
 

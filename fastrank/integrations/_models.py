@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fastrank.options import Device
+from fastrank.engine.options import Device
 
 M = TypeVar("M")
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrank.dense.text_embedding import TextEmbedding
 from fastrank.integrations._host import required
 from fastrank.integrations._models import device_options, shared
-from fastrank.sparse_embedding import SparseEmbedding
-from fastrank.sparse_text_embedding import SparseTextEmbedding
-from fastrank.text_embedding import TextEmbedding
+from fastrank.sparse.embedding import SparseEmbedding
+from fastrank.sparse.sparse_text_embedding import SparseTextEmbedding
 
 with required("chroma"):
     from chromadb.api.types import Documents, EmbeddingFunction, SparseEmbeddingFunction, SparseVector

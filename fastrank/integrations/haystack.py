@@ -17,12 +17,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastrank import inputs
+from fastrank.dense.text_embedding import TextEmbedding
 from fastrank.integrations._host import required
 from fastrank.integrations._models import shared
-from fastrank.sparse_embedding import SparseEmbedding as FastrankSparseEmbedding
-from fastrank.sparse_text_embedding import SparseTextEmbedding
-from fastrank.text_cross_encoder import TextCrossEncoder
-from fastrank.text_embedding import TextEmbedding
+from fastrank.rerank.cross_encoder import TextCrossEncoder
+from fastrank.sparse.embedding import SparseEmbedding as FastrankSparseEmbedding
+from fastrank.sparse.sparse_text_embedding import SparseTextEmbedding
 
 with required("haystack"):
     from haystack import Document, component

@@ -27,11 +27,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrank.dense.text_embedding import TextEmbedding
 from fastrank.integrations._host import required
 from fastrank.integrations._models import device_options, shared
 from fastrank.late_interaction import LateInteractionTextEmbedding
-from fastrank.text_cross_encoder import TextCrossEncoder
-from fastrank.text_embedding import TextEmbedding
+from fastrank.rerank.cross_encoder import TextCrossEncoder
 
 with required("lancedb"):
     import lancedb  # noqa: F401 - first, so that it is what is said to be missing

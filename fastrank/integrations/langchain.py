@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastrank import inputs
+from fastrank.dense.text_embedding import TextEmbedding
 from fastrank.integrations._host import required
 from fastrank.integrations._models import shared
-from fastrank.text_cross_encoder import TextCrossEncoder
-from fastrank.text_embedding import TextEmbedding
+from fastrank.rerank.cross_encoder import TextCrossEncoder
 
 with required("langchain"):
     from langchain_core.callbacks import Callbacks

@@ -13,10 +13,10 @@ import asyncio
 from typing import Any
 
 from fastrank import inputs
+from fastrank.dense.text_embedding import TextEmbedding
 from fastrank.integrations._host import required
 from fastrank.integrations._models import shared
-from fastrank.text_cross_encoder import TextCrossEncoder
-from fastrank.text_embedding import TextEmbedding
+from fastrank.rerank.cross_encoder import TextCrossEncoder
 
 with required("llama-index"):
     from llama_index.core.base.embeddings.base import BaseEmbedding

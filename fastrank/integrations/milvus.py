@@ -19,14 +19,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrank import environment, inputs, registry
+from fastrank import environment, inputs
+from fastrank.dense.text_embedding import TextEmbedding
 from fastrank.integrations._host import required
 from fastrank.integrations._models import device_options, shared
 from fastrank.late_interaction import LateInteractionTextEmbedding
-from fastrank.registry import SPARSE_EMBEDDING, SparseTask
-from fastrank.sparse_text_embedding import SparseTextEmbedding
-from fastrank.text_cross_encoder import TextCrossEncoder
-from fastrank.text_embedding import TextEmbedding
+from fastrank.models import registry
+from fastrank.models.spec import SPARSE_EMBEDDING, SparseTask
+from fastrank.rerank.cross_encoder import TextCrossEncoder
+from fastrank.sparse.sparse_text_embedding import SparseTextEmbedding
 
 __all__ = [
     "BGERerankFunction",

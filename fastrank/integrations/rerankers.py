@@ -17,7 +17,7 @@ from typing import Any
 from fastrank.integrations._host import required
 from fastrank.integrations._models import device_options, shared
 from fastrank.late_interaction import LateInteractionTextEmbedding
-from fastrank.text_cross_encoder import TextCrossEncoder
+from fastrank.rerank.cross_encoder import TextCrossEncoder
 
 with required("rerankers"):
     from rerankers.documents import Document

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastrank import heads
+from fastrank.engine import pooling
+from fastrank.engine.batching import Batch
+from fastrank.engine.pipeline import Head
+from fastrank.engine.pooling import Floats
 from fastrank.errors import ModelLoadError
-from fastrank.heads import Floats
-from fastrank.pipeline import Head
-from fastrank.schedule import Batch
 
 
 def documents(name: str, dim: int, skipped: Sequence[int], *, normalize: bool) -> Head[Floats]:
@@ -40,7 +40,7 @@ def queries(name: str, dim: int, length: int, *, normalize: bool) -> Head[Floats
 
 
 def _finished(vectors: Floats, *, normalize: bool) -> Floats:
-    return heads.unit(vectors) if normalize else vectors
+    return pooling.unit(vectors) if normalize else vectors
 
 
 def _check(output: Floats, name: str, dim: int) -> None:

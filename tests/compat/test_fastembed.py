@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
+from support import tiny_models
 
 import fastrank
-from fastrank import ModelSource, PoolingType, registry
+from fastrank import ModelSource, PoolingType
 from fastrank.bm25.languages import stopwords
-from fastrank.compat import classes, shim
+from fastrank.compat import classes, fake_modules
 from fastrank.errors import ModelNotFoundError
 from fastrank.graph import build
+from fastrank.models import registry
 
 PROGRAMS = Path(__file__).with_name("programs")
 SETTINGS = {"pad_token": "[PAD]"}  # of tokenizer_config.json
@@ -106,13 +107,13 @@ def shimmed(monkeypatch):
     """`import fastembed` gives ours until the test ends. What was imported of the real one is put back."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "fastembed"]:
         monkeypatch.delitem(sys.modules, name)
-    shim.install()
+    fake_modules.install()
     yield importlib.import_module("fastembed")
-    shim.uninstall()
+    fake_modules.uninstall()
 
 
 def test_every_module_people_import_is_there(shimmed):
-    for name in shim._MODULES:
+    for name in fake_modules._MODULES:
         assert importlib.import_module(name).__spec__.name == name
         assert importlib.util.find_spec(name)
     import fastembed.rerank.cross_encoder
@@ -125,11 +126,11 @@ def test_every_module_people_import_is_there(shimmed):
 
 def test_names_are_those_of_an_installed_fastembed():
     real = pytest.importorskip("fastembed", reason="fastembed is not installed")
-    assert real.__version__ == shim.VERSION
-    for name, content in shim._MODULES.items():
+    assert real.__version__ == fake_modules.VERSION
+    for name, content in fake_modules._MODULES.items():
         module = importlib.import_module(name)
         assert not [each for each in content if not hasattr(module, each)], name
-    assert set(real.__all__) <= shim._MODULES["fastembed"].keys()
+    assert set(real.__all__) <= fake_modules._MODULES["fastembed"].keys()
     for name in ("ImageEmbedding", "LateInteractionMultimodalEmbedding"):
         listed = {row["model"]: row["dim"] for row in getattr(real, name).list_supported_models()}
         assert getattr(classes, name)._dims == listed
@@ -144,13 +145,13 @@ def test_the_shim_wins_over_an_installed_fastembed_and_can_be_undone(tmp_path, m
         monkeypatch.delitem(sys.modules, name)
     theirs = importlib.import_module("fastembed")
     with pytest.warns(UserWarning, match="imported before"):
-        shim.install()
-    shim.install()
+        fake_modules.install()
+    fake_modules.install()
     assert importlib.import_module("fastembed").TextEmbedding is classes.TextEmbedding
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("fastembed.other")
-    shim.uninstall()
-    shim.uninstall()
+    fake_modules.uninstall()
+    fake_modules.uninstall()
     assert importlib.import_module("fastembed") is theirs
     importlib.import_module("fastembed.other")
     del sys.modules["fastembed"], sys.modules["fastembed.other"]

@@ -19,7 +19,7 @@ import ssl
 import sys
 
 from fastrank import store
-from fastrank.registry import FileSpec, HubSource, ModelSpec, Variant
+from fastrank.models.spec import FileSpec, HubSource, ModelSpec, Variant
 from fastrank.store import hub
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT

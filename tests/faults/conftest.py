@@ -1,10 +1,11 @@
 """Models for the rows that need one."""
 
-import delivery
 import pytest
+from support import delivery
 
-from fastrank import ModelSource, PoolingType, SparseTextEmbedding, TextEmbedding, registry
-from fastrank.registry import TEXT_EMBEDDING, DenseTask
+from fastrank import ModelSource, PoolingType, SparseTextEmbedding, TextEmbedding
+from fastrank.models import registry
+from fastrank.models.spec import TEXT_EMBEDDING, DenseTask
 
 
 @pytest.fixture

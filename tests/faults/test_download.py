@@ -13,15 +13,15 @@ import time
 from pathlib import Path
 
 import pytest
-from delivery import FILES, REPO, content, ends_well, entry, leftovers, noted, python
-from hub_standin import Fault
+from support.delivery import FILES, REPO, content, ends_well, entry, leftovers, noted, python
+from support.hub import Fault
 
 from fastrank import TextEmbedding, store
 from fastrank.cli import main as fastrank
 from fastrank.errors import DownloadError, IntegrityError, ModelNotCachedError
-from fastrank.registry import TEXT_EMBEDDING
-from fastrank.store import changes
-from fastrank.store import folder as folders
+from fastrank.models.spec import TEXT_EMBEDDING
+from fastrank.store import layout as folders
+from fastrank.store import publish
 from fastrank.store.hub import _redirected
 from fastrank.store.lock import exclusive
 
@@ -73,8 +73,8 @@ def test_d1_a_cached_model_needs_no_connection_no_write_and_no_hub_library(hub, 
     expected = [float(x) for x in next(TextEmbedding(REPO).embed("hello"))]
     requests = len(hub.requests)
     code = f"""
-import fastrank.registry
-fastrank.registry._custom[spec.name, {TEXT_EMBEDDING!r}] = spec
+import fastrank.models.registry
+fastrank.models.registry._custom[spec.name, {TEXT_EMBEDDING!r}] = spec
 events = []
 def audit(event, arguments):
     if event.startswith(("socket.", "urllib")):
@@ -379,9 +379,9 @@ def test_d24_damage_of_the_same_size_is_named(dense, capsys):
 def test_d26_all_is_on_the_disk_before_the_rename_and_the_rename_after_it(spec, monkeypatch):
     """By inode: a rename does not change it."""
     order = []
-    sync, move = os.fsync, changes.move
+    sync, move = os.fsync, publish.move
     monkeypatch.setattr(os, "fsync", lambda fd: (order.append(("sync", os.fstat(fd).st_ino)), sync(fd)))
-    monkeypatch.setattr(changes, "move", lambda a, b: (order.append(("move", a.stat().st_ino)), move(a, b)))
+    monkeypatch.setattr(publish, "move", lambda a, b: (order.append(("move", a.stat().st_ino)), move(a, b)))
     folder = store.locate(spec).folder
     published = order.index(("move", folder.stat().st_ino))
     for path in (*FILES, folders.MANIFEST):

@@ -9,21 +9,23 @@ import jsonschema
 import onnx
 import onnxruntime
 import pytest
-import tiny_models
-from delivery import FILES, REPO, content, ends_well, entry, python
-from hub_standin import Fault
+from support import tiny_models
+from support.delivery import FILES, REPO, content, ends_well, entry, python
+from support.hub import Fault
 
 import fastrank
-from fastrank import ModelSource, PoolingType, TextEmbedding, registry, store
+from fastrank import ModelSource, PoolingType, TextEmbedding, store
 from fastrank.errors import ModelLoadError, RegistryError
-from fastrank.registry import TEXT_EMBEDDING, DenseTask
+from fastrank.models import registry
+from fastrank.models.reading import parse
+from fastrank.models.spec import TEXT_EMBEDDING, DenseTask
 
 PACKAGE = Path(fastrank.__file__).parent
 ORT = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 
 # -- registries -------------------------------------------------------------------------------------------------------
 
-SCHEMA = json.loads((PACKAGE / "model_registry.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((PACKAGE / "models" / "model_registry.schema.json").read_text(encoding="utf-8"))
 SHIPPED = next(p for p in (PACKAGE / "model_registry.json", PACKAGE.parent / "model_registry.json") if p.exists())
 DENSE = TEXT_EMBEDDING
 
@@ -124,7 +126,7 @@ BAD = [
 def test_h1_malformed_entries_are_refused_by_loader_and_schema_alike(document, path, value):
     set_at(document, path, value)
     with pytest.raises(RegistryError) as error:
-        registry.parse(json.dumps(document))
+        parse(json.dumps(document))
     if len(path) == 1:
         where = "registry: "
     elif len(path) == 2 or path[-1] == "name":
@@ -158,12 +160,12 @@ def test_h1_what_a_schema_cannot_say(document):
         changed = copy.deepcopy(document)
         change(changed["models"])
         with pytest.raises(RegistryError, match=reason):
-            registry.parse(json.dumps(changed))
+            parse(json.dumps(changed))
 
 
 def test_h1_a_registry_that_is_no_json():
     with pytest.raises(RegistryError, match="not JSON"):
-        registry.parse("{")
+        parse("{")
 
 
 # -- headers ----------------------------------------------------------------------------------------------------------
@@ -223,7 +225,7 @@ def test_h4_a_hostile_tokenizer_is_refused_or_harmless(tmp_path, kind):
 import json, resource, time
 from pathlib import Path
 from fastrank.errors import ModelLoadError
-from fastrank.tokenizer import Tokenizer
+from fastrank.engine.tokenizer import Tokenizer
 begin = time.perf_counter()
 try:
     tokens = len(Tokenizer(Path({str(tmp_path)!r}), 64).encode(["hello " + "a" * 40 + "!"])[0].ids)
@@ -332,12 +334,12 @@ NEVER_USED = {
 }
 NEVER_IMPORTED = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "tarfile", "ctypes", "subprocess", "zipfile"}
 ALLOWED = {  # each in the one place that needs it
-    ("store/wheel.py", "subprocess"),  # pip is called
-    ("pack.py", "zipfile"),  # a wheel that was just built becomes a layer
-    ("session.py", "ctypes"),  # a fork is survived
-    ("binding.py", "ctypes"),  # memory is locked by the CUDA runtime
-    ("compat/shim.py", "compile"),  # the user's own program is run
-    ("compat/shim.py", "exec"),
+    ("store/pip.py", "subprocess"),  # pip is called
+    ("cli/wheels.py", "zipfile"),  # a wheel that was just built becomes a layer
+    ("engine/session.py", "ctypes"),  # a fork is survived
+    ("engine/pinned_memory.py", "ctypes"),  # memory is locked by the CUDA runtime
+    ("compat/fake_modules.py", "compile"),  # the user's own program is run
+    ("compat/fake_modules.py", "exec"),
 }
 
 

@@ -8,12 +8,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import tiny_models
 import tokenizers
-from delivery import REPO
+from support import tiny_models
+from support.delivery import REPO
 
 from fastrank import ModelSource, TextCrossEncoder, TextEmbedding
-from fastrank.tokenizer import Tokenizer
+from fastrank.engine.tokenizer import Tokenizer
 
 
 def rows(vectors):
@@ -82,7 +82,7 @@ def test_i4_surrogates_are_joined_or_replaced(model):
 
 @pytest.mark.parametrize("documents", [[], (), iter(()), set()])
 def test_i5_nothing_gives_nothing_and_runs_nothing(model, monkeypatch, documents):
-    monkeypatch.delattr("fastrank.session.Session.run")
+    monkeypatch.delattr("fastrank.engine.session.Session.run")
     assert list(model.embed(documents)) == []
     assert model.token_count([]) == 0
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import tiny_models
+from support import tiny_models
 
 from fastrank import PoolingType, TextEmbedding
+from fastrank.engine.session import Session
 from fastrank.errors import ModelLoadError, OutputError
-from fastrank.session import Session
 
 
 @pytest.fixture

@@ -14,12 +14,13 @@ import warnings
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import analyzers
 import numpy as np
 import pytest
-from delivery import REPO, ends_well, python
+from support import analyzers
+from support.delivery import REPO, ends_well, python
 
-from fastrank import Device, SparseTextEmbedding, TextEmbedding, processors
+from fastrank import Device, SparseTextEmbedding, TextEmbedding
+from fastrank.engine import cpu
 from fastrank.errors import ProviderError
 
 TEXTS = ["hello world", "the cat", "", "fast red dog in paris " * 20, "rank the documents for a query", "é 中 😀"]
@@ -265,8 +266,8 @@ def test_r8_threads_are_what_the_container_may_use(custom, tiny, tmp_path, monke
     """More of it in test_processors.py."""
     (tmp_path / "cpu.max").write_text(cpu_max)
     (tmp_path / "membership").write_text("0::/\n")
-    quota = processors._quota(tmp_path, tmp_path / "membership")
-    monkeypatch.setattr(processors, "_quota", lambda *_places: quota)
+    quota = cpu._quota(tmp_path, tmp_path / "membership")
+    monkeypatch.setattr(cpu, "_quota", lambda *_places: quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
     assert TextEmbedding(custom(), specific_model_path=tiny)._engine.get().session.threads == threads
 

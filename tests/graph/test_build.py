@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graph_files import (
+from support.checkpoints import (
     EXPECTED,
     FIXTURES,
     HEADS,

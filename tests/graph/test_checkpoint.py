@@ -8,7 +8,7 @@ import time
 import numpy as np
 import onnx
 import pytest
-from graph_files import FIXTURES, copy_of, load, read_tensors, write_tensors
+from support.checkpoints import FIXTURES, copy_of, load, read_tensors, write_tensors
 
 from fastrank.errors import ModelLoadError
 from fastrank.graph import build

@@ -10,11 +10,22 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graph_files import EXPECTED, FIXTURES, HEADS, NAMES, OUTPUTS, copy_of, inputs_of, load, read_tensors, write_tensors
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
+from support.checkpoints import (
+    EXPECTED,
+    FIXTURES,
+    HEADS,
+    NAMES,
+    OUTPUTS,
+    copy_of,
+    inputs_of,
+    load,
+    read_tensors,
+    write_tensors,
+)
 
-from fastrank.graph import blocks, build, proto
+from fastrank.graph import blocks, build, onnx_proto
 from fastrank.graph.builder import Graph
 
 FOLDERS = FIXTURES.parent
@@ -136,9 +147,9 @@ def test_large_scores_do_not_overflow():
     """Products of query and key above 65,504, the largest float16; divided by the root of the width they are below."""
     graph = Graph(Path(), {}, half=True)
     shape = ["batch", "sequence", 2, 8]
-    query, key, value = (graph.rough(graph.input(name, proto.FLOAT, shape)) for name in ("query", "key", "value"))
+    query, key, value = (graph.rough(graph.input(name, onnx_proto.FLOAT, shape)) for name in ("query", "key", "value"))
     mixed, _ = blocks.attention(graph, query, key, value, bias=graph.real(0.0, exact=True), heads=2, width=8)
-    graph.output("mixed", mixed, proto.FLOAT, ["rows", 16])
+    graph.output("mixed", mixed, onnx_proto.FLOAT, ["rows", 16])
     large = np.full((1, 3, 2, 8), 120, np.float32)
     values = np.random.default_rng(0).normal(size=large.shape).astype(np.float32)
     (found,) = strictly(onnx.load_model_from_string(graph.to_bytes()), {"query": large, "key": large, "value": values})

@@ -6,17 +6,17 @@ import shutil
 import struct
 import time
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
-from graph_files import FIXTURES, copy_of, edit_config, read_tensors, write_tensors
+import support
+from support.checkpoints import FIXTURES, copy_of, edit_config, read_tensors, write_tensors
 
 from fastrank import ModelLoadError, OutputError, PoolingType, SparseTextEmbedding, TextCrossEncoder, TextEmbedding
 from fastrank.graph import build
 from fastrank.graph.safetensors import MAX_HEADER
 
-TOKENIZER = Path(__file__).parent.parent / "fixtures" / "static" / "model2vec" / "tokenizer.json"  # 20 tokens
+TOKENIZER = support.FIXTURES / "static" / "model2vec" / "tokenizer.json"  # 20 tokens
 CAT = 5  # its id
 HEADS = {
     "bert": "encoder",

@@ -2,14 +2,14 @@
 
 import json
 import time
-from pathlib import Path
 
 import pytest
+import support
 
 from fastrank.errors import ModelLoadError
 from fastrank.graph.safetensors import MAX_HEADER, Tensor, read_header
 
-FIXTURE = Path(__file__).parent.parent / "fixtures" / "graph" / "bert" / "model.safetensors"
+FIXTURE = support.FIXTURES / "graph" / "bert" / "model.safetensors"
 
 
 def entry(begin, end, dtype="F32", shape=None):

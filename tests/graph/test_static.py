@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graph_files import edit_config, load, read_tensors, write_tensors
+import support
+from support.checkpoints import edit_config, load, read_tensors, write_tensors
 
 from fastrank import ModelLoadError, TextEmbedding
 from fastrank.graph import build
 
-FIXTURES = Path(__file__).parent.parent / "fixtures" / "static"
+FIXTURES = support.FIXTURES / "static"
 NAMES = sorted(folder.name for folder in FIXTURES.iterdir())
 
 

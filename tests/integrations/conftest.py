@@ -1,6 +1,6 @@
 import pytest
-import tiny_models
 from conftest import REAL
+from support import tiny_models
 
 from fastrank import LateInteractionTextEmbedding, ModelSource, PoolingType, TextCrossEncoder, TextEmbedding
 from fastrank.integrations import _models

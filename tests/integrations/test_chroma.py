@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from hosts import host
-from notes import ANSWER, NOTES, QUESTION
+from support.hosts import host
+from support.texts import ANSWER, NOTES, QUESTION
 
 chromadb = host("chromadb")
 from chromadb.config import Settings  # noqa: E402

@@ -9,8 +9,8 @@ os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")  # read when Haysta
 
 import numpy as np
 import pytest
-from hosts import host
-from notes import ANSWER, NOTES, QUESTION
+from support.hosts import host
+from support.texts import ANSWER, NOTES, QUESTION
 
 host("haystack")
 from haystack import Document, Pipeline  # noqa: E402

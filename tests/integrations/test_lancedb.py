@@ -12,9 +12,9 @@ import sys
 
 import numpy as np
 import pytest
-import tiny_models
-from hosts import host
-from notes import ANSWER, NOTES, PART, PART_ANSWER, QUESTION
+from support import tiny_models
+from support.hosts import host
+from support.texts import ANSWER, NOTES, PART, PART_ANSWER, QUESTION
 
 lancedb = host("lancedb")
 import pyarrow as pa  # noqa: E402

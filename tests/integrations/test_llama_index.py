@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from hosts import host
-from notes import ANSWER, NOTES, QUESTION
+from support.hosts import host
+from support.texts import ANSWER, NOTES, QUESTION
 
 host("llama_index.core")
 from llama_index.core import VectorStoreIndex  # noqa: E402

@@ -10,9 +10,9 @@ import sys
 
 import numpy as np
 import pytest
-import tiny_models
 from conftest import REAL
-from hosts import host
+from support import tiny_models
+from support.hosts import host
 
 from fastrank import LateInteractionTextEmbedding, SparseTextEmbedding, TextCrossEncoder, TextEmbedding
 from fastrank.errors import ModelNotCachedError, ModelNotFoundError
@@ -44,7 +44,7 @@ EXPECTED = 6  # the chess computer
 def real_by_name(monkeypatch, real_model_folder):
     """The real model can be had by its name, with no connection."""
     monkeypatch.setenv("FASTRANK_OFFLINE", "1")
-    monkeypatch.setattr("fastrank.store.wheel.installed", lambda _source: real_model_folder)
+    monkeypatch.setattr("fastrank.store.pip.installed", lambda _source: real_model_folder)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from hosts import host
-from notes import ANSWER, NOTES, QUESTION
+from support.hosts import host
+from support.texts import ANSWER, NOTES, QUESTION
 
 host("rerankers")
 from rerankers import Document, Reranker  # noqa: E402

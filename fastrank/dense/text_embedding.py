@@ -1,0 +1,334 @@
+"""Dense vectors for texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fastrank import inputs, store
+from fastrank.dense import heads
+from fastrank.engine.loading import LazyPipeline, prepare
+from fastrank.engine.model import Closeable
+from fastrank.engine.options import Device, OnnxProvider, Options
+from fastrank.engine.pipeline import Head
+from fastrank.engine.tokenizer import Tokenizer
+from fastrank.models import registry
+from fastrank.models.custom import custom_spec
+from fastrank.models.spec import TEXT_EMBEDDING, DenseTask, ModelSource, PoolingType, Prefixes
+
+Vector = heads.Vector
+
+_POOLINGS = {
+    PoolingType.CLS: "cls",
+    PoolingType.MEAN: "mean",
+    PoolingType.LAST_TOKEN: "last-token",
+    PoolingType.DISABLED: "none",
+}
+
+
+class TextEmbedding(Closeable):
+    """Dense vectors for texts, with FastEmbed's names, order and defaults.
+
+    >>> from fastrank import TextEmbedding
+    >>> model = TextEmbedding("sentence-transformers/all-MiniLM-L6-v2")
+    >>> [vector.shape for vector in model.embed(["first text", "second text"])]
+    [(384,), (384,)]
+
+    An instance may be used by many threads at once; they share one loaded model. Texts longer than `max_length` tokens
+    are cut.
+
+    The settings of a model that has no entry in the registry come from its own folder, as sentence-transformers saves
+    it: pooling and the modules after it, normalisation, maximal length, prompts. With the name of an entry its settings
+    hold whatever folder is given, so that one name stands for one way to make vectors.
+
+    Args:
+        model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by
+            `add_custom_model`, or any name for the model in `specific_model_path`.
+        cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
+        threads: processors to use; None: those this process may use (affinity and container quota).
+        providers: onnxruntime execution providers, used as given.
+        cuda: `Device.AUTO` takes CUDA if this onnxruntime has it, True or `Device.CUDA` insists, False or `Device.CPU`
+            does without.
+        device_ids: GPUs to use, one session each.
+        lazy_load: find, fetch and load the model at the first use instead of now.
+        specific_model_path: a folder with an ONNX graph or a safetensors checkpoint and tokenizer.json, used as it is.
+        local_files_only: open no connection (FASTRANK_OFFLINE=1 and HF_HUB_OFFLINE=1 do the same).
+        variant: which of the model's variants to use, such as "onnx", "safetensors" or "fp16"; None: the first that is
+            on this machine, else the first that can be had.
+        max_length: tokens a text may have, special ones included; None: the model's own limit.
+        pooling: how token states become one vector; None: as the model's authors do it. Needed for a folder that does
+            not say it, because it has no modules.json; such a folder's vectors are normalised only with `normalize`.
+        normalize: whether vectors have length 1; None: as the model's authors do it.
+        prefixes: whether `query_embed` and `passage_embed` put the model's prefixes before texts.
+        task_id: what `embed` makes vectors for, as the model numbers its tasks (`list_supported_models` has them under
+            "tasks"); only of jinaai/jina-embeddings-v3. None: passages.
+        device_id: one GPU; the same as `device_ids=[device_id]`.
+        enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
+        precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs), the latter three made of a checkpoint
+            (README "Precision"); "auto": that of the model's files.
+        verify: hash the model's files before they are loaded, not only when they are fetched.
+        special_tokens_in_text: False: "[SEP]" in a text is read as these letters; True, as in the reference
+            implementations: it is the special token, so that a text can forge the border of a segment.
+
+    Raises:
+        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotCachedError: offline, and the model is not on this machine.
+        DownloadError: no source of the model could be used; the message lists them all.
+        ModelLoadError: the files cannot be used.
+        ProviderError: a provider that was asked for is not there; the message lists those that are.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "BAAI/bge-small-en-v1.5",
+        cache_dir: str | Path | None = None,
+        threads: int | None = None,
+        providers: Sequence[OnnxProvider] | None = None,
+        cuda: bool | Device = Device.AUTO,
+        device_ids: Sequence[int] | None = None,
+        lazy_load: bool = False,
+        *,
+        specific_model_path: str | Path | None = None,
+        local_files_only: bool = False,
+        variant: str | None = None,
+        max_length: int | None = None,
+        pooling: PoolingType | None = None,
+        normalize: bool | None = None,
+        prefixes: bool = True,
+        task_id: int | None = None,
+        device_id: int | None = None,
+        enable_cpu_mem_arena: bool = True,
+        precision: str = "auto",
+        verify: bool = False,
+        special_tokens_in_text: bool = True,
+    ) -> None:
+        if specific_model_path is None:
+            spec = registry.find(model_name, TEXT_EMBEDDING)
+        else:
+            spec = registry.find_or_own(model_name, TEXT_EMBEDDING, DenseTask())
+        self.model_name = spec.name
+        self.cache_dir = cache_dir
+        self.threads = None if threads is None else inputs.positive(threads, "threads")
+        self._entry = spec.task(TEXT_EMBEDDING, DenseTask)
+        self._told = self._entry._replace(
+            pooling=self._entry.pooling if pooling is None else _POOLINGS[PoolingType(pooling)],
+            normalize=self._entry.normalize if normalize is None else normalize,
+        )
+        self._prefixes = prefixes
+        self._task_id = task_id
+        numbers = self._numbers("embed", task_id)
+        self._recipe: heads.Recipe | None = None
+        self._engine: LazyPipeline[Vector] = prepare(
+            spec,
+            self._make_head,
+            Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena, precision),
+            cache_dir=cache_dir,
+            given=specific_model_path,
+            local_files_only=local_files_only,
+            variant=variant,
+            max_length=max_length,
+            verify=verify,
+            special_tokens_in_text=special_tokens_in_text,
+            output=self._told.output,
+            numbers=numbers,
+        )
+        if not lazy_load:
+            self._engine.get()
+
+    # -- embedding --------------------------------------------------------------------------------------------------
+
+    def embed(
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        task_id: int | None = None,
+    ) -> Iterator[Vector]:
+        """Vectors of documents, exactly as they are: no prefix is added.
+
+        Lazy: texts are read ahead by at most 256 (4,096 for a GPU; or `batch_size`, if that is more), so an endless
+        iterator is fine.
+
+        Args:
+            documents: one text, or an iterable of texts.
+            batch_size: the most texts that run together; usually fewer do, as a budget of tokens decides.
+            parallel: batches that run at once, on threads that share the weights; None: what suits this machine,
+                0: one a processor.
+            task_id: as in the constructor, for this call.
+
+        Returns:
+            An iterator of float32 arrays of shape (dim,), one a text, in order.
+
+        Raises:
+            TypeError: at the call, if `documents` is no string and no iterable; when it is reached, if an item is no
+                string. What came before it is delivered first.
+            ValueError: `batch_size` or `parallel` is out of range, or the model has no such task.
+            OutputError: the model returned NaN or infinity; the message names the text.
+        """
+        numbers = self._numbers("embed", self._task_id if task_id is None else task_id)
+        return self._rows(inputs.texts(documents), batch_size, parallel, numbers)
+
+    def query_embed(
+        self,
+        query: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        *,
+        prefixes: bool | None = None,
+    ) -> Iterator[Vector]:
+        """Vectors of queries: `embed` with the model's query prefix, if it has one, before each.
+
+        FastEmbed adds no prefixes; `prefixes=False` (here or in the constructor) gives its vectors.
+        """
+        given = self._prefixed(inputs.texts(query, "query"), "query", prefixes)
+        return self._rows(given, batch_size, parallel, self._numbers("query"))
+
+    def passage_embed(
+        self,
+        texts: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        *,
+        prefixes: bool | None = None,
+    ) -> Iterator[Vector]:
+        """Vectors of passages: `embed` with the model's passage prefix, if it has one, before each."""
+        given = self._prefixed(inputs.texts(texts, "texts"), "passage", prefixes)
+        return self._rows(given, batch_size, parallel, self._numbers("passage"))
+
+    def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
+        """Tokens the model would see: of all texts together, after truncation, special tokens included."""
+        found = inputs.texts(texts, "texts")
+        return self._engine.get().token_count(found, inputs.positive(batch_size, "batch_size"))
+
+    def _rows(
+        self, texts: Iterator[str], batch_size: int, parallel: int | None, numbers: Mapping[str, int]
+    ) -> Iterator[Vector]:
+        size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
+        pipeline = self._engine.get()
+        return (replace(pipeline, numbers=numbers) if numbers else pipeline).run(texts, size, workers)
+
+    def _numbers(self, method: str, task_id: int | None = None) -> Mapping[str, int]:
+        """The number of the task that a vector is for, where the graph asks for one."""
+        if (asked := self._entry.task_input) is None:
+            if task_id is not None:
+                raise ValueError(f"{self.model_name} has no tasks to choose from with task_id")
+            return {}
+        if task_id is not None and task_id not in asked.tasks.values():
+            known = ", ".join(f"{number} ({name})" for name, number in asked.tasks.items())
+            raise ValueError(f"task_id must be one of {known}, not {task_id!r}")
+        return {asked.name: asked.tasks[getattr(asked, method)] if task_id is None else int(task_id)}
+
+    def _prefixed(self, texts: Iterator[str], kind: str, wanted: bool | None) -> Iterator[str]:
+        if not (self._prefixes if wanted is None else wanted):
+            return texts
+        prefix: str = getattr(self._told.prefixes or self._completed().prefixes, kind)
+        return map(prefix.__add__, texts) if prefix else texts
+
+    def _make_head(self, files: store.ModelFiles, _tokenizer: Tokenizer) -> Head[Vector]:
+        if files.variant == "given" and self._told.pooling == self._entry.pooling:
+            heads.compare(self.model_name, self._told, files.folder)
+        return heads.head(self.model_name, self._completed(), self._told.dim)
+
+    def _completed(self) -> heads.Recipe:
+        """What was told, with what the folder says. Threads that come together find the same."""
+        if self._recipe is None:
+            self._recipe = heads.recipe(self.model_name, self._told, self._engine.files().folder)
+        return self._recipe
+
+    # -- the model --------------------------------------------------------------------------------------------------
+
+    @property
+    def embedding_size(self) -> int:
+        """The length of a vector.
+
+        Of a custom model that was added without `dim` its files say it, and if they do not, a first run.
+        """
+        return self._told.dim or self._completed().dim or len(next(self.embed("")))
+
+    @classmethod
+    def get_embedding_size(cls, model_name: str) -> int:
+        """The length of a model's vectors, without loading it.
+
+        Raises:
+            ModelNotFoundError: no such model.
+            ValueError: a custom model that was added without `dim`.
+        """
+        spec = registry.find(model_name, TEXT_EMBEDDING)
+        if dim := spec.task(TEXT_EMBEDDING, DenseTask).dim:
+            return dim
+        raise ValueError(f"{spec.name} was added without dim; a TextEmbedding of it has embedding_size")
+
+    @classmethod
+    def list_supported_models(cls) -> list[dict[str, Any]]:
+        """The models of the registry and custom ones, as fresh dicts with FastEmbed's keys."""
+        return [registry.describe(spec, TEXT_EMBEDDING) for spec in registry.entries(TEXT_EMBEDDING)]
+
+    @classmethod
+    def add_custom_model(
+        cls,
+        model: str,
+        pooling: PoolingType | None = None,
+        normalization: bool | None = None,
+        sources: ModelSource | None = None,
+        dim: int | None = None,
+        model_file: str | None = None,
+        description: str = "",
+        license: str = "",  # noqa: A002 - FastEmbed's name
+        size_in_gb: float = 0.0,
+        additional_files: Sequence[str] | None = None,
+        output_name: str | None = None,
+        *,
+        max_length: int | None = None,
+        query_prefix: str | None = None,
+        passage_prefix: str | None = None,
+    ) -> None:
+        """Make a model known to this process, so that the constructor takes its name.
+
+        What is not given, the repository's own files say: `TextEmbedding.add_custom_model("organisation/model")` is
+        enough for one that sentence-transformers has saved. Its files are fetched from the hub's main branch, of one
+        commit, and checked against what the hub states of them. None of them is executed.
+
+        Args:
+            model: its name, like "organisation/model".
+            pooling: how token states become one vector; `PoolingType.DISABLED` if the graph pools by itself. None: as
+                the modules of the repository do it; loading fails if it has none.
+            normalization: whether vectors are brought to length 1. None: if the repository's modules do it.
+            sources: `ModelSource(hf="organisation/repository")`; None: the repository with the model's name.
+            dim: the length of a vector, if it is to be checked.
+            model_file: the graph's path in the repository, or "model.safetensors". None: the first usual ONNX graph it
+                has ("onnx/model.onnx", "model.onnx", ...), else "model.safetensors".
+            description: shown in lists.
+            license: shown in lists.
+            size_in_gb: accepted as FastEmbed has it; the size is taken from the files.
+            additional_files: further files the graph needs; "<model_file>_data" and the like are found without.
+            output_name: the graph's output to use; None: the first.
+            max_length: tokens a text may have; None: what the files say.
+            query_prefix: put before texts by `query_embed`. None for both: the repository's prompts.
+            passage_prefix: put before texts by `passage_embed`.
+
+        Raises:
+            ValueError: the name is taken, or a name or path is malformed.
+        """
+        del size_in_gb
+        own_prompts = query_prefix is None and passage_prefix is None
+        settings = DenseTask(
+            dim=None if dim is None else inputs.positive(dim, "dim"),
+            pooling=None if pooling is None else _POOLINGS[PoolingType(pooling)],
+            normalize=None if normalization is None else bool(normalization),
+            prefixes=None if own_prompts else Prefixes(query_prefix or "", passage_prefix or ""),
+            output=output_name,
+        )
+        spec = custom_spec(
+            model,
+            TEXT_EMBEDDING,
+            settings,
+            sources,
+            model_file=model_file,
+            additional_files=tuple(additional_files or ()),
+            description=description,
+            license=license,
+            max_length=max_length,
+        )
+        registry.add(spec, TEXT_EMBEDDING)

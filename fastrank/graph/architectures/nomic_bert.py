@@ -1,0 +1,153 @@
+"""NomicBERT (Nussbaum et al. 2024, arXiv:2402.01613): BERT with rotary positions and a gated feed-forward part.
+
+Equal to transformers' models; and to the modeling code of nomic-ai/nomic-bert-2048, whose configurations have the
+names of GPT-2 and may ask for biases. Of nomic-embed-text-v2 the mixture of experts is not written here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from fastrank.graph import blocks, heads, rotary
+from fastrank.graph.architectures import bert, post_norm
+from fastrank.graph.encoded import Encoded, Sizes
+
+if TYPE_CHECKING:
+    from fastrank.graph.builder import Graph
+    from fastrank.models.config import Config
+
+_GATES: Final = {"geglu": "gelu", "swiglu": "silu"}
+_PREFIXES: Final = ("nomic_bert.", "bert.")  # of transformers, and of the models' own code
+
+
+def encoder(graph: Graph, config: Config) -> Encoded:
+    """Write the encoder; its inputs are int64 `input_ids`, `attention_mask` and `token_type_ids`, [batch, sequence].
+
+    Nothing in the graph limits the length of a sequence; the model was trained up to `max_trained_positions`.
+
+    Raises:
+        ModelLoadError: The configuration or a tensor is missing or not as expected.
+    """
+    graph.prefix = next((prefix for prefix in _PREFIXES if graph.has_any(prefix)), _PREFIXES[0])
+    _refuse_what_is_not_written(config)
+    size = _sizes(graph, config)
+    ids, mask, x = bert.embeddings(graph, config, size, size.hidden, positions=False, norm="emb_ln")
+    places = graph.op("Unsqueeze", blocks.places(graph, ids), graph.integers(1))
+    turn = rotary.rotation(graph, places, size.hidden // size.heads, _theta(config))
+    layer = partial(_layer, graph, ids=ids, turn=turn, size=size, config=config)
+    return post_norm.layers(graph, x, ids, mask, sizes=size, layer=layer)
+
+
+def _refuse_what_is_not_written(config: Config) -> None:
+    for field in ("prenorm", "parallel_block", "causal", "rotary_emb_interleaved"):
+        config.choice(field, [False], default=False)
+    for field in ("rotary_emb_scale_base", "rotary_scaling_factor"):
+        config.choice(field, [None])
+    config.choice("rotary_emb_fraction", [1.0, 1], default=1.0)
+    config.choice("moe_every_n_layers", [0], default=0)
+
+
+def _sizes(graph: Graph, config: Config) -> Sizes:
+    hidden, count = config.width_and_heads(
+        config.first("n_embd", "hidden_size"), config.first("n_head", "num_attention_heads")
+    )
+    if hidden // count % 2:
+        raise config.error(
+            config.first("n_head", "num_attention_heads"), f"the width of a head, {hidden // count}, must be even"
+        )
+    config.choice("head_dim", [hidden // count], default=hidden // count)
+    multiple = config.integer("pad_vocab_size_multiple", default=1)
+    function = config.first("activation_function", "hidden_act")
+    kind = config.choice(function, _GATES if function == "activation_function" else ["silu", "gelu"], default="silu")
+    return Sizes(
+        hidden=hidden,
+        intermediate=graph.rows("encoder.layers.0.mlp.fc11.weight"),  # `n_inner`, rounded up in some checkpoints
+        layers=config.integer(config.first("n_layer", "num_hidden_layers"), high=1_000),
+        heads=count,
+        vocabulary=-(-config.integer("vocab_size") // multiple) * multiple,
+        positions=config.integer(config.first("n_positions", "max_position_embeddings"), default=2048),
+        epsilon=config.number(config.first("layer_norm_epsilon", "layer_norm_eps"), default=1e-12),
+        activation=_GATES.get(kind, kind),
+    )
+
+
+def _theta(config: Config) -> float:
+    section = config.section("rope_parameters")
+    section.choice("rope_type", ["default"], default="default")
+    old = config.number("rotary_emb_base", default=1_000, low=1, high=1e12)
+    return section.number("rope_theta", old, low=1, high=1e12)
+
+
+def _layer(
+    graph: Graph,
+    x: str,
+    number: int,
+    look: post_norm.Look,
+    *,
+    ids: str,
+    turn: rotary.Rotation,
+    size: Sizes,
+    config: Config,
+) -> tuple[str, str]:
+    name, hidden = f"encoder.layers.{number}", size.hidden
+    bias = _has_bias(config, "qkv_proj_bias")
+    query, key, value = graph.split(blocks.linear(graph, x, f"{name}.attn.Wqkv", hidden, 3 * hidden, bias=bias), 3)
+    if look.only_first:  # which is not turned, as its place is 0
+        query = graph.op("Reshape", blocks.first_token(graph, query, ids, hidden), look.shape)
+    else:
+        query = rotary.rotate(graph, graph.op("Reshape", query, look.shape), turn)
+    mixed, attention = blocks.attention(
+        graph,
+        query,
+        rotary.rotate(graph, graph.op("Reshape", key, look.text_shape), turn),
+        graph.op("Reshape", value, look.text_shape),
+        bias=look.bias,
+        heads=size.heads,
+        width=hidden // size.heads,
+    )
+    mixed = blocks.linear(graph, mixed, f"{name}.attn.out_proj", hidden, hidden, bias=bias)
+    x = post_norm.add_and_norm(graph, mixed, look.states, f"{name}.norm1", size)
+    fed = _feed_forward(graph, x, f"{name}.mlp", size=size, config=config)
+    return post_norm.add_and_norm(graph, fed, x, f"{name}.norm2", size), attention
+
+
+def _feed_forward(graph: Graph, x: str, name: str, *, size: Sizes, config: Config) -> str:
+    """A gated linear unit (Shazeer 2020, arXiv:2002.05202)."""
+    bias = _has_bias(config, "mlp_fc1_bias")
+    inner, gate = (
+        blocks.linear(graph, x, f"{name}.{part}", size.hidden, size.intermediate, bias=bias)
+        for part in ("fc11", "fc12")
+    )
+    gated = graph.op("Mul", inner, blocks.ACTIVATIONS[size.activation](graph, gate))
+    bias = _has_bias(config, "mlp_fc2_bias")
+    return blocks.linear(graph, gated, f"{name}.fc2", size.intermediate, size.hidden, bias=bias)
+
+
+def _has_bias(config: Config, field: str) -> bool:
+    """Transformers' models have no biases and say nothing of them; the models' own code has them unless told."""
+    return config.flag(field, default=config.first("n_embd", "hidden_size") == "n_embd")
+
+
+def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
+    """Write `logits`, float32 [batch, sequence, vocabulary]: transformers' `NomicBertForMaskedLM`.
+
+    Raises:
+        ModelLoadError: A tensor is missing or not as expected.
+    """
+    size, name = encoded.sizes, "cls.predictions"
+    # The models' own code has one switch for the feed-forward parts and this head; here transformers' has biases.
+    bias = config.flag("mlp_fc1_bias", default=True)
+    x = blocks.linear(graph, encoded.all_tokens()[0], f"{name}.transform.dense", size.hidden, size.hidden, bias=bias)
+    x = blocks.ACTIVATIONS[size.activation](graph, x)
+    x = blocks.layer_norm(graph, x, f"{name}.transform.layer_norm", size.hidden, size.epsilon)
+    heads.word_logits(
+        graph,
+        config,
+        encoded,
+        x,
+        size.hidden,
+        decoder=f"{name}.decoder",
+        bias=f"{name}.bias" if bias else None,
+        embeddings=bert.WORDS,
+    )

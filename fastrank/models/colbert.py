@@ -1,0 +1,106 @@
+"""What a model's folder says of how its token vectors are made, for models that are not in the registry.
+
+PyLate (https://github.com/lightonai/pylate, 1.6) writes config_sentence_transformers.json, ColBERT
+(https://github.com/stanford-futuredata/ColBERT, 0.2) artifact.metadata. What a file leaves out is as PyLate has it.
+"""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+from fastrank import log
+from fastrank.errors import ModelLoadError
+from fastrank.graph.projection import dense_folders
+from fastrank.models.config import Config
+from fastrank.models.spec import LateInteractionTask, ModelSpec
+
+_PYLATE, _COLBERT = "config_sentence_transformers.json", "artifact.metadata"
+_LONGEST = 131_072
+
+
+def read(name: str, folder: Path) -> LateInteractionTask:
+    """The settings of the model in a folder.
+
+    Raises:
+        ModelLoadError: a file is damaged, or none says how token vectors are made.
+    """
+    if (folder / _COLBERT).is_file() and not (folder / _PYLATE).is_file():
+        return _colbert(Config.read(folder / _COLBERT), folder)
+    if (folder / "modules.json").is_file():
+        return _pylate(Config.read(folder / _PYLATE), folder)
+    raise ModelLoadError(
+        f"{name}: {folder} does not say how token vectors are made: it has neither modules.json with {_PYLATE} nor "
+        f"{_COLBERT}. Say so with LateInteractionTextEmbedding.add_custom_model(..., dim=...)"
+    )
+
+
+def compare(spec: ModelSpec, told: LateInteractionTask, folder: Path) -> None:
+    """Say if a PyLate folder that was given for a known name wants other lengths: it is another model, most likely.
+
+    What is told is followed: whoever names a model gets that model's vectors.
+    """
+    try:
+        own = _pylate(Config.read(folder / _PYLATE), folder)
+    except ModelLoadError:
+        return  # nothing that is used
+    limit = told.document_max_length or spec.max_length
+    if (own.dim, own.query_length, own.document_max_length) != (told.dim, told.query_length, limit):
+        log.warning(
+            "%s: %s has settings of its own, which differ; those of %s are used. For the folder's own give it a name "
+            "that is not in the registry.",
+            spec.name,
+            folder,
+            spec.name,
+        )
+
+
+def _pylate(config: Config, folder: Path) -> LateInteractionTask:
+    layers = dense_folders(folder)
+    if layers:
+        dim = Config.read(layers[-1] / "config.json").integer("out_features")
+    else:
+        dim = Config.read(folder / "config.json").integer("hidden_size")
+    length = config.integer("query_length", default=32, high=_LONGEST)
+    expanded = config.flag("do_query_expansion", default=True)
+    return LateInteractionTask(
+        dim=dim,
+        query_marker=config.string("query_prefix", default="[Q] ") or None,
+        document_marker=config.string("document_prefix", default="[D] ") or None,
+        query_length=length if expanded else None,
+        mask_token=_filling(folder) if expanded else "",
+        attend_to_masks=expanded and config.flag("attend_to_expansion_tokens", default=False),
+        query_max_length=length,
+        document_max_length=config.integer("document_length", default=180, high=_LONGEST),
+        skip_tokens=tuple(config.strings("skiplist_words", default=list(string.punctuation))),
+        projection=bool(layers),
+    )
+
+
+def _colbert(config: Config, folder: Path) -> LateInteractionTask:
+    length = config.integer("query_maxlen", default=32, high=_LONGEST)
+    return LateInteractionTask(
+        dim=config.integer("dim", default=128),
+        query_marker=config.string("query_token_id", default="[unused0]"),
+        document_marker=config.string("doc_token_id", default="[unused1]"),
+        query_length=length,
+        mask_token=_filling(folder),
+        attend_to_masks=config.flag("attend_to_mask_tokens", default=False),
+        query_max_length=length,
+        document_max_length=config.integer("doc_maxlen", default=180, high=_LONGEST),
+        skip=tuple(string.punctuation) if config.flag("mask_punctuation", default=True) else (),
+    )
+
+
+def _filling(folder: Path) -> str:
+    """The token that fills queries up: the mask; a decoder's end of text; else the padding."""
+    path = folder / "tokenizer_config.json"
+    config = Config.read(path)
+    for field in ("mask_token", "eos_token", "pad_token"):
+        try:
+            token = config.string(field, default="")
+        except ModelLoadError:  # written as an object, by transformers before 5
+            token = config.section(field).string("content", default="")
+        if token:
+            return token
+    raise ModelLoadError(f"{path} names no mask_token, eos_token or pad_token to fill queries up with")

@@ -1,0 +1,151 @@
+"""MiniCOIL: BM25 whose known words carry a small vector of their meaning in the sentence.
+
+Qdrant, 2025; ids and values as in fastembed 0.9.1, sparse/minicoil.py. Of each word of its vocabulary the model has a
+matrix that takes the mean of the word's token states to 4 numbers. Other words are BM25's terms, with ids above the
+vocabulary's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrank.bm25.terms import stemmer, stopwords, term_id
+from fastrank.engine.batching import Batch
+from fastrank.engine.pooling import Floats
+from fastrank.engine.tokenizer import Tokenizer
+from fastrank.errors import ModelLoadError
+from fastrank.sparse.embedding import SparseEmbedding
+
+WEIGHTS, VOCABULARY = "minicoil.triplet.model.npy", "minicoil.triplet.model.vocab"
+_GAP = 32_000  # ids of other words start at a multiple of it
+_LARGEST = 2**31 - 1
+_LONGEST_WORD = 40
+_TINY = 1e-8
+_NOT_WORD = re.compile(r"[^\w\s]")
+
+
+class MiniCOIL:
+    """The vocabulary and its matrices.
+
+    Args:
+        folder: holds `minicoil.triplet.model.npy`, float32 (words + 1, hidden, 4), and `minicoil.triplet.model.vocab`.
+        tokenizer: the model's, a WordPiece one.
+        k: how late repetition stops to count.
+        b: how much long documents are held back.
+        avg_len: words of an average document.
+
+    Raises:
+        ModelLoadError: one of the files is missing or not what it should be.
+    """
+
+    def __init__(
+        self, folder: Path, tokenizer: Tokenizer, *, k: float = 1.2, b: float = 0.75, avg_len: float = 150.0
+    ) -> None:
+        try:
+            content = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
+            self._ids: dict[str, int] = {word: number for number, word in enumerate(content["vocab"], 1)}
+            self._of_stem: dict[str, str] = dict(content["stem_mapping"])
+            self._matrices: NDArray[np.float32] = np.load(folder / WEIGHTS, mmap_mode="r", allow_pickle=False)
+            rows, _, self._dim = self._matrices.shape
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelLoadError(f"{folder} holds no vocabulary of MiniCOIL: {error}") from error
+        if rows <= len(self._ids):
+            raise ModelLoadError(f"{folder / WEIGHTS} has {rows} matrices for {len(self._ids)} words")
+        self._words = ["", *self._ids]
+        self._pieces = tokenizer.pieces
+        self._special = {self._pieces[number] for number in tokenizer.special_ids}
+        self._stop = stopwords("english")
+        self._stem = stemmer("english")
+        self._k, self._b, self._avg_len = k, b, avg_len
+        self._first_other = ((len(self._ids) + 1) * self._dim // _GAP + 2) * _GAP
+
+    def documents(self, output: Floats, batch: Batch) -> list[SparseEmbedding]:
+        """(texts, length, hidden) -> vectors weighted by BM25's saturated counts, float32."""
+        return [self._vector(*each, weigh=True) for each in self._texts(output, batch)]
+
+    def queries(self, output: Floats, batch: Batch) -> list[SparseEmbedding]:
+        """(texts, length, hidden) -> vectors, float32; a word counts once."""
+        return [self._vector(*each, weigh=False) for each in self._texts(output, batch)]
+
+    @staticmethod
+    def _texts(output: Floats, batch: Batch) -> Iterator[tuple[Floats, list[int]]]:
+        if output.ndim != 3:  # noqa: PLR2004
+            raise ModelLoadError(f"the model's output has shape {output.shape}, MiniCOIL needs (texts, tokens, hidden)")
+        for states, ids, length in zip(output, batch.ids, batch.mask.sum(axis=1), strict=True):
+            yield states[:length], ids[:length].tolist()
+
+    def _vector(self, states: Floats, ids: Sequence[int], *, weigh: bool) -> SparseEmbedding:
+        positions: dict[int, list[int]] = {}  # of a known word's tokens
+        counts: dict[str, int] = {}  # of words, known ones first
+        others: dict[str, int] = {}
+        for word, places in self._whole_words(ids):
+            if known := self._known(word):
+                positions.setdefault(known, []).extend(places)
+                counts[self._words[known]] = counts.get(self._words[known], 0) + 1
+            else:
+                others[word] = others.get(word, 0) + 1
+        for word, count in others.items():
+            for stem in self._terms(word):
+                counts[stem] = counts.get(stem, 0) + count
+        length = sum(counts.values())
+        values: dict[int, float] = {}
+        for word, count in counts.items():
+            weight = self._saturated(count, length) if weigh else 1.0
+            known = self._ids.get(word, 0)
+            if known in positions:
+                meaning = np.tanh(states[positions[known]].mean(axis=0) @ self._matrices[known])
+                norm = float(np.linalg.norm(meaning))
+                for offset, value in enumerate(meaning / norm if norm >= _TINY else meaning):
+                    values[known * self._dim + offset] = float(value) * weight
+            else:
+                number = self._first_other + term_id(word) % (_LARGEST - self._first_other)
+                values[number] = values.get(number, 0.0) + weight
+        return SparseEmbedding(
+            values=np.fromiter(values.values(), np.float32, len(values)),
+            indices=np.fromiter(values, np.int64, len(values)),
+        )
+
+    def _whole_words(self, ids: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
+        word, places = "", list[int]()
+        for position, number in enumerate(ids):
+            piece = self._pieces[number] or ""
+            if piece.startswith("##"):
+                word += piece[2:]
+            else:
+                if word:
+                    yield word, places
+                word, places = piece, []
+            places.append(position)
+        if word:
+            yield word, places
+
+    def _known(self, word: str) -> int:
+        """The id of a word in the vocabulary, by itself or by its stem; 0 if it has none or is a stop word."""
+        if word in self._stop:
+            return 0
+        if found := self._ids.get(word):
+            return found
+        same = self._of_stem.get(word) or self._of_stem.get(self._stem(word))
+        return self._ids.get(same, 0) if same else 0
+
+    def _terms(self, word: str) -> Iterator[str]:
+        """A word that is not in the vocabulary as BM25's terms."""
+        if not self._unwanted(word):
+            for part in _NOT_WORD.sub(" ", word).split():
+                stem = self._stem(part)
+                if len(stem) <= _LONGEST_WORD and not self._unwanted(stem):
+                    yield stem
+
+    def _unwanted(self, word: str) -> bool:
+        punctuation = len(word) == 1 and unicodedata.category(word).startswith("P")
+        return punctuation or word in self._special or word in self._stop
+
+    def _saturated(self, count: int, length: int) -> float:
+        return count * (self._k + 1) / (count + self._k * (1 - self._b + self._b * length / self._avg_len))

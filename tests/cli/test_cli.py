@@ -1,0 +1,511 @@
+"""The `fastrank` command, over tiny models."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import support
+from support import tiny_models
+
+from fastrank import (
+    LateInteractionTextEmbedding,
+    ModelSource,
+    PoolingType,
+    SparseTextEmbedding,
+    TextCrossEncoder,
+    TextEmbedding,
+    __version__,
+    cli,
+    store,
+)
+from fastrank.cli import verify
+from fastrank.models import registry
+from fastrank.models.spec import Answer
+
+NAME = "acme/tiny"
+
+
+@pytest.fixture(autouse=True)
+def _known():
+    TextEmbedding.add_custom_model(NAME, PoolingType.MEAN, True, ModelSource(hf=NAME), 16, max_length=64)
+
+
+@pytest.fixture
+def fastrank(capsys, tiny, monkeypatch):
+    """Run a command line; returns (status, standard output, standard error)."""
+
+    def run(*arguments, model=True, stdin=""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        extra = ["--model", NAME, "--path", str(tiny)] if model else []
+        status = cli.main([*arguments, *extra])
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def documents(tmp_path):
+    path = tmp_path / "documents.txt"
+    path.write_text("the cat is red\n\nparis is the capital of france\nfast dog\n", encoding="utf-8")
+    return path
+
+
+# -- rerank -----------------------------------------------------------------------------------------------------------
+
+
+def test_rerank_ranks_by_cosine(fastrank, documents, tiny):
+    status, out, err = fastrank("rerank", "the cat", str(documents), "--method", "dense")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert sorted(row["index"] for row in rows) == [0, 1, 2]
+    assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
+    model = TextEmbedding(NAME, specific_model_path=tiny)
+    texts = ["the cat is red", "paris is the capital of france", "fast dog"]
+    query, *vectors = model.embed(["the cat", *texts])
+    for row in rows:
+        assert row["text"] == texts[row["index"]]
+        assert row["score"] == pytest.approx(float(query @ vectors[row["index"]]), abs=1e-6)
+    assert err == ""
+
+
+def test_rerank_by_words_needs_no_model(fastrank, documents, monkeypatch):
+    monkeypatch.setenv("FASTRANK_OFFLINE", "1")
+    status, out, _ = fastrank("rerank", "dogs and cats", str(documents), "--method", "bm25", model=False)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert [row["text"] for row in rows] == ["the cat is red", "fast dog", "paris is the capital of france"]
+    assert rows[0]["score"] == rows[1]["score"] > rows[2]["score"] == 0  # two words each, without the stop words
+    german = fastrank("rerank", "Häuser", "--method", "bm25", "--language", "german", model=False, stdin="Haus\nMaus\n")
+    assert json.loads(german[1].splitlines()[0])["score"] > 0
+
+
+def test_rerank_by_both_is_the_default(fastrank, documents):
+    def order(method):
+        out = fastrank("rerank", "france cat", str(documents), "--method", method)[1]
+        return [json.loads(line) for line in out.splitlines()]
+
+    words = [row["index"] for row in order("bm25") if row["score"] > 0]
+    meaning = [row["index"] for row in order("dense")]
+    scores = {n: sum(1 / (61 + ranking.index(n)) for ranking in (words, meaning) if n in ranking) for n in meaning}
+    hybrid = order("hybrid")
+    assert [row["index"] for row in hybrid] == sorted(meaning, key=lambda n: (-scores[n], n))
+    assert [row["score"] for row in hybrid] == pytest.approx([scores[row["index"]] for row in hybrid], abs=1e-6)
+    assert hybrid == [json.loads(line) for line in fastrank("rerank", "france cat", str(documents))[1].splitlines()]
+
+
+def test_rerank_by_a_cross_encoder(fastrank, documents, tmp_path):
+    folder = tiny_models.write_model(tmp_path / "cross", tiny_models.tiny_cross_encoder())
+    TextCrossEncoder.add_custom_model("acme/cross", ModelSource(hf="acme/cross"), max_length=64)
+    more = ("--method", "cross-encoder", "--model", "acme/cross", "--path", str(folder))
+    status, out, _ = fastrank("rerank", "the cat", str(documents), *more, model=False)
+    rows = [json.loads(line) for line in out.splitlines()]
+    model = TextCrossEncoder("acme/cross", specific_model_path=folder)
+    ranked = model.rank("the cat", ["the cat is red", "paris is the capital of france", "fast dog"])
+    assert status == 0
+    assert [row["index"] for row in rows] == [each.index for each in ranked]
+    assert [row["score"] for row in rows] == pytest.approx([each.score for each in ranked], abs=1e-6)
+    status, _, err = fastrank("rerank", "x", str(documents), "--method", "cross-encoder", model=False)
+    assert status == 1
+    assert "needs --model, such as Xenova/ms-marco-MiniLM-L-6-v2" in err
+
+
+def test_rerank_by_token_vectors(fastrank, documents, tiny):
+    LateInteractionTextEmbedding.add_custom_model("acme/late", ModelSource(hf="acme/late"), 16, projection=False)
+    more = ("--method", "colbert", "--model", "acme/late", "--path", str(tiny))
+    status, out, _ = fastrank("rerank", "the red cat", str(documents), *more, model=False)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    model = LateInteractionTextEmbedding("acme/late", specific_model_path=tiny)
+    scores = list(model.rerank("the red cat", ["the cat is red", "paris is the capital of france", "fast dog"]))
+    assert [row["score"] for row in rows] == [pytest.approx(score, abs=1e-6) for score in sorted(scores, reverse=True)]
+    assert rows[0]["index"] == scores.index(max(scores))
+
+
+def test_rerank_without_the_model_says_what_needs_none(fastrank, documents):
+    status, _, err = fastrank("rerank", "x", str(documents), "--model", NAME, "--offline", model=False)
+    assert status == 1
+    assert "`fastrank rerank --method bm25` needs no model" in err
+
+
+def test_rerank_top_k(fastrank, documents):
+    assert len(fastrank("rerank", "cat", str(documents), "--top-k", "2")[1].splitlines()) == 2
+    status, out, err = fastrank("rerank", "cat", str(documents), "--top-k", "0")
+    assert (status, out) == (1, "")
+    assert "--top-k must be >= 1, got 0" in err
+
+
+def test_rerank_a_table_on_a_terminal(fastrank, documents, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    lines = fastrank("rerank", "the cat", str(documents))[1].splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2", "3"]
+    assert any(line.endswith("  fast dog") for line in lines)
+    assert fastrank("rerank", "the cat", str(documents), "--json")[1].startswith('{"rank": 1')
+
+
+def test_rerank_reads_standard_input_and_jsonl(fastrank, tmp_path):
+    rows = [{"id": 7, "body": "the cat\n"}, {"id": 8, "body": "é 中 😀"}]
+    lines = "".join(json.dumps(row) + "\r\n" for row in rows)
+    status, out, _ = fastrank("rerank", "cat", "--field", "body", stdin=lines)
+    assert status == 0
+    assert {json.loads(line)["text"] for line in out.splitlines()} == {"the cat\n", "é 中 😀"}
+    assert "é 中 😀" in out  # readable
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\ufeff" + lines, encoding="utf-8")
+    assert fastrank("rerank", "cat", str(path), "--field", "body")[1] == out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", ":2: not JSON"),
+        ("[1]", ":2: no string field 'body'"),
+        ('{"text": "x", "n": 1}', ":2: no string field 'body'; it has text, n"),
+        ('{"body": null}', ":2: no string field 'body'"),
+        ('{"a":' * 200_000, ":2: not JSON"),
+    ],
+)
+def test_rerank_says_which_line_is_wrong(fastrank, tmp_path, line, message):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"body": "fine"}\n' + line + "\n", encoding="utf-8")
+    status, out, err = fastrank("rerank", "cat", str(path), "--field", "body")
+    assert (status, out) == (1, "")
+    assert err.startswith("fastrank: ")
+    assert str(path) + message in err
+
+
+def test_rerank_the_sample(fastrank):
+    status, out, _ = fastrank("rerank", "a robot", "--sample")
+    assert status == 0
+    assert len({json.loads(line)["text"] for line in out.splitlines()}) == 20
+
+
+def test_rerank_nothing(fastrank):
+    assert fastrank("rerank", "cat", stdin="\n\n")[:2] == (0, "")
+
+
+def test_rerank_bytes_that_are_no_utf8(fastrank, tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes("caf\xe9\n".encode("latin-1"))
+    assert json.loads(fastrank("rerank", "cat", str(path))[1])["text"] == "caf\ufffd"
+
+
+def test_a_file_that_is_not_there(fastrank):
+    status, out, err = fastrank("rerank", "cat", "no/such/file.txt")
+    assert (status, out) == (1, "")
+    assert "no/such/file.txt" in err
+    assert "Traceback" not in err
+
+
+# -- embed ------------------------------------------------------------------------------------------------------------
+
+
+def vectors_of(tiny, texts):
+    return np.stack(list(TextEmbedding(NAME, specific_model_path=tiny).embed(texts)))
+
+
+def test_embed_to_npy(fastrank, documents, tiny, tmp_path):
+    target = tmp_path / "vectors.npy"
+    assert fastrank("embed", str(documents), "-o", str(target))[:2] == (0, "")
+    found = np.load(target)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(
+        found, vectors_of(tiny, ["the cat is red", "paris is the capital of france", "fast dog"])
+    )
+    assert sorted(path.name for path in tmp_path.glob("vectors*")) == ["vectors.npy"]
+
+
+def test_a_path_alone_is_a_model(fastrank, documents):
+    """With its own settings, not those of the model that is used where none is named."""
+    folder = support.FIXTURES / "sentence_encoder"
+    status, out, _ = fastrank("embed", str(documents), "--path", str(folder), "--as", "query", model=False)
+    assert status == 0
+    expected = list(TextEmbedding("any/name", specific_model_path=folder).query_embed("the cat is red"))
+    np.testing.assert_allclose(json.loads(out.splitlines()[0])["vector"], expected[0], atol=1e-6)
+
+
+def test_embed_many_to_npy(fastrank, tiny, tmp_path):
+    """The header is written again at the end, when the number of rows is known."""
+    target = tmp_path / "vectors.npy"
+    fastrank("embed", "-o", str(target), stdin="cat\n" * 1234)
+    found = np.load(target, mmap_mode="r")
+    assert found.shape == (1234, 16)
+    np.testing.assert_array_equal(found[-1], vectors_of(tiny, ["cat"])[0])
+    fastrank("embed", "-o", str(target), stdin="")
+    assert np.load(target).shape == (0, 16)
+
+
+@pytest.mark.parametrize("to_file", [True, False])
+def test_embed_to_jsonl_keeps_every_bit(fastrank, documents, tiny, tmp_path, to_file):
+    target = tmp_path / "vectors.jsonl"
+    _, out, _ = fastrank("embed", str(documents), *(["-o", str(target)] if to_file else []))
+    rows = [json.loads(line) for line in (target.read_text() if to_file else out).splitlines()]
+    assert [row["index"] for row in rows] == [0, 1, 2]
+    expected = vectors_of(tiny, ["the cat is red", "paris is the capital of france", "fast dog"])
+    np.testing.assert_array_equal(np.array([row["vector"] for row in rows], np.float32), expected)
+
+
+def test_embed_to_an_unknown_format(fastrank, documents, tmp_path):
+    status, _, err = fastrank("embed", str(documents), "-o", str(tmp_path / "x.csv"))
+    assert status == 1
+    assert "must end in .npy or .jsonl" in err
+    (tmp_path / "folder.npy").mkdir()
+    status, _, err = fastrank("embed", str(documents), "-o", str(tmp_path / "folder.npy"))
+    assert status == 1
+    assert "is a folder" in err
+
+
+def test_embed_leaves_nothing_half(fastrank, tmp_path):
+    target = tmp_path / "vectors.npy"
+    assert fastrank("embed", "--field", "body", "-o", str(target), stdin='{"body": "x"}\n{\n')[0] == 1
+    assert list(tmp_path.glob("vectors*")) == []
+
+
+def test_embed_with_prefixes(fastrank, tiny, monkeypatch):
+    registry._custom.clear()
+    TextEmbedding.add_custom_model(NAME, PoolingType.MEAN, True, ModelSource(hf=NAME), 16, query_prefix="search ")
+    _, out, _ = fastrank("embed", "--as", "query", stdin="cat\n")
+    expected = vectors_of(tiny, ["search cat"])[0]
+    np.testing.assert_array_equal(np.array(json.loads(out)["vector"], np.float32), expected)
+
+
+# -- models, download, verify, cache ----------------------------------------------------------------------------------
+
+
+def test_models(fastrank, monkeypatch):
+    rows = [json.loads(line) for line in fastrank("models", model=False)[1].splitlines()]
+    assert [row["model"] for row in rows] == [spec.name for spec in registry.entries()]
+    known = {row["model"]: row for row in rows}
+    assert known["BAAI/bge-small-en-v1.5"]["dim"] == 384
+    assert known["BAAI/bge-small-en-v1.5"]["unpinned"] == []
+    assert known["BAAI/bge-large-en-v1.5"]["unpinned"] == ["onnx"]
+    assert known["Qdrant/bm25"]["variants"] == []
+    dense = [json.loads(line) for line in fastrank("models", "--task", "text-embedding", model=False)[1].splitlines()]
+    assert dense == [row for row in rows if "text-embedding" in row["tasks"]]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    *lines, last = fastrank("models", model=False)[1].splitlines()
+    assert "unpinned" in next(line for line in lines if line.startswith("acme/tiny"))
+    default = next(line for line in lines if line.startswith("BAAI/bge-small-en-v1.5"))
+    assert " ".join(default.split()) == "BAAI/bge-small-en-v1.5 text-embedding 384 dims 512 tokens 0.13 GB mit"
+    assert last.startswith(f"{len(lines)} models.")
+    assert fastrank("models", "--json", model=False)[1].startswith("{")
+
+
+def test_download_verify_cache_remove(fastrank, hub):
+    hub.add_repo(NAME, tiny_models.model_files())
+    status, out, _ = fastrank("download", NAME, model=False)
+    assert status == 0
+    assert out.startswith("acme/tiny  own  ")
+    folder = out.split()[-1]
+    status, out, _ = fastrank("verify", NAME, model=False)
+    assert status == 0
+    assert out.splitlines() == [
+        f"acme/tiny  own  {folder}: ok",
+        "  files that are not pinned are compared with what was downloaded",
+        "  no known answers for text-embedding",
+        "1 ok, 0 wrong, 0 unchecked",
+    ]
+    out = fastrank("cache", model=False)[1]
+    assert out.splitlines()[0] == str(store.root())
+    assert "acme/tiny  own" in out
+    assert "in 1 models" in out
+    (store.contents()[0].folder / "config.json").write_bytes(b"{")
+    status, out, _ = fastrank("verify", model=False)
+    assert status == 1
+    assert "config.json has 1 bytes" in out
+    assert "fastrank cache --remove acme/tiny" in out
+    assert fastrank("cache", "--remove", "ACME/tiny", model=False)[:1] == (0,)
+    assert store.contents() == []
+    assert fastrank("cache", "--remove", NAME, model=False)[0] == 1
+    assert fastrank("cache", "--clear", model=False)[0] == 0
+
+
+@pytest.fixture
+def knows(monkeypatch):
+    """Give a custom model known answers."""
+
+    def give(name, task, *answers):
+        spec = registry._custom[name, task]
+        settings = spec.tasks[task]._replace(answers=answers)
+        monkeypatch.setitem(registry._custom, (name, task), spec._replace(tasks={task: settings}))
+
+    return give
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_verify_replays_vectors(fastrank, hub, knows, shift):
+    hub.add_repo(NAME, tiny_models.model_files())
+    values = tuple(float(x) for x in next(TextEmbedding(NAME).embed("hello"))[:4])
+    knows(NAME, "text-embedding", Answer("embed", "hello", (values[0] + shift, *values[1:]), 1e-4))
+    status, out, _ = fastrank("verify", NAME, model=False)
+    assert status == bool(shift)
+    assert f"embed('hello'): largest difference {shift:.1e}, allowed 1.0e-04" in out
+    assert ("embed('hello') differs by 0.5" in out) == bool(shift)
+    (row,) = (json.loads(line) for line in fastrank("verify", "--json", model=False)[1].splitlines() if "acme" in line)
+    assert (row["model"], row["variant"], row["outcome"]) == (NAME, "own", "wrong" if shift else "ok")
+    assert row["answers"][0]["largest_difference"] == pytest.approx(shift, abs=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_verify_replays_scores(fastrank, hub, knows, shift):
+    hub.add_repo("acme/cross", tiny_models.model_files(tiny_models.tiny_cross_encoder()))
+    TextCrossEncoder.add_custom_model("acme/cross", ModelSource(hf="acme/cross"), max_length=64)
+    score = next(TextCrossEncoder("acme/cross").rerank("cat", ["dog"]))
+    knows("acme/cross", "cross-encoder", Answer("rerank", ("cat", "dog"), (score + shift,), 1e-4))
+    assert fastrank("verify", "acme/cross", model=False)[0] == bool(shift)
+
+
+def test_verify_replays_sparse_vectors(fastrank, hub, knows):
+    size = len(tiny_models.vocabulary())
+    hub.add_repo("acme/splade", tiny_models.model_files(tiny_models.tiny_encoder(size)))
+    SparseTextEmbedding.add_custom_model("acme/splade", ModelSource(hf="acme/splade"), max_length=64)
+    vector = next(SparseTextEmbedding("acme/splade").embed("cat"))
+    first = Answer("embed", "cat", tuple(vector.values[:3]), 1e-4, indices=tuple(vector.indices[:3].tolist()))
+    for answer, status in [
+        (first, 0),
+        (first._replace(values=(*first.values[:2], first.values[2] + 1)), 1),
+        (first._replace(indices=(*first.indices[:2], first.indices[2] + 1)), 1),
+        (first._replace(input="dog"), 1),
+    ]:
+        knows("acme/splade", "sparse-embedding", answer)
+        assert fastrank("verify", "acme/splade", model=False)[0] == status, answer
+
+
+def test_known_answers_of_many_rows():
+    found = np.arange(12.0).reshape(3, 4)
+    answer = Answer("embed", "x", (0, 1, 4, 5, 8, 9.5), 1e-4, rows=3)
+    assert verify._largest_difference(found, answer) == 0.5
+    assert verify._largest_difference(found, answer._replace(rows=2)) == np.inf
+    assert verify._largest_difference(found[:, :1], answer) == np.inf
+    assert np.isnan(verify._largest_difference(found * np.nan, answer))
+
+
+def test_verify_what_is_here(fastrank):
+    status, out, _ = fastrank("verify", model=False)
+    assert status == 0
+    assert out.startswith("Qdrant/bm25: ok\n")
+    assert out.endswith("\n1 ok, 0 wrong, 0 unchecked\n")
+
+
+def test_verify_fetches_what_is_named_and_can_remove_it(fastrank, hub):
+    hub.add_repo(NAME, tiny_models.model_files())
+    assert fastrank("verify", NAME, "--offline", model=False)[0] == 1
+    assert fastrank("verify", NAME, "--remove", model=False)[0] == 0
+    assert store.contents() == []
+    assert fastrank("verify", NAME, model=False)[0] == 0
+    assert fastrank("verify", NAME, "--remove", model=False)[0] == 0
+    assert len(store.contents()) == 1, "it was here before"
+
+
+def test_verify_goes_on_after_a_model_that_cannot_be_run(fastrank, hub, knows):
+    hub.add_repo(NAME, tiny_models.model_files(b"no graph"))
+    knows(NAME, "text-embedding", Answer("embed", "hello", (1.0,), 1e-4))
+    status, out, _ = fastrank("verify", NAME, "Qdrant/bm25", model=False)
+    assert status == 1
+    assert "  text-embedding: onnxruntime " in out
+    assert out.endswith("1 ok, 1 wrong, 0 unchecked\n")
+
+
+def test_verify_all_without_a_hub_says_what_was_not_checked(fastrank, monkeypatch):
+    from huggingface_hub import constants
+
+    rows = [row for row in registry._shipped()._rows if row["name"].startswith(("Qdrant/bm25", "BAAI/bge-small-en"))]
+    monkeypatch.setattr(registry, "_shipped", lambda: registry._Lazy(rows))
+    monkeypatch.setattr(registry, "_custom", {})
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
+    status, out, _ = fastrank("verify", "--all", model=False)
+    assert status == 1
+    assert "BAAI/bge-small-en-v1.5: unchecked\n  BAAI/bge-small-en-v1.5 could not be fetched" in out
+    assert "BAAI/bge-small-en: unchecked\n  not on this machine, and the hub cannot be reached\n" in out
+    assert out.endswith("1 ok, 0 wrong, 2 unchecked\n")
+    assert fastrank("verify", "--all", NAME, model=False)[0] == 1
+
+
+def test_a_licence_that_forbids_commercial_use_is_said_once(hub, caplog):
+    hub.add_repo("acme/nc", tiny_models.model_files())
+    where = ("acme/nc", PoolingType.MEAN, True, ModelSource(hf="acme/nc"), 16)
+    TextEmbedding.add_custom_model(*where, license="CC-BY-NC-4.0", max_length=64)
+    for _ in range(2):
+        TextEmbedding("acme/nc")
+    assert [record.message for record in caplog.records if "acme/nc" in record.message] == [
+        "acme/nc: its licence, CC-BY-NC-4.0, does not allow commercial use"
+    ]
+
+
+def test_offline(fastrank, documents):
+    status, _, err = fastrank("rerank", "x", str(documents), "--model", NAME, "--offline", model=False)
+    assert status == 1
+    assert err.startswith("fastrank: acme/tiny is not in ")
+    assert "Traceback" not in err
+
+
+def test_unknown_model(fastrank):
+    for command in (["rerank", "x", "--sample", "--model"], ["download"], ["verify"]):
+        status, _, err = fastrank(*command, "bge-small", model=False)
+        assert status == 1
+        assert "Did you mean" in err
+
+
+# -- as a program -----------------------------------------------------------------------------------------------------
+
+
+def program(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "fastrank", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=options.pop("stdin", subprocess.DEVNULL),
+        env={**os.environ, "PYTHONUTF8": "0"},
+        # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+        preexec_fn=None if sys.platform == "win32" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        **options,
+    )
+
+
+def test_version_and_help():
+    assert program("--version").communicate()[0].decode().strip() == f"fastrank {__version__}"
+    helped = program("--help").communicate()[0].decode()
+    for command in ("rerank", "embed", "models", "download", "verify", "cache"):
+        assert command in helped
+
+
+def test_no_command_is_wrong_usage():
+    child = program()
+    assert b"usage: fastrank" in child.communicate()[1]
+    assert child.returncode == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one child")
+def test_ctrl_c_ends_quietly():
+    import fcntl
+    import termios
+
+    reader, writer = os.pipe()
+    child = program("rerank", "x", stdin=reader)
+    os.write(writer, b"a document\n")
+    deadline = time.monotonic() + 30
+    while int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder):  # until it has been read
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=20)
+    os.close(writer)
+    os.close(reader)
+    assert child.returncode == 130
+    assert out == b""
+    assert b"Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX pipes")
+def test_a_reader_that_stops_reading_is_no_error():
+    child = program("models")
+    child.stdout.close()
+    with child.stderr:
+        assert child.stderr.read() == b""
+    assert child.wait() == 0
