@@ -59,9 +59,9 @@ def generated(documents: int) -> list[str]:
     for _ in range(documents):
         length = max(3, min(1200, int(dice.lognormvariate(4.1, 0.9))))
         rare = iter(dice.choices(words, weights, k=length))
-        text = " ".join(dice.choice(common) if dice.random() < 0.4 else next(rare) for _ in range(length))  # noqa: PLR2004
+        text = " ".join(dice.choice(common) if dice.random() < 0.4 else next(rare) for _ in range(length))
         text = text.capitalize().replace(" the ", ", the ").replace(" and ", ". And ") + "."
-        texts.append(text.replace(", ", " \u2013 ").replace("ation", "ati\u00f3n") if dice.random() < 0.1 else text)  # noqa: PLR2004
+        texts.append(text.replace(", ", " \u2013 ").replace("ation", "ati\u00f3n") if dice.random() < 0.1 else text)
     return texts
 
 

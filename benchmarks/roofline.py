@@ -68,9 +68,9 @@ def product(kind: str, hidden: int) -> onnxruntime.InferenceSession:
     else:
         constants = [
             numpy_helper.from_array(random.integers(-127, 128, (hidden, wide)).astype(np.int8), "w"),
-            numpy_helper.from_array(np.float32(1), "scale"),
+            numpy_helper.from_array(np.asarray(np.float32(1)), "scale"),
             numpy_helper.from_array(np.ones(wide, np.float32), "scales"),
-            numpy_helper.from_array(np.uint8(128), "zero"),
+            numpy_helper.from_array(np.asarray(np.uint8(128)), "zero"),
         ]
         inputs = ["x", "w", "scale", "scales", "zero"]
         node = helper.make_node("MatMulIntegerToFloat", inputs, ["y"], domain="com.microsoft")

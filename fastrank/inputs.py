@@ -6,7 +6,6 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-_PAIR = 2
 _NOT_TEXTS = (bytes, bytearray, memoryview, Mapping)
 
 
@@ -44,11 +43,12 @@ def pairs(values: Iterable[tuple[str, str]], name: str = "pairs") -> Iterator[tu
     Raises:
         TypeError: at the call, if `values` is no iterable; at the item, if it is no pair of strings.
     """
-    if isinstance(values, tuple) and len(values) == _PAIR and all(isinstance(value, str) for value in values):
-        values = (values,)
-    if isinstance(values, (str, *_NOT_TEXTS)) or not isinstance(values, Iterable):
+    items: Any = values
+    if isinstance(values, tuple) and len(values) == 2 and all(isinstance(value, str) for value in values):
+        items = (values,)
+    elif isinstance(values, (str, *_NOT_TEXTS)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be an iterable of (query, document) pairs, not {type(values).__name__}")
-    return _each_pair(iter(values), name)
+    return _each_pair(iter(items), name)
 
 
 def text(value: Any, name: str) -> str:
@@ -98,7 +98,7 @@ def _integer(value: Any, name: str) -> int:
 
 def _each_pair(items: Iterator[Any], name: str) -> Iterator[tuple[str, str]]:
     for position, item in enumerate(items):
-        if isinstance(item, str) or not isinstance(item, Sequence) or len(item) != _PAIR:
+        if isinstance(item, str) or not isinstance(item, Sequence) or len(item) != 2:
             raise TypeError(f"{name}[{position}] must be a pair of strings, not {type(item).__name__}")
         yield text(item[0], f"{name}[{position}][0]"), text(item[1], f"{name}[{position}][1]")
 

@@ -49,7 +49,7 @@ def maxsim(
         ValueError: shapes do not fit together; the message says which.
     """
     asked = np.ascontiguousarray(query, np.float32)
-    if asked.ndim != 2:  # noqa: PLR2004 - tokens, dim
+    if asked.ndim != 2:
         raise ValueError(f"query must have the shape (tokens, dim), not {asked.shape}")
     if isinstance(documents, np.ndarray) and documents.dtype != object:
         stretches = _of_array(documents, lengths, mask)
@@ -76,7 +76,7 @@ def _block(query: Floats, tokens: NDArray[Any], lengths: Lengths) -> Floats:
 
 def _of_sequence(documents: Sequence[NDArray[Any]]) -> Iterator[tuple[NDArray[Any], Lengths]]:
     for position, document in enumerate(documents):
-        if document.ndim != 2:  # noqa: PLR2004
+        if document.ndim != 2:
             raise ValueError(f"documents[{position}] must have the shape (tokens, dim), not {document.shape}")
     lengths = np.array([len(document) for document in documents], np.int64)
     for part in _parts(lengths):
@@ -86,9 +86,9 @@ def _of_sequence(documents: Sequence[NDArray[Any]]) -> Iterator[tuple[NDArray[An
 def _of_array(
     documents: NDArray[Any], lengths: ArrayLike | None, mask: ArrayLike | None
 ) -> Iterator[tuple[NDArray[Any], Lengths]]:
-    if documents.ndim == 3:  # noqa: PLR2004
+    if documents.ndim == 3:
         return _of_padded(documents, _kept(documents, lengths, mask))
-    if documents.ndim == 2 and lengths is not None and mask is None:  # noqa: PLR2004
+    if documents.ndim == 2 and lengths is not None and mask is None:
         counts = np.asarray(lengths, np.int64)
         if counts.ndim != 1 or (counts < 0).any() or counts.sum() != len(documents):
             raise ValueError(f"lengths must be of documents and add up to the {len(documents)} tokens")

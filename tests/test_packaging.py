@@ -46,7 +46,7 @@ def test_the_wheel_has_all_of_the_package_and_nothing_else(wheel):
 def test_metadata(wheel):
     metadata = wheel.read(f"fastrank_onnx-{fastrank.__version__}.dist-info/METADATA").decode()
     assert "\nName: fastrank-onnx\n" in metadata
-    assert "\nRequires-Python: >=3.10\n" in metadata
+    assert "\nRequires-Python: >=3.11\n" in metadata
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     base = re.findall(r"^Requires-Dist: ([a-z0-9-]+)[^;\n]*$", metadata, re.MULTILINE)
     assert sorted(base) == ["huggingface-hub", "mmh3", "numpy", "onnxruntime", "py-rust-stemmers", "tokenizers", "tqdm"]

@@ -30,7 +30,7 @@ def even(dice: Dice) -> int:
 def generated(tokenizer: Path, length: Callable[[Dice], int], seed: int = 0) -> Iterator[str]:
     """Texts without end."""
     vocabulary = Tokenizer.from_file(str(tokenizer)).get_vocab()
-    words = sorted(word for word in vocabulary if len(word) > 2 and word.isascii() and word.isalpha())  # noqa: PLR2004
+    words = sorted(word for word in vocabulary if len(word) > 2 and word.isascii() and word.isalpha())
     dice = Dice(seed)
     while True:
         yield " ".join(dice.choices(words, k=length(dice)))

@@ -318,7 +318,7 @@ def _project(parcel: Parcel, scratch: Path, version: str | None) -> dict[str, An
         "version": version or _version(parcel),
         "description": f"The model {parcel.model.name} ({parcel.variant.name}) for fastrank",
         "readme": {"text": _readme(parcel, page), "content-type": "text/markdown"},
-        "requires-python": ">=3.10",
+        "requires-python": ">=3.11",
         "license-files": papers,
         "classifiers": ["Private :: Do Not Upload"],  # the public index refuses it: models have owners
         "entry-points": {packages.ENTRY_POINTS: {parcel.model.name: package}},

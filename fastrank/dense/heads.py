@@ -76,9 +76,9 @@ def head(name: str, found: Recipe, dim: int | None) -> Head[Vector]:
     """Rows of the pipeline's results; `dim` is how many numbers a row must have, None: any."""
 
     def run(output: pooling.Floats, batch: Batch) -> Sequence[Vector]:
-        if found.own and output.ndim == 2:  # noqa: PLR2004
+        if found.own and output.ndim == 2:
             rows = output
-        elif found.pool and output.ndim == 3:  # noqa: PLR2004
+        elif found.pool and output.ndim == 3:
             rows = found.pool(output, batch)
         else:
             raise ModelLoadError(f"{name}: the model's output has shape {output.shape}, which its pooling cannot take")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
-
-S = TypeVar("S", bound="Closeable")
+from typing import Any, Protocol, Self
 
 
 class _Closes(Protocol):
@@ -29,7 +27,7 @@ class Closeable:
         """
         return self._engine.info()
 
-    def __enter__(self: S) -> S:  # noqa: PYI019 - Self is not in Python 3.10
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any, TypeAlias
 
 OnnxProvider: TypeAlias = "str | tuple[str, dict[Any, Any]]"
@@ -14,7 +14,7 @@ OnnxProvider: TypeAlias = "str | tuple[str, dict[Any, Any]]"
 PRECISIONS = ("auto", "fp32", "fp16", "int8", "int8-fast")
 
 
-class Device(str, Enum):
+class Device(StrEnum):
     """Where to run. Names and values as in FastEmbed."""
 
     CPU = "cpu"

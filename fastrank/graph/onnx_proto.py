@@ -107,7 +107,7 @@ def _key(field: int, wire_type: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    if 0 <= value < 128:  # noqa: PLR2004 - one byte: most of a graph's numbers
+    if 0 <= value < 128:
         return _ONE_BYTE[value]
     value &= (1 << 64) - 1  # negative numbers are written as their 64-bit two's complement
     out = bytearray()

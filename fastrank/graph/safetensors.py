@@ -97,7 +97,7 @@ def _tensor(path: Path, name: str, entry: Any, start: int) -> Tensor:
         raise ModelLoadError(f"{where} has the unknown dtype {reprlib.repr(dtype)}")
     if not _are_sizes(shape) or len(shape) > MAX_RANK:
         raise ModelLoadError(f"{where} has the shape {reprlib.repr(shape)}, not a list of at most {MAX_RANK} sizes")
-    if not _are_sizes(offsets) or len(offsets) != 2:  # noqa: PLR2004 - begin and end
+    if not _are_sizes(offsets) or len(offsets) != 2:
         raise ModelLoadError(f"{where} has the data_offsets {reprlib.repr(offsets)}, not [begin, end]")
     begin, end = offsets
     length = math.prod(shape) * _ITEM_SIZES[dtype]

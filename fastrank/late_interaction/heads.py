@@ -44,7 +44,7 @@ def _finished(vectors: Floats, *, normalize: bool) -> Floats:
 
 
 def _check(output: Floats, name: str, dim: int) -> None:
-    if output.ndim != 3:  # noqa: PLR2004 - texts, tokens, dim
+    if output.ndim != 3:
         raise ModelLoadError(f"{name}: the model's output has shape {output.shape}, which is not a vector a token")
     if output.shape[2] != dim:
         raise ModelLoadError(f"{name}: the model returns vectors of {output.shape[2]} numbers, not of {dim}")

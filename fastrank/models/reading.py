@@ -335,7 +335,7 @@ def _skipped(value: Any) -> tuple[str, ...]:
 
 def _question(value: Any) -> str | tuple[str, str]:
     if isinstance(value, list):
-        query, document = _tuple_of(_is(str))(value) if len(value) == 2 else (None, None)  # noqa: PLR2004 - a pair
+        query, document = _tuple_of(_is(str))(value) if len(value) == 2 else (None, None)
         if query is None or document is None:
             raise ValueError("must be a string or a pair of strings")
         return query, document

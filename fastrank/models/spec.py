@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from fastrank.errors import RegistryError
@@ -44,7 +44,7 @@ def is_checkpoint(model: str) -> bool:
     return model.endswith((".safetensors", ".safetensors.index.json"))
 
 
-class PoolingType(str, Enum):
+class PoolingType(StrEnum):
     """How token states become one vector. Names as in FastEmbed; `PoolingType("mean")` is found too."""
 
     CLS = "CLS"

@@ -96,7 +96,7 @@ class Muvera:
     ) -> NDArray[np.float32]:
         """The encoding of token vectors; see `process_document` and `process_query`."""
         tokens = np.asarray(vectors, np.float64)
-        if tokens.ndim != 2 or tokens.shape[1] != self.dim:  # noqa: PLR2004 - tokens, dim
+        if tokens.ndim != 2 or tokens.shape[1] != self.dim:
             raise ValueError(f"vectors must have the shape (tokens, {self.dim}), not {tokens.shape}")
         if len(tokens) == 0:
             raise ValueError("Cannot encode an empty multivector")

@@ -32,7 +32,7 @@ def pool_tokens(vectors: ArrayLike, pool_factor: int, protected_tokens: int = 1)
         ValueError: the shape is another, or a number is out of range.
     """
     tokens = np.asarray(vectors, np.float32)
-    if tokens.ndim != 2:  # noqa: PLR2004 - tokens, dim
+    if tokens.ndim != 2:
         raise ValueError(f"vectors must have the shape (tokens, dim), not {tokens.shape}")
     factor = inputs.positive(pool_factor, "pool_factor")
     if protected_tokens < 0:

@@ -73,7 +73,7 @@ def _side_by_side(
 ) -> Iterator[_Packed]:
     first = list(islice(texts, 0 if workers == 1 else 2))
     texts = chain(first, texts)
-    if len(first) < 2:  # noqa: PLR2004 - one window is done before a process has started
+    if len(first) < 2:
         return map(function, texts)
     from fastrank.engine.processes import ordered_map  # multiprocessing takes 15 ms to import
 

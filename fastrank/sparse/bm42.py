@@ -23,7 +23,7 @@ def bm42(task: SparseTask, tokenizer: Tokenizer) -> SparseHead:
     words = Words(task.language or "english", tokenizer)
 
     def head(output: Floats, batch: Batch) -> list[SparseEmbedding]:
-        if output.ndim != 4:  # noqa: PLR2004
+        if output.ndim != 4:
             raise ModelLoadError(f"the model's output has shape {output.shape}, BM42 needs attentions")
         vectors = []
         for attention, ids, length in zip(output[:, :, 0].mean(axis=1), batch.ids, batch.mask.sum(axis=1), strict=True):

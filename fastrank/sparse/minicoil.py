@@ -76,7 +76,7 @@ class MiniCOIL:
 
     @staticmethod
     def _texts(output: Floats, batch: Batch) -> Iterator[tuple[Floats, list[int]]]:
-        if output.ndim != 3:  # noqa: PLR2004
+        if output.ndim != 3:
             raise ModelLoadError(f"the model's output has shape {output.shape}, MiniCOIL needs (texts, tokens, hidden)")
         for states, ids, length in zip(output, batch.ids, batch.mask.sum(axis=1), strict=True):
             yield states[:length], ids[:length].tolist()

@@ -30,7 +30,7 @@ def splade(task: SparseTask, tokenizer: Tokenizer) -> SparseHead:
     special = sorted(tokenizer.special_ids) if task.skip_special_tokens else []
 
     def head(output: Floats, batch: Batch) -> list[SparseEmbedding]:
-        if output.ndim != 3:  # noqa: PLR2004
+        if output.ndim != 3:
             raise ModelLoadError(
                 f"the model's output has shape {output.shape}, SPLADE needs (texts, tokens, vocabulary)"
             )

@@ -77,7 +77,7 @@ def _lack(missing: Sequence[str], found: Sequence[str] | dict[str, FileSpec]) ->
         f"it has no {' and no '.join(missing)}" if missing else "it has no ONNX graph and no safetensors checkpoint"
     )
     likely = [path for path in found if path.endswith((".onnx", ".safetensors", ".bin", ".json"))]
-    message += f". It has {', '.join(likely[:12]) or 'no such files'}{' ...' if len(likely) > 12 else ''}"  # noqa: PLR2004
+    message += f". It has {', '.join(likely[:12]) or 'no such files'}{' ...' if len(likely) > 12 else ''}"
     if not missing and any(path.endswith("pytorch_model.bin") for path in found):
         return f"{message}. {PICKLES}"
     if "tokenizer.json" in missing:

@@ -77,7 +77,7 @@ class Hub:
             raise UnreachableError(f"no answer from {self.endpoint} within {REACH:.0f} s")
         if isinstance(status := outcome[0], Exception):
             raise UnreachableError(f"{self.endpoint} cannot be reached: {_reason(status)}") from status
-        if needed or status != 404:  # noqa: PLR2004
+        if needed or status != 404:
             _refused(status, url)
 
     def pin(self, source: HubSource) -> HubSource:
@@ -175,14 +175,14 @@ class Hub:
 
     def _receive(self, url: str, answer: Any, part: Path, done: int, file: FileSpec, report: Report) -> None:
         status = int(answer.status_code)
-        if status == 416:  # noqa: PLR2004 - what is left over is longer than the file
+        if status == 416:
             part.unlink(missing_ok=True)
             report(-done)
             raise _AgainError(f"HTTP {status}")
-        if status in (408, 429) or status >= 500:  # noqa: PLR2004
+        if status in (408, 429) or status >= 500:
             raise _AgainError(f"HTTP {status}", _seconds(answer.headers.get("Retry-After")))
         _refused(status, url)
-        resumed = status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")  # noqa: PLR2004
+        resumed = status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
         if done and not resumed:  # the server ignored Range: from the start
             report(-done)
             done = 0
@@ -250,14 +250,14 @@ def _opened(part: Path, *, append: bool) -> Any:
 
 def _refused(status: int, url: str) -> None:
     """Say what a client error means to a user."""
-    if status == 404:  # noqa: PLR2004
+    if status == 404:
         raise _MissingError(f"{url}: HTTP 404, there is no such model, commit or file")
     if status in (401, 403):
         raise DownloadError(
             f"{url}: HTTP {status}. The name is wrong, or the model is private or gated: accept its terms on its page "
             "and set HF_TOKEN (huggingface.co/settings/tokens)"
         )
-    if 400 <= status < 500 and status not in (405, 408, 416, 429):  # noqa: PLR2004
+    if 400 <= status < 500 and status not in (405, 408, 416, 429):
         raise DownloadError(f"{url}: HTTP {status}")
 
 
