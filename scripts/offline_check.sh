@@ -13,7 +13,7 @@ mkdir "$work/home"
 echo "== wheels of fastrank, its dependencies, $MODEL and a tiny cross-encoder"
 pip wheel --quiet -w "$work/wheels" .
 python -m fastrank pack "$MODEL" -o "$work/wheels"
-PYTHONPATH=tests python -c 'import sys, tiny_models as t; t.write_model(sys.argv[1], t.tiny_cross_encoder())' "$work/judge"
+PYTHONPATH=tests python -c 'import sys; from support import tiny_models as t; t.write_model(sys.argv[1], t.tiny_cross_encoder())' "$work/judge"
 python -m fastrank pack acme/judge --path "$work/judge" --like Xenova/ms-marco-MiniLM-L-6-v2 -o "$work/wheels"
 python -m fastrank pack "$MODEL" --format zip -o "$work"
 

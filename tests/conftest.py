@@ -6,7 +6,7 @@ import socket
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxruntime before fastrank does
 
 import pytest
-from support import delivery, tiny_models
+from support import pinned_model, tiny_models
 from support.hub import HubStandIn
 
 from fastrank import store
@@ -65,7 +65,7 @@ def hub(monkeypatch):
 @pytest.fixture
 def spec(hub):
     """A small model that the stand-in has, pinned by commit and hashes."""
-    return delivery.entry(hub.add_repo(delivery.REPO, delivery.FILES))
+    return pinned_model.entry(hub.add_repo(pinned_model.REPO, pinned_model.FILES))
 
 
 @pytest.fixture

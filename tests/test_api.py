@@ -1,10 +1,9 @@
 """The public face: what is exported, what importing costs, and that it is FastEmbed's where FastEmbed has one."""
 
 import inspect
-import subprocess
-import sys
 
 import pytest
+from support.processes import run_python
 
 import fastrank
 
@@ -81,11 +80,6 @@ def test_every_public_name_is_documented():
                     assert function.__doc__, f"{name}.{function.__name__}"
 
 
-def run_python(code):
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-
-
 def test_telemetry_is_off_before_onnxruntime_is_imported_unless_the_user_decided(tiny):
     code = f"""
 import os, fastrank
@@ -104,4 +98,4 @@ m.token_count("x")
 """
     for setting, seen in [("", "1"), ("os.environ['ORT_DISABLE_TELEMETRY'] = '0'", "0")]:
         script = code.format(setting=setting).replace("os._exit", "import sys; sys.stdout.flush(); os._exit")
-        assert run_python(script) == seen
+        assert run_python("-c", script, check=True).stdout.strip() == seen

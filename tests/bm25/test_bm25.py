@@ -3,14 +3,13 @@
 import copy
 import math
 import pickle
-import subprocess
-import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import mmh3
 import numpy as np
 import pytest
+from support.processes import run_python
 
 from fastrank.bm25 import BM25, LANGUAGES, analysis, weights
 
@@ -339,4 +338,4 @@ def test_importing_loads_nothing_heavy():
         "assert not heavy & set(sys.modules); m.BM25().documents(['x']); "
         "assert not {'onnxruntime', 'tokenizers', 'huggingface_hub', 'tqdm'} & set(sys.modules); print('fine')"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "fine\n"
+    assert run_python("-c", code, check=True).stdout == "fine\n"

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import support
 from support import tiny_models
+from support.waiting import patience, wait_until
 
 from fastrank import (
     LateInteractionTextEmbedding,
@@ -489,12 +489,9 @@ def test_ctrl_c_ends_quietly():
     reader, writer = os.pipe()
     child = program("rerank", "x", stdin=reader)
     os.write(writer, b"a document\n")
-    deadline = time.monotonic() + 30
-    while int.from_bytes(fcntl.ioctl(reader, termios.FIONREAD, bytes(4)), sys.byteorder):  # until it has been read
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: fcntl.ioctl(reader, termios.FIONREAD, bytes(4)) == bytes(4))  # until it has been read
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=20)
+    out, err = child.communicate(timeout=patience(20))
     os.close(writer)
     os.close(reader)
     assert child.returncode == 130
@@ -508,4 +505,4 @@ def test_a_reader_that_stops_reading_is_no_error():
     child.stdout.close()
     with child.stderr:
         assert child.stderr.read() == b""
-    assert child.wait() == 0
+    assert child.wait(timeout=patience(30)) == 0

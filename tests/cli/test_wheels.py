@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import support
 from support import tiny_models
+from support.waiting import patience
 
 from fastrank import ModelSource, PoolingType, TextCrossEncoder, TextEmbedding, cli, store
 from fastrank.cli import wheels
@@ -79,7 +80,7 @@ def install(tmp_path, monkeypatch):
     def run(*wheels, pip=False):
         if pip:
             command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-compile", "--quiet"]
-            subprocess.run([*command, "--target", site, *wheels], check=True, timeout=120)
+            subprocess.run([*command, "--target", site, *wheels], check=True, timeout=patience(120))
         else:
             for wheel in wheels:
                 shutil.unpack_archive(wheel, site, "zip")

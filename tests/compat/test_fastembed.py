@@ -4,13 +4,13 @@ import importlib
 import importlib.util
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import tiny_models
+from support.processes import run_python
 
 import fastrank
 from fastrank import ModelSource, PoolingType
@@ -57,10 +57,8 @@ def run(folders, tmp_path, monkeypatch):
         if how == "line":
             changed = "import fastrank.compat.fastembed\n" + program.read_text()
             (program := tmp_path / name).write_text(changed)
-        command = [sys.executable, *(["-m", "fastrank.compat.fastembed"] if how == "-m" else []), str(program)]
-        done = subprocess.run(
-            [*command, *map(str, [*folders, third])], capture_output=True, text=True, timeout=120, check=False
-        )
+        command = [*(["-m", "fastrank.compat.fastembed"] if how == "-m" else []), program]
+        done = run_python(*command, *folders, third)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
@@ -245,7 +243,6 @@ def test_fastembeds_cache_variable_counts_unless_fastrank_has_its_own(monkeypatc
 
 
 def test_without_a_program_the_command_says_how_it_is_used():
-    command = [sys.executable, "-m", "fastrank.compat.fastembed"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = run_python("-m", "fastrank.compat.fastembed")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("usage: python -m fastrank.compat.fastembed program.py")

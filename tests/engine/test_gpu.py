@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import REAL
 from support.checkpoints import EXPECTED, FIXTURES, HEADS, OUTPUTS, inputs_of, load
+from support.waiting import patience
 
 import fastrank
 from fastrank import (
@@ -511,7 +512,7 @@ def test_the_next_window_is_tokenized_while_this_one_runs(tiny_model, gpu, monke
 
     def watched_encode(texts):
         threads.add(threading.current_thread().name)
-        overlaps.append(running.wait(5) if len(threads) > 1 else False)
+        overlaps.append(running.wait(patience(5)) if len(threads) > 1 else False)
         return encode(texts)
 
     monkeypatch.setattr(tokenizer, "encode", watched_encode)

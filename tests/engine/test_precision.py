@@ -3,8 +3,6 @@
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 import support
 import tokenizers
 from conftest import REAL
+from support.processes import run_python
 from support.tiny_models import write_model
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -273,7 +272,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(folder, tmp_path)
         "print(next(model.embed('cat')).shape, model.info()['file'])"
     )
     environment = {**os.environ, "FASTRANK_CACHE": str(blocked), "TMPDIR": str(tmp_path), "PYTHONWARNINGS": "error"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    done = run_python("-c", program, env=environment, check=True)
     shape, file = done.stdout.strip().split(") ")
     assert shape == "(32,"
     assert not Path(file).exists()  # removed at the end

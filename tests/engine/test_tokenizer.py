@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tokenizers
 from support import tiny_models
+from support.waiting import patience
 
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import ModelLoadError
@@ -116,7 +117,7 @@ def test_ten_megabytes_are_cut_before_tokenizing(tmp_path):
     assert len(text) > 10_000_000
     begin = time.perf_counter()
     found = ids(Tokenizer(place, 128), text)
-    assert time.perf_counter() - begin < 1  # tokenizing it all takes ten
+    assert time.perf_counter() - begin < patience(1)  # tokenizing it all takes ten
     reference = tokenizers.Tokenizer.from_file(str(place / "tokenizer.json"))
     reference.enable_truncation(128)
     assert found == [reference.encode(text[:100_000]).ids]

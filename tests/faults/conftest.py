@@ -1,7 +1,7 @@
 """Models for the rows that need one."""
 
 import pytest
-from support import delivery
+from support import pinned_model
 
 from fastrank import ModelSource, PoolingType, SparseTextEmbedding, TextEmbedding
 from fastrank.models import registry
@@ -11,9 +11,9 @@ from fastrank.models.spec import TEXT_EMBEDDING, DenseTask
 @pytest.fixture
 def dense(hub, monkeypatch):
     """acme/tiny as an entry of the registry, pinned, with its files in the hub."""
-    commit = hub.add_repo(delivery.REPO, delivery.FILES)
-    spec = delivery.entry(commit, tasks={TEXT_EMBEDDING: DenseTask(16, "mean", normalize=True)})
-    monkeypatch.setitem(registry._custom, (delivery.REPO, TEXT_EMBEDDING), spec)
+    commit = hub.add_repo(pinned_model.REPO, pinned_model.FILES)
+    spec = pinned_model.entry(commit, tasks={TEXT_EMBEDDING: DenseTask(16, "mean", normalize=True)})
+    monkeypatch.setitem(registry._custom, (pinned_model.REPO, TEXT_EMBEDDING), spec)
     return spec
 
 
@@ -22,9 +22,9 @@ def custom():
     """acme/tiny as a custom model: nothing says what its files should be."""
 
     def add(dim=16, pooling=PoolingType.MEAN):
-        source = ModelSource(hf=delivery.REPO)
-        TextEmbedding.add_custom_model(delivery.REPO, pooling, True, source, dim, max_length=64)
-        return delivery.REPO
+        source = ModelSource(hf=pinned_model.REPO)
+        TextEmbedding.add_custom_model(pinned_model.REPO, pooling, True, source, dim, max_length=64)
+        return pinned_model.REPO
 
     return add
 

@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import analyzers
-from support.delivery import REPO, ends_well, python
+from support.pinned_model import REPO
+from support.processes import ends_well, python, run_python
+from support.waiting import patience, wait_until
 
 from fastrank import Device, SparseTextEmbedding, TextEmbedding
 from fastrank.engine import cpu
@@ -64,9 +66,9 @@ def test_r10_a_vector_does_not_depend_on_its_neighbours(model, batch_size):
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
-def ends(child, patience=30):
+def ends(child, seconds=30):
     """The exit status of a child process."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + patience(seconds)
     while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
@@ -115,12 +117,8 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 # -- worker processes (BM25's: those of models are threads) -----------------------------------------------------------
 
 
-def no_workers_left(patience=10):
-    deadline = time.monotonic() + patience
-    while multiprocessing.active_children():  # which also collects those that have ended
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return True
+def no_workers_left():
+    return wait_until(lambda: not multiprocessing.active_children(), 10)  # it also collects those that have ended
 
 
 def endless(taken):
@@ -136,7 +134,7 @@ def test_r4_a_killed_worker_is_an_error_and_leaves_no_orphans(bm25):
     begin = time.monotonic()
     with pytest.raises(BrokenProcessPool):
         list(vectors)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < patience(10)
     assert no_workers_left()
 
 
@@ -208,12 +206,9 @@ if __name__ == "__main__":
 """
 
 
-def assert_gone(pids, patience=10):
-    deadline = time.monotonic() + patience
-    for pid in pids:
-        while alive(pid):
-            assert time.monotonic() < deadline, "a worker outlives its parent"
-            time.sleep(0.05)
+def assert_gone(workers):
+    """No worker outlives its parent."""
+    wait_until(lambda: not any(map(alive, workers)), 10)
 
 
 def alive(pid):
@@ -239,8 +234,8 @@ def test_r7_ctrl_c_ends_parent_and_workers(whom):
     assert len(workers) == 2
     begin = time.monotonic()
     (os.kill if whom == "the parent" else os.killpg)(child.pid, signal.SIGINT)
-    _, errors = child.communicate(timeout=60)
-    assert time.monotonic() - begin < 5
+    _, errors = child.communicate(timeout=patience(60))
+    assert time.monotonic() - begin < patience(5)
     assert child.returncode == -signal.SIGINT
     assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1  # the parent's, no worker's
     assert_gone(workers)
@@ -331,7 +326,7 @@ SLOW = {"asyncio", "multiprocessing", "subprocess", "ssl", "http", "urllib.reque
 @pytest.mark.parametrize("statement", ENTRANCES)
 def test_r12_importing_loads_nothing_heavy(statement):
     code = f"import sys; before = set(sys.modules); {statement}; print(*sorted(set(sys.modules) - before))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = run_python("-c", code, check=True).stdout.split()
     assert {name.split(".")[0] for name in loaded} <= {*sys.stdlib_module_names, "fastrank"}
     assert not SLOW & set(loaded)
     assert "fastrank" in loaded

@@ -1,11 +1,9 @@
 """Chroma with embedding functions of fastrank. Tiny models with random weights show the wiring alone."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from support.hosts import host
+from support.processes import run_python
 from support.texts import ANSWER, NOTES, QUESTION
 
 chromadb = host("chromadb")
@@ -90,5 +88,5 @@ def test_the_answer_is_found_first(client, real):
 
 def test_without_the_host():
     code = "import sys; sys.modules['chromadb'] = None; import fastrank.integrations.chroma"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert done.stderr.endswith("Run: pip install 'fastrank-onnx[chroma]'\n")

@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")  # read when Haystack is imported
 
 import numpy as np
 import pytest
 from support.hosts import host
+from support.processes import run_python
 from support.texts import ANSWER, NOTES, QUESTION
 
 host("haystack")
@@ -145,5 +144,5 @@ def test_the_answer_is_found_first(real):
 
 def test_without_the_host():
     code = "import sys; sys.modules['haystack'] = None; import fastrank.integrations.haystack"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert done.stderr.endswith("Run: pip install 'fastrank-onnx[haystack]'\n")

@@ -7,13 +7,12 @@ all-MiniLM-L6-v2: its dense vectors, and MaxSim of its token vectors.
 import asyncio
 import inspect
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from support import tiny_models
 from support.hosts import host
+from support.processes import run_python
 from support.texts import ANSWER, NOTES, PART, PART_ANSWER, QUESTION
 
 lancedb = host("lancedb")
@@ -510,10 +509,10 @@ class TestRealModel:
 
 def test_the_host_is_imported_with_the_module_alone():
     code = "import sys, fastrank, fastrank.integrations; assert not {'lancedb', 'pyarrow', 'numpy'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python("-c", code, check=True)
 
 
 def test_without_the_host():
     code = "import sys; sys.modules['lancedb'] = None; import fastrank.integrations.lancedb"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert done.stderr.endswith("lancedb is not installed. Run: pip install 'fastrank-onnx[lancedb]'\n")

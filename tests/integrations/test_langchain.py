@@ -1,11 +1,10 @@
 """LangChain with embeddings and rerankers of fastrank. Tiny models with random weights show the wiring alone."""
 
 import asyncio
-import subprocess
-import sys
 
 import pytest
 from support.hosts import host
+from support.processes import run_python
 from support.texts import ANSWER, NOTES, QUESTION
 
 host("langchain_core")
@@ -119,5 +118,5 @@ def test_the_answer_is_found_first(real):
 
 def test_without_the_host():
     code = "import sys; sys.modules['langchain_core'] = None; import fastrank.integrations.langchain"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert done.stderr.endswith("Run: pip install 'fastrank-onnx[langchain]'\n")

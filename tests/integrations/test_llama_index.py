@@ -1,11 +1,10 @@
 """LlamaIndex with embeddings and a reranker of fastrank. Tiny models with random weights show the wiring alone."""
 
 import asyncio
-import subprocess
-import sys
 
 import pytest
 from support.hosts import host
+from support.processes import run_python
 from support.texts import ANSWER, NOTES, QUESTION
 
 host("llama_index.core")
@@ -115,5 +114,5 @@ def test_the_answer_is_found_first(real):
 
 def test_without_the_host():
     code = "import sys; sys.modules['llama_index'] = None; import fastrank.integrations.llama_index"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert done.stderr.endswith("Run: pip install 'fastrank-onnx[llama-index]'\n")

@@ -7,13 +7,13 @@ all-MiniLM-L6-v2 (its dense vectors, and MaxSim of its token vectors) and of BM2
 import importlib
 import math
 import pickle
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 from support import tiny_models
 from support.hosts import host
+from support.processes import run_python
 from support.texts import ANSWER, NOTES, PART, PART_ANSWER, QUESTION
 
 pymilvus = host("pymilvus")
@@ -328,5 +328,5 @@ class TestRealModel:
 
 def test_without_the_host():
     code = "import sys; sys.modules['pymilvus'] = None; import fastrank.integrations.milvus"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert done.stderr.endswith("pymilvus is not installed. Run: pip install 'fastrank-onnx[milvus]'\n")

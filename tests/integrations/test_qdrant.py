@@ -5,7 +5,6 @@ The cross-encoder has weights drawn at random: it shows the way only.
 """
 
 import importlib.metadata
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from conftest import REAL
 from support import tiny_models
 from support.hosts import host
+from support.processes import run_python
 
 from fastrank import LateInteractionTextEmbedding, SparseTextEmbedding, TextCrossEncoder, TextEmbedding
 from fastrank.errors import ModelNotCachedError, ModelNotFoundError
@@ -329,7 +329,7 @@ print(client.retrieve("c", [1], with_vectors=True)[0].vector["bm25"].values)
 )
 def test_it_is_fastrank_that_makes_documents_work_where_fastembed_is_absent(line, parallel):
     code = ABSENT.format(line=line, parallel=parallel)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = run_python("-c", code)
     if line == "import fastrank":
         assert done.returncode == 1
         assert "fastembed" in done.stderr

@@ -1,11 +1,10 @@
 """AnswerDotAI's rerankers with models of fastrank. Tiny models with random weights show the wiring alone."""
 
 import asyncio
-import subprocess
-import sys
 
 import pytest
 from support.hosts import host
+from support.processes import run_python
 from support.texts import ANSWER, NOTES, QUESTION
 
 host("rerankers")
@@ -65,5 +64,5 @@ def test_the_answer_is_found_first(real):
 
 def test_without_the_host():
     code = "import sys; sys.modules['rerankers'] = None; import fastrank.integrations.rerankers"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert done.stderr.endswith("Run: pip install 'fastrank-onnx[rerankers]'\n")

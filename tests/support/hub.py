@@ -26,7 +26,7 @@ Use it in a test::
 
 or from a shell; another process then sets faults through ``POST /__faults__`` and reads the log at ``GET /__log__``::
 
-    python hub_standin.py --root ./repos --port 8765
+    cd tests && python -m support.hub --root ./repos --port 8765
 """
 
 from __future__ import annotations
@@ -40,11 +40,14 @@ import socket
 import struct
 import sys
 import threading
+import time
 from dataclasses import asdict, dataclass, field, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from support.waiting import patience
 
 LFS_SUFFIXES = (".onnx", ".onnx_data", ".bin", ".safetensors", ".model")
 
@@ -164,6 +167,15 @@ class HubStandIn:
     def count(self, method: str, pattern: str) -> int:
         """How many requests of this method had a path that matches."""
         return sum(r.method == method and re.search(pattern, r.path) is not None for r in self.requests)
+
+    def seen(self, path: str, least: int) -> int:
+        """How many requests had `path` in theirs. They are logged when they end, so wait a moment for `least`."""
+        deadline = time.monotonic() + patience(2)
+        while True:
+            found = sum(path in request.path for request in self.requests)
+            if found >= least or time.monotonic() > deadline:
+                return found
+            time.sleep(0.02)
 
     def take_fault(self, method: str, path: str) -> Fault:
         """The fault for this request. Its rule counts it."""
