@@ -3,38 +3,34 @@
 import ast
 import copy
 import json
-from pathlib import Path
 
 import jsonschema
 import onnx
 import onnxruntime
 import pytest
-from support import tiny_models
+from support import PACKAGE, REGISTRY, tiny_models
 from support.hub import Fault
 from support.pinned_model import FILES, REPO, content, entry
 from support.processes import ends_well, python
 from support.waiting import patience
 
-import fastrank
 from fastrank import ModelSource, PoolingType, TextEmbedding, store
 from fastrank.errors import ModelLoadError, RegistryError
 from fastrank.models import registry
 from fastrank.models.reading import parse
 from fastrank.models.spec import TEXT_EMBEDDING, DenseTask
 
-PACKAGE = Path(fastrank.__file__).parent
 ORT = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 
 # -- registries -------------------------------------------------------------------------------------------------------
 
 SCHEMA = json.loads((PACKAGE / "models" / "model_registry.schema.json").read_text(encoding="utf-8"))
-SHIPPED = next(p for p in (PACKAGE / "model_registry.json", PACKAGE.parent / "model_registry.json") if p.exists())
 DENSE = TEXT_EMBEDDING
 
 
 @pytest.fixture
 def document():
-    return json.loads(SHIPPED.read_text(encoding="utf-8"))
+    return json.loads(REGISTRY.read_text(encoding="utf-8"))
 
 
 def set_at(document, path, value):

@@ -1,26 +1,23 @@
 """The registry: what ships, what is refused, and how a model is found."""
 
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
+from support import PACKAGE, REGISTRY
 
-import fastrank
 from fastrank.errors import ModelNotFoundError, RegistryError
 from fastrank.models import registry
 from fastrank.models.reading import parse
 from fastrank.models.spec import CLASSES, FileSpec, Variant
 
-PACKAGE = Path(fastrank.__file__).parent
 SCHEMA = json.loads((PACKAGE / "models" / "model_registry.schema.json").read_text(encoding="utf-8"))
-SHIPPED = next(p for p in (PACKAGE / "model_registry.json", PACKAGE.parent / "model_registry.json") if p.exists())
 DENSE = "text-embedding"
 
 
 @pytest.fixture
 def document():
-    return json.loads(SHIPPED.read_text(encoding="utf-8"))
+    return json.loads(REGISTRY.read_text(encoding="utf-8"))
 
 
 def test_what_ships_fits_schema_and_loader(document):
