@@ -23,6 +23,7 @@ ALLOWED = {
     "compat": "bm25 engine environment errors models postprocess sparse store",
     "integrations": "compat dense engine environment errors fusion inputs late_interaction models rerank sparse",
     "cli": "bm25 dense engine environment errors fastrank fusion inputs models store",
+    "server": "inputs",
     "fastrank": "dense engine errors late_interaction models rerank sparse",  # __init__.py; for type checkers only
     "__main__": "cli",
 }
@@ -34,6 +35,10 @@ HOMES = {
     "socket": "",
     "tqdm": "store cli integrations",
     "multiprocessing": "engine.processes",
+    "starlette": "server",
+    "uvicorn": "server",
+    "orjson": "server",
+    "prometheus_client": "server",
     "mmh3": "bm25",
     "py_rust_stemmers": "bm25",
     "hatchling": "cli.wheels",

@@ -1,0 +1,157 @@
+"""What a request asks for and what it is given, the same for all families.
+
+A call names a model as the client did; `None` is the default of its task. `truncate` is None where the client leaves it
+to the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = "NDArray[np.float32]"
+Side: TypeAlias = Literal["right", "left"]
+Role: TypeAlias = Literal["query", "passage"] | None
+
+
+@dataclass(frozen=True)
+class Embed:
+    """One vector for each text."""
+
+    model: str | None
+    texts: Sequence[str]
+    role: Role = None  # None: the text as it is
+    normalize: bool | None = None  # None: as the model's authors do it
+    dimensions: int | None = None
+    truncate: bool | None = None
+    side: Side = "right"  # where a long text is cut
+
+
+@dataclass(frozen=True)
+class EmbedTokens:
+    """A vector for each token of each text."""
+
+    model: str | None
+    texts: Sequence[str]
+    role: Role = None
+    truncate: bool | None = None
+    side: Side = "right"
+
+
+@dataclass(frozen=True)
+class EmbedSparse:
+    """One sparse vector for each text."""
+
+    model: str | None
+    texts: Sequence[str]
+    role: Role = None
+    truncate: bool | None = None
+    side: Side = "right"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score for each pair of query and document; a text that is no pair is classified alone."""
+
+    model: str | None
+    pairs: Sequence[tuple[str, str] | str]
+    truncate: bool | None = None
+    max_document_tokens: int | None = None
+    side: Side = "right"
+
+
+@dataclass(frozen=True)
+class Tokenize:
+    """The tokens of each text."""
+
+    model: str | None
+    texts: Sequence[str]
+    special: bool = True
+
+
+Call: TypeAlias = Embed | EmbedTokens | EmbedSparse | Score | Tokenize
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a call took."""
+
+    tokens: int = 0
+    truncated: int = 0  # texts that were cut
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """float32 of shape (texts, dimensions)."""
+
+    model: str
+    rows: Floats
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class TokenVectors:
+    """For each text float32 of shape (tokens, dimensions)."""
+
+    model: str
+    rows: Sequence[Floats]
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class SparseVectors:
+    """For each text its indices and their values, of the same length."""
+
+    model: str
+    rows: Sequence[tuple[NDArray[Any], NDArray[Any]]]
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """For each pair a score in [0, 1] and the raw one: a logit, a cosine or a MaxSim."""
+
+    model: str
+    values: Sequence[float]
+    raw: Sequence[float]
+    label: str = "LABEL_0"
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token and where it stands in its text, in characters."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The tokens of each text."""
+
+    model: str
+    rows: Sequence[Sequence[Piece]]
+    cost: Cost = field(default_factory=Cost)
+
+
+Result: TypeAlias = Vectors | TokenVectors | SparseVectors | Scores | Pieces
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request that was understood: what to run, and how to answer with the result.
+
+    `call` is None where nothing needs to run; `answer` is then given None.
+    """
+
+    call: Call | None
+    answer: Callable[[Any], Any]

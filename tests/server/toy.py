@@ -1,0 +1,39 @@
+"""The small engine that the contracts were recorded with: its vectors say how long a text is."""
+
+import numpy as np
+
+from fastrank.server.wire import calls
+
+LOGITS = {"Paris is the capital of France": 2.0, "dogs bark at night": -0.5, "BM25 ranks documents": -1.75}
+
+
+def vector(text):
+    size = len(text)
+    row = np.array([size % 7 + 1, size % 5 + 1, size % 3 + 1, 1, -1, 0.5, 0.25, 2], np.float32)
+    return row / np.linalg.norm(row)
+
+
+def words(text):
+    return len(text.split())
+
+
+def run(call, pad=None):
+    """The result of a call."""
+    if isinstance(call, calls.Score):
+        pairs = [pair if isinstance(pair, tuple) else ("", pair) for pair in call.pairs]
+        raw = [LOGITS.get(document, 0.0) for _query, document in pairs]
+        values = [float(1 / (1 + np.exp(-logit))) for logit in raw]
+        cost = calls.Cost(sum(words(query) + words(document) + 4 for query, document in pairs))
+        return calls.Scores("toy", values, raw, cost=cost)
+    cost = calls.Cost(sum(words(text) + 2 for text in call.texts), seconds=0.001)
+    if isinstance(call, calls.Embed):
+        from fastrank.server.wire.numbers import fitted
+
+        return calls.Vectors("toy", fitted(np.stack(list(map(vector, call.texts))), call.dimensions, pad), cost)
+    if isinstance(call, calls.EmbedTokens):
+        return calls.TokenVectors("toy", [np.ones((3, 4), np.float32) for _ in call.texts], cost)
+    if isinstance(call, calls.EmbedSparse):
+        row = np.array([1, 5]), np.array([0.5, 0.25], np.float32)
+        return calls.SparseVectors("toy", [row for _ in call.texts], cost)
+    pieces = [[calls.Piece(1, word, False, 0, len(word)) for word in text.split()] for text in call.texts]
+    return calls.Pieces("toy", pieces, cost)
