@@ -63,7 +63,9 @@ def prepare(folder: Path, model: str, max_length: int) -> None:
         return
     made = precision.arithmetic(spec, files, "encoder", Options(precision="int8"), None)
     # Ours has no mask, as it never pads.
-    padded = graph.build(folder, weights=made.path, rounding=graph.Rounding(levels=precision.exact_levels()))
+    padded = graph.build(
+        folder, weights=made.path, activations=graph.ActivationQuantization(qmax=precision.exact_levels())
+    )
     graphs = {"onnx": (graph.build(folder), folder), "int8": (padded, made.path.parent)}
     for name, (built, weights) in graphs.items():
         (folder / name).mkdir()

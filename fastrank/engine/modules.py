@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrank.engine import pooling
 from fastrank.engine.batching import Batch
 from fastrank.engine.pooling import Floats
 from fastrank.errors import ModelLoadError
-from fastrank.graph.safetensors import Tensor, read_header
+from fastrank.graph.safetensors import Tensor, read_float32, read_header
 from fastrank.models.config import Config
 from fastrank.models.sentence_transformers import (
     _LIST,
@@ -177,14 +176,4 @@ class _Weights:
         tensor = self._tensors[name]
         if tensor.shape != shape:
             raise ModelLoadError(f"{self._path}: {name} has the shape {tensor.shape}; config.json asks for {shape}")
-        if tensor.dtype not in _DTYPES:
-            raise ModelLoadError(f"{self._path}: {name} is {tensor.dtype}; known are {', '.join(_DTYPES)}")
-        values: NDArray[Any] = np.fromfile(
-            self._path, _DTYPES[tensor.dtype], int(np.prod(shape)), offset=tensor.offset
-        ).reshape(shape)
-        if tensor.dtype == "BF16":  # the upper half of a float32
-            values = (values.astype(np.uint32) << 16).view(np.float32)
-        return values.astype(np.float32)
-
-
-_DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+        return read_float32(name, tensor)

@@ -172,8 +172,8 @@ def _in_int8(path: Path, made: Path, head: str, options: Options, reason: str) -
 
     levels = exact_levels()
     each_row = options.precision == "int8" or levels < ALL_LEVELS
-    rounding = graph.Rounding(each_row=each_row, levels=levels)
-    build = partial(graph.build, path.parent, head, weights=made, rounding=rounding, unpadded=True)
+    activations = graph.ActivationQuantization(per_token=each_row, qmax=levels)
+    build = partial(graph.build, path.parent, head, weights=made, activations=activations, unpadded=True)
     name = f"int8, a scale {'a token' if each_row else 'a text'}, {levels} levels"
     processor = "adds 8-bit products exactly" if levels == ALL_LEVELS else "adds 8-bit products in 16 bits"
     because = f"{reason}; this processor {processor}"

@@ -2,7 +2,7 @@
 
 Weights are rounded to 8 bits, signed, by a scale an output; large tables, such as those of words, by a scale a row; all
 else is copied as it is. So the new file stands alone and has about a quarter of the bytes. What is smoothed, and why:
-see `graph.int8`.
+see `graph.quantized_matmul`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from fastrank.engine.pooling import Floats
 from fastrank.engine.session import Session
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import ModelLoadError
-from fastrank.graph.safetensors import read_header
+from fastrank.graph.safetensors import read_float32, read_header
 
 VERSION = 2  # of what is made here: part of the file's name, so that a newer one is made anew
 _LEVELS = 127
 _LARGE_TABLE = 1000  # rows, as those of words, and of positions where a model has thousands
 _ROWS = 4096  # of a table that are float32 at a time
 _LEAST = 1e-5  # what a channel is taken to reach: none may be 0
-_ITEMS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 Tensors: TypeAlias = "dict[str, tuple[str, NDArray[Any]]]"  # by name: dtype, as safetensors calls it, and values
 
@@ -64,21 +63,21 @@ def quantize(checkpoint: Path, head: str, tokenizer: Tokenizer, target: Path, th
         OSError: `target` cannot be written.
     """
     recipe = graph.recipe(checkpoint.parent, head)
-    factors = {name for site in recipe.sites for name in site}
+    weights = {name for group in recipe.matmul_groups for name in group}
     made: Tensors = {}
     for name, tensor in recipe.tensors.items():
-        if name in recipe.tables and (tensor.shape[0] >= _LARGE_TABLE or name in factors):
-            rows, scale = _rounded_table(tensor)
+        if name in recipe.embedding_tables and (tensor.shape[0] >= _LARGE_TABLE or name in weights):
+            rows, scale = _rounded_table(name, tensor)
             made |= {f"{name}.rows": ("I8", rows), f"{name}.rows.scale": ("F32", scale)}
-        elif name not in factors:
-            made[name] = "F32", _floats(tensor)  # cast once, not at every run
+        elif name not in weights:
+            made[name] = "F32", read_float32(name, tensor)  # cast once, not at every run
     smoothing = _smoothing(recipe, lambda: _ranges(checkpoint, recipe, tokenizer, threads))
-    for site in recipe.sites:
-        for name in site:
-            weight = _floats(recipe.tensors[name])
-            if site in smoothing:
-                weight = weight / smoothing[site]
-                made[f"{name}.smooth"] = "F32", smoothing[site]
+    for group in recipe.matmul_groups:
+        for name in group:
+            weight = read_float32(name, recipe.tensors[name])
+            if group in smoothing:
+                weight = weight / smoothing[group]
+                made[f"{name}.smooth"] = "F32", smoothing[group]
             rows, scale = _rounded(weight)
             made |= {name: ("I8", rows.T), f"{name}.scale": ("F32", scale)}
     _write(made, target)
@@ -89,13 +88,13 @@ def _smoothing(recipe: graph.Recipe, ranges: Callable[[], Floats]) -> dict[tuple
 
     SmoothQuant (Xiao et al. 2022, arXiv:2211.10438) with a strength of 0.5.
     """
-    if not recipe.smooth:
+    if not recipe.smoothed_groups:
         return {}
-    sizes = [recipe.tensors[site[0]].shape[1] for site in recipe.smooth]
+    sizes = [recipe.tensors[site[0]].shape[1] for site in recipe.smoothed_groups]
     largest = np.split(ranges(), np.cumsum(sizes)[:-1])
     found = {}
-    for site, of_values in zip(recipe.smooth, largest, strict=True):
-        of_weights = np.max([np.abs(_floats(recipe.tensors[name])).max(axis=0) for name in site], axis=0)
+    for site, of_values in zip(recipe.smoothed_groups, largest, strict=True):
+        of_weights = np.max([np.abs(read_float32(name, recipe.tensors[name])).max(axis=0) for name in site], axis=0)
         found[site] = np.sqrt(np.maximum(of_weights, _LEAST) / np.maximum(of_values, _LEAST)).astype(np.float32)
     return found
 
@@ -116,22 +115,11 @@ def _rounded(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
         return np.rint(weight / scale[:, None]).astype(np.int8), scale
 
 
-def _rounded_table(tensor: graph.Tensor) -> tuple[NDArray[np.int8], Floats]:
+def _rounded_table(name: str, tensor: graph.Tensor) -> tuple[NDArray[np.int8], Floats]:
     """The same of a large one, a part at a time: in float32 it may have a gigabyte."""
     starts = range(0, tensor.shape[0], _ROWS)
-    rows, scales = zip(*(_rounded(_floats(tensor, slice(at, at + _ROWS))) for at in starts), strict=True)
+    rows, scales = zip(*(_rounded(read_float32(name, tensor, slice(at, at + _ROWS))) for at in starts), strict=True)
     return np.concatenate(rows), np.concatenate(scales)
-
-
-def _stored(tensor: graph.Tensor) -> NDArray[Any]:
-    return np.memmap(tensor.file, _ITEMS[tensor.dtype], "r", tensor.offset, tensor.shape or (1,))
-
-
-def _floats(tensor: graph.Tensor, rows: slice = slice(None)) -> Floats:
-    values = _stored(tensor)[rows]
-    if tensor.dtype == "BF16":  # the upper half of a float32
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32)
 
 
 def _write(tensors: Tensors, target: Path) -> None:

@@ -1,6 +1,6 @@
-"""The parts that transformer encoders share.
+"""The building blocks of transformers: linear layers, norms, activations, masks, attention.
 
-Hidden states are kept 2-D, [batch * sequence, hidden]: that is what Gemm takes; the rest does not care.
+Hidden states are 2-D, [batch * sequence, hidden], because Gemm takes no other shape.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from fastrank.graph.builder import Graph
 
-_MASKED: Final = -3.4028234663852886e38  # the lowest float32, as transformers: a row of padding only stays finite
+_MASKED: Final = -3.4028234663852886e38  # the lowest float32, as transformers: rows of nothing but padding stay finite
 
 
 def linear(
-    graph: Graph, x: str, name: str, size_in: int, size_out: int, *, bias: bool = True, exact: bool = False
+    graph: Graph, x: str, name: str, size_in: int, size_out: int, *, bias: bool = True, float32: bool = False
 ) -> str:
-    """A linear layer stored as `{name}.weight` and `{name}.bias`; see `product`."""
-    return product(graph, x, f"{name}.weight", f"{name}.bias" if bias else None, size_in, size_out, exact=exact)
+    """The linear layer stored as `{name}.weight` and `{name}.bias`; see `product`."""
+    return product(graph, x, f"{name}.weight", f"{name}.bias" if bias else None, size_in, size_out, float32=float32)
 
 
 def product(
@@ -34,60 +34,62 @@ def product(
     size_out: int,
     *,
     bias_alias: str = "",
-    exact: bool = False,
+    float32: bool = False,
 ) -> str:
-    """`x @ weight.T + bias`: [rows, size_in] to [rows, size_out]. Every product with a weight is written here.
+    """`x @ weight.T + bias`: [rows, size_in] to [rows, size_out]. Every matrix product with a weight goes through here.
 
     Args:
         graph: Receives the nodes.
         x: float32 [rows, size_in].
         weight: The name of a tensor of the checkpoint, [size_out, size_in] as torch stores it.
-        bias: The name of a tensor of the checkpoint, [size_out]; None: there is none.
-        size_in: See above.
-        size_out: See above.
-        bias_alias: Another name that checkpoints give to `bias`.
-        exact: In float32, whatever the graph computes in: for the few numbers that are the result.
+        bias: The name of a tensor of the checkpoint, [size_out]; or None.
+        size_in: Input features.
+        size_out: Output features.
+        bias_alias: Another name under which checkpoints store the bias.
+        float32: Compute in float32 even in half precision: for the few numbers that are the result.
 
     Raises:
         ModelLoadError: A tensor is missing or not as expected.
     """
     in_int8 = graph.is_int8(weight)
-    factor = "" if in_int8 else graph.weight(weight, size_out, size_in, exact=exact)
-    shift = [graph.weight(bias, size_out, alias=bias_alias, exact=exact)] if bias is not None else []
+    weights = "" if in_int8 else graph.weight(weight, size_out, size_in, float32=float32)
+    biases = [graph.weight(bias, size_out, alias=bias_alias, float32=float32)] if bias is not None else []
     if in_int8:
-        return quantized_matmul.product(graph, x, weight, shift, size_in, size_out)
-    if exact:
-        x = graph.exact(x)
+        return quantized_matmul.product(graph, x, weight, biases, size_in, size_out)
+    if float32:
+        x = graph.to_float32(x)
     else:
-        graph.multiplied(x, weight)
-    # Gemm takes the weight as it is stored. Transpose and MatMul run no faster and copy it when the session is made.
-    return graph.op("Gemm", x, factor, *shift, transB=1)
+        graph.record_matmul(x, weight)
+    # Gemm takes the weight as stored. Transpose and MatMul are no faster and copy it when the session is created.
+    return graph.op("Gemm", x, weights, *biases, transB=1)
 
 
 def layer_norm(graph: Graph, x: str, name: str, size: int, epsilon: float, *, bias: bool = True) -> str:
-    """Layer normalization over the last axis (Ba et al. 2016); gamma and beta are names of old checkpoints.
+    """Layer normalization over the last axis (Ba et al. 2016); old checkpoints call the weights gamma and beta.
 
-    Of float16, mean and variance are float32: the operator's `stash_type`.
+    In half precision, mean and variance are float32: the operator's `stash_type`.
     """
-    scale = graph.weight(f"{name}.weight", size, alias=f"{name}.gamma")
-    shift = [graph.weight(f"{name}.bias", size, alias=f"{name}.beta")] if bias else []
-    return graph.op("LayerNormalization", x, scale, *shift, axis=-1, epsilon=epsilon)
+    weight = graph.weight(f"{name}.weight", size, alias=f"{name}.gamma")
+    biases = [graph.weight(f"{name}.bias", size, alias=f"{name}.beta")] if bias else []
+    normed = graph.op("LayerNormalization", x, weight, *biases, axis=-1, epsilon=epsilon)
+    graph.normed.add(normed)
+    return normed
 
 
 def gelu(graph: Graph, x: str) -> str:
-    """`x / 2 * (1 + erf(x / sqrt(2)))` (Hendrycks and Gimpel 2016), in the order that onnxruntime fuses to one Gelu."""
-    if graph.in_int8:  # rounds forty times coarser than this approximation, which takes 3/4 of the time
+    """`x / 2 * (1 + erf(x / sqrt(2)))` (Hendrycks and Gimpel 2016), in the order that onnxruntime fuses into Gelu."""
+    if graph.in_int8:  # whose rounding error is 40 times that of the tanh approximation, which takes 3/4 of the time
         return graph.op("FastGelu", x, domain=onnx_proto.ONNXRUNTIME)
-    erf = graph.op("Erf", graph.op("Div", x, graph.real(math.sqrt(2))))
-    return graph.op("Mul", graph.op("Mul", x, graph.op("Add", erf, graph.real(1.0))), graph.real(0.5))
+    erf = graph.op("Erf", graph.op("Div", x, graph.scalar(math.sqrt(2))))
+    return graph.op("Mul", graph.op("Mul", x, graph.op("Add", erf, graph.scalar(1.0))), graph.scalar(0.5))
 
 
 def gelu_tanh(graph: Graph, x: str) -> str:
-    """The tanh approximation of gelu, in the order that onnxruntime fuses to one FastGelu."""
-    cubed = graph.op("Mul", graph.op("Pow", x, graph.real(3.0)), graph.real(0.044715))
-    inner = graph.op("Mul", graph.op("Add", x, cubed), graph.real(math.sqrt(2 / math.pi)))
-    outer = graph.op("Add", graph.op("Tanh", inner), graph.real(1.0))
-    return graph.op("Mul", graph.op("Mul", x, graph.real(0.5)), outer)
+    """The tanh approximation of gelu, in the order that onnxruntime fuses into FastGelu."""
+    cubed = graph.op("Mul", graph.op("Pow", x, graph.scalar(3.0)), graph.scalar(0.044715))
+    inner = graph.op("Mul", graph.op("Add", x, cubed), graph.scalar(math.sqrt(2 / math.pi)))
+    outer = graph.op("Add", graph.op("Tanh", inner), graph.scalar(1.0))
+    return graph.op("Mul", graph.op("Mul", x, graph.scalar(0.5)), outer)
 
 
 def silu(graph: Graph, x: str) -> str:
@@ -107,7 +109,7 @@ ACTIVATIONS: Final[dict[str, Callable[[Graph, str], str]]] = {
     "relu": relu,
     "silu": silu,
 }
-"""The values of `hidden_act` that are supported, by the names of transformers."""
+"""The supported values of `hidden_act`, by transformers' names."""
 
 
 def padding_mask(graph: Graph, attention_mask: str) -> str:
@@ -115,12 +117,9 @@ def padding_mask(graph: Graph, attention_mask: str) -> str:
     return graph.op("Unsqueeze", graph.op("Cast", attention_mask, to=onnx_proto.BOOL), graph.integers(1, 2))
 
 
-def score_bias(graph: Graph, seen: str) -> str:
-    """What to add to attention scores: 0 where `seen` is true, else the lowest float; the shape is that of `seen`.
-
-    float32, always.
-    """
-    return graph.op("Where", seen, graph.real(0.0, exact=True), graph.real(_MASKED, exact=True))
+def score_bias(graph: Graph, visible: str) -> str:
+    """An additive attention mask, float32 of the shape of `visible`: 0 where it is true, else the lowest float."""
+    return graph.op("Where", visible, graph.scalar(0.0, float32=True), graph.scalar(_MASKED, float32=True))
 
 
 def text_shape(graph: Graph, input_ids: str, *sizes: int) -> str:
@@ -128,51 +127,51 @@ def text_shape(graph: Graph, input_ids: str, *sizes: int) -> str:
     return graph.op("Concat", graph.op("Shape", input_ids), graph.integers(*sizes), axis=0)
 
 
-def places(graph: Graph, input_ids: str) -> str:
-    """0, 1, 2 ... for the tokens of a text, int64 [sequence]."""
+def position_ids(graph: Graph, input_ids: str) -> str:
+    """0, 1, 2 ..., int64 [sequence]."""
     length = graph.op("Gather", graph.op("Shape", input_ids), graph.integer(1))
     return graph.op("Range", graph.integer(0), length, graph.integer(1))
 
 
 def first_token(graph: Graph, x: str, input_ids: str, size: int) -> str:
-    """Every text's first token: [batch * sequence, size] to [batch, size]."""
+    """The first token of every text: [batch * sequence, size] to [batch, size]."""
     x = graph.op("Reshape", x, text_shape(graph, input_ids, size))
     return graph.op("Gather", x, graph.integer(0), axis=1)
 
 
 def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, heads: int, width: int) -> tuple[str, str]:
-    """Scaled dot-product attention of several heads (Vaswani et al. 2017).
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017).
 
     Args:
         graph: Receives the nodes.
-        query: [batch, asking, heads, width], already projected.
-        key: [batch, sequence, heads, width], already projected.
+        query: [batch, queries, heads, width], projected.
+        key: [batch, sequence, heads, width], projected.
         value: As `key`.
-        bias: Added to the scaled scores; float32, broadcast to [batch, heads, asking, sequence]. Empty: nothing is.
-        heads: How many.
-        width: Of one head.
+        bias: Added to the scaled scores: float32, broadcast to [batch, heads, queries, sequence]. Empty: no bias.
+        heads: Number of heads.
+        width: Dimensions of one head.
 
     Returns:
-        The mixed values, [batch * asking, heads * width], not yet projected; and the probabilities they were mixed
-        by, float32 [batch, heads, asking, sequence], or "" where nothing is added to the scores.
+        The output before its projection, [batch * queries, heads * width]; and the attention probabilities, float32
+        [batch, heads, queries, sequence], or "" without a bias.
     """
     if not bias:
         return _fused_attention(graph, query, key, value, heads=heads, width=width), ""
     rows, values = (graph.op("Transpose", x, perm=[0, 2, 1, 3]) for x in (query, value))
     columns = graph.op("Transpose", key, perm=[0, 2, 3, 1])
-    scale = graph.real(1 / math.sqrt(width))
-    if graph.half:  # which has less room for products than for factors
+    scale = graph.scalar(1 / math.sqrt(width))
+    if graph.half:  # scale before the product, which might overflow
         scaled = graph.op("MatMul", graph.op("Mul", rows, scale), columns)
     else:
         scaled = graph.op("Mul", graph.op("MatMul", rows, columns), scale)
-    probabilities = graph.op("Softmax", graph.op("Add", graph.exact(scaled), bias), axis=-1)
-    mixed = graph.op("MatMul", graph.rough(probabilities), values)
+    probabilities = graph.op("Softmax", graph.op("Add", graph.to_float32(scaled), bias), axis=-1)
+    mixed = graph.op("MatMul", graph.to_compute_dtype(probabilities), values)
     mixed = graph.op("Transpose", mixed, perm=[0, 2, 1, 3])
     return graph.op("Reshape", mixed, graph.integers(-1, heads * width)), probabilities
 
 
 def _fused_attention(graph: Graph, query: str, key: str, value: str, *, heads: int, width: int) -> str:
-    """The mixed values of `attention`, a block of the scores at a time (Dao et al. 2022, arXiv:2205.14135)."""
+    """`attention` without bias, a block of scores at a time (FlashAttention, Dao et al. 2022, arXiv:2205.14135)."""
     flat = [graph.op("Reshape", x, graph.integers(0, 0, heads * width)) for x in (query, key, value)]
     mixed = graph.op("MultiHeadAttention", *flat, domain=onnx_proto.ONNXRUNTIME, num_heads=heads)
     return graph.op("Reshape", mixed, graph.integers(-1, heads * width))

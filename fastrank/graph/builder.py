@@ -1,7 +1,8 @@
-"""Collect the nodes, constants and weights of one ONNX graph."""
+"""Build one ONNX graph: its nodes, constants and the weights it takes from a checkpoint."""
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -19,81 +20,84 @@ _INTEGERS: Final = (onnx_proto.INT8, onnx_proto.INT32, onnx_proto.INT64)
 T = TypeVar("T")
 
 
-class Rounding(NamedTuple):
-    """How activations become int8.
+class ActivationQuantization(NamedTuple):
+    """How activations are quantized to 8 bits.
 
     Attributes:
-        each_row: By a scale of each row; else by one of all.
-        levels: Steps to each side of 0. 127 is all there is; processors without VNNI add products of two in 16 bits,
-            where only 63 have room.
+        per_token: One scale per row (token); else one scale per tensor.
+        qmax: The largest quantized magnitude: 127; or 63 for processors without VNNI, which add pairs of products in
+            16 bits.
     """
 
-    each_row: bool = True
-    levels: int = 127
+    per_token: bool = True
+    qmax: int = 127
 
 
-_BY_ROW: Final = Rounding()
+_PER_TOKEN: Final = ActivationQuantization()
 
 
 class Graph:
-    """An ONNX graph being written. Values are referred to by name, which every method returns.
+    """An ONNX graph under construction. Every method returns the name of the value it made.
 
     Args:
-        path: What to call the checkpoint in messages.
-        tensors: Its tensors. Weights point into files by their names, so the graph belongs into the files' folder.
-        rounding: Of activations, where weights are int8.
-        half: Compute in float16; what float16 has no room for stays float32, and so do outputs.
-        unpadded: All tokens are attended to, so attention needs no mask.
+        path: The checkpoint's name in error messages.
+        tensors: Its tensors. Weights refer to files by name, so the model must be loaded from the files' folder.
+        activations: How activations are quantized, where weights are int8.
+        half: Compute in float16; what overflows there stays float32, and so do outputs.
+        unpadded: Every token is text, so attention needs no mask.
     """
 
     def __init__(
         self,
         path: Path,
         tensors: Mapping[str, Tensor],
-        rounding: Rounding = _BY_ROW,
+        activations: ActivationQuantization = _PER_TOKEN,
         *,
         half: bool = False,
         unpadded: bool = False,
     ) -> None:
         self.prefix = ""
-        """What may stand before every tensor's name; checkpoints saved with a head have one ("bert.")."""
+        """An optional prefix of tensor names; checkpoints saved with a head have one ("bert.")."""
         self.hint = ""
-        """What to add to the message about a missing tensor."""
-        self.rounding = rounding
+        """Appended to the message about a missing tensor."""
+        self.activations = activations
         self.in_int8 = any(tensor.dtype == "I8" for tensor in tensors.values())
-        """Whether the checkpoint has weights in int8."""
+        """Whether the checkpoint has int8 weights."""
         self.half = half
-        self.unpadded = unpadded
         """Whether the graph computes in float16; else in float32."""
+        self.unpadded = unpadded
+        """Whether all texts of a batch have the same length, so that attention needs no padding mask."""
         self._path = path
         self._tensors = tensors
         self._nodes: list[bytes] = []
         self._initializers: dict[str, bytes] = {}
         self._casts: dict[tuple[str, int], str] = {}
         self._domains = {"": onnx_proto.OPSET}
-        self._made: dict[str, object] = {}
+        self._cached: dict[str, object] = {}
         self.used: dict[str, Tensor] = {}
-        """The tensors of the checkpoint that the graph needs, by their full names."""
-        self.tables: list[str] = []
-        """Those of them that are only looked into, row by row."""
-        self.factors: dict[str, list[str]] = {}
-        """By value: the full names of the weights it is multiplied by."""
+        """The checkpoint's tensors that the graph uses, by full name."""
+        self.embedding_tables: list[str] = []
+        """Full names of tensors whose rows are looked up."""
+        self.matmul_weights: dict[str, list[str]] = {}
+        """Full names of the weights that multiply each activation."""
+        self.normed: set[str] = set()
+        """Activations that leave a norm: the ones SmoothQuant smooths."""
         self._inputs: list[bytes] = []
         self._outputs: list[bytes] = []
 
     def once(self, key: str, make: Callable[[], T]) -> T:
-        """What `make` returned when it was first asked for under this key."""
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]  # type: ignore[return-value]
+        """`make()`, called once per key."""
+        if key not in self._cached:
+            self._cached[key] = make()
+        return self._cached[key]  # type: ignore[return-value]
 
     def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
-        """An input of the graph; a dimension given as a string is free."""
+        """A graph input; a string in `shape` is a dynamic dimension."""
         self._inputs.append(onnx_proto.value_info(name, dtype, shape))
         return name
 
     def output(self, name: str, value: str, dtype: int, shape: Sequence[int | str]) -> None:
-        """Make a value an output of the graph under the given name; in half precision, one that is float becomes it."""
+        """Make `value` the graph output `name`; float outputs are float32 in half precision too."""
         if self.half and dtype == onnx_proto.FLOAT:
             self._nodes.append(onnx_proto.node("Cast", [value], [name], {"to": onnx_proto.FLOAT}))
         else:
@@ -101,51 +105,52 @@ class Graph:
         self._outputs.append(onnx_proto.value_info(name, dtype, shape))
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: onnx_proto.Attribute) -> str:
-        """The (first) output of an operator, of ONNX's own domain or of another."""
+        """Add a node with one output, of ONNX's own domain or of another."""
         name = f"{kind}_{len(self._nodes)}"
         self._domains.setdefault(domain, 1)
         self._nodes.append(onnx_proto.node(kind, inputs, [name], attributes, domain))
         return name
 
     def ops(self, kind: str, count: int, *inputs: str, **attributes: onnx_proto.Attribute) -> list[str]:
-        """Several outputs of an operator of ONNX's own domain."""
+        """Add a node of ONNX's own domain with `count` outputs."""
         names = [f"{kind}_{len(self._nodes)}_{part}" for part in range(count)]
         self._nodes.append(onnx_proto.node(kind, inputs, names, attributes))
         return names
 
     def split(self, value: str, count: int) -> list[str]:
-        """A value cut into equal parts along its last axis."""
+        """Split a value into equal parts along its last axis."""
         return self.ops("Split", count, value, axis=-1)
 
-    def exact(self, value: str) -> str:
-        """A value as float32, where half precision has no room for what comes next; else itself."""
+    def to_float32(self, value: str) -> str:
+        """Cast from the compute dtype to float32, where float16 would overflow or lose precision."""
         return self.op("Cast", value, to=onnx_proto.FLOAT) if self.half else value
 
-    def rough(self, value: str) -> str:
-        """A float32 value as what the graph computes in."""
+    def to_compute_dtype(self, value: str) -> str:
+        """Cast from float32 to the compute dtype."""
         return self.op("Cast", value, to=onnx_proto.FLOAT16) if self.half else value
 
-    def real(self, value: float, *, exact: bool = False) -> str:
-        """A scalar of what the graph computes in; `exact`: float32 in any case."""
-        if self.half and not exact:
+    def scalar(self, value: float, *, float32: bool = False) -> str:
+        """A constant scalar in the compute dtype, or always in float32."""
+        if self.half and not float32:
             return self._constant(f"half_{value!r}", onnx_proto.FLOAT16, [], struct.pack("<e", value))
-        return self._constant(f"real_{value!r}", onnx_proto.FLOAT, [], struct.pack("<f", value))
+        return self._constant(f"float_{value!r}", onnx_proto.FLOAT, [], struct.pack("<f", value))
 
-    def reals(self, name: str, values: Sequence[float]) -> str:
-        """A 1-D float32 tensor, under a name of its own."""
-        return self._constant(name, onnx_proto.FLOAT, [len(values)], struct.pack(f"<{len(values)}f", *values))
+    def floats(self, values: Sequence[float]) -> str:
+        """A constant 1-D float32 tensor."""
+        raw = struct.pack(f"<{len(values)}f", *values)
+        return self._constant(f"floats_{hashlib.sha256(raw).hexdigest()}", onnx_proto.FLOAT, [len(values)], raw)
 
     def integer(self, value: int) -> str:
-        """An int64 scalar."""
+        """A constant int64 scalar."""
         return self._constant(f"integer_{value}", onnx_proto.INT64, [], struct.pack("<q", value))
 
-    def octets(self, *values: int) -> str:
-        """A uint8 scalar, or a 1-D tensor of several."""
-        name = "_".join(map(str, ("octets", *values)))
+    def uint8(self, *values: int) -> str:
+        """A constant uint8 scalar, or a 1-D tensor of several values."""
+        name = "_".join(map(str, ("uint8", *values)))
         return self._constant(name, onnx_proto.UINT8, [len(values)] if len(values) > 1 else [], bytes(values))
 
     def integers(self, *values: int) -> str:
-        """A 1-D int64 tensor."""
+        """A constant 1-D int64 tensor."""
         name = "_".join(map(str, ("integers", *values)))
         return self._constant(name, onnx_proto.INT64, [len(values)], struct.pack(f"<{len(values)}q", *values))
 
@@ -154,60 +159,57 @@ class Graph:
         return name in self._tensors or self.prefix + name in self._tensors
 
     def has_any(self, prefix: str) -> bool:
-        """Whether the checkpoint has tensors whose names begin so."""
+        """Whether the checkpoint has a tensor whose name starts with `prefix`."""
         return any(name.startswith(prefix) for name in self._tensors)
 
     def rows(self, name: str) -> int:
-        """The first size of a tensor of the checkpoint: how many labels a classifier has.
+        """The number of rows of a weight of the checkpoint, such as the labels of a classifier.
 
         Raises:
             ModelLoadError: The tensor is missing, or has no first size or an empty one.
         """
-        found = self._find(name)
-        shape = self._tensors[found].shape
+        full_name = self._find(name)
+        shape = self._tensors[full_name].shape
         if not shape or not shape[0]:
-            raise ModelLoadError(f"{self._path}: tensor {found!r} has the shape {list(shape)}, which has no rows")
+            raise ModelLoadError(f"{self._path}: tensor {full_name!r} has the shape {list(shape)}, which has no rows")
         return shape[-1] if self.is_int8(name) else shape[0]  # in int8, weights are stored transposed
 
     def shape(self, name: str, rank: int) -> tuple[int, ...]:
-        """The sizes of a tensor of the checkpoint, where configurations say them in several ways or not at all.
+        """The shape of a tensor of the checkpoint, for sizes that configurations omit or spell in several ways.
 
         Raises:
-            ModelLoadError: The tensor is missing, has another number of dimensions, or is empty.
+            ModelLoadError: The tensor is missing, has another rank, or is empty.
         """
-        found = self._find(name)
-        tensor = self._tensors[found]
+        full_name = self._find(name)
+        tensor = self._tensors[full_name]
         if len(tensor.shape) != rank or 0 in tensor.shape:
             raise ModelLoadError(
-                f"{tensor.file}: tensor {found!r} has the shape {list(tensor.shape)}; expected {rank} sizes above 0"
+                f"{tensor.file}: tensor {full_name!r} has the shape {list(tensor.shape)}; expected {rank} sizes above 0"
             )
         return tensor.shape
 
-    def weight(self, name: str, *shape: int, alias: str = "", exact: bool = False) -> str:
-        """A tensor of the checkpoint in what the graph computes in; another dtype is cast once, as the session is made.
+    def weight(self, name: str, *shape: int, alias: str = "", float32: bool = False) -> str:
+        """A tensor of the checkpoint in the compute dtype; other dtypes are cast once, when the session is created.
 
         Args:
             name: The tensor's name, without the prefix.
-            shape: The sizes it must have.
-            alias: Another name that checkpoints give to the same tensor.
-            exact: As float32 in any case.
-
-        Returns:
-            The tensor.
+            shape: The shape it must have.
+            alias: Another name under which checkpoints store the tensor.
+            float32: Use float32 even in half precision.
 
         Raises:
             ModelLoadError: The tensor is missing, or its shape or dtype is not the expected one.
         """
-        return self._as_real(*self._stored(name, shape, alias), exact=exact)
+        return self._to_compute_dtype(*self._stored(name, shape, alias), float32=float32)
 
     def copied(self, path: Path, tensors: Mapping[str, Tensor], name: str, *shape: int) -> str:
-        """As `weight`, of another safetensors file, whose bytes become part of the graph: for small ones.
+        """As `weight`, from another safetensors file whose bytes are copied into the graph: for small tensors.
 
         Args:
             path: The file.
             tensors: Its header.
             name: The tensor's name in it.
-            shape: The sizes it must have.
+            shape: The shape it must have.
 
         Raises:
             ModelLoadError: As `weight`, or the file cannot be read.
@@ -222,9 +224,9 @@ class Graph:
                 raw = file.read(tensor.length)
         except OSError as error:
             raise ModelLoadError(f"{path}: cannot be read: {error}") from error
-        own = f"{path.parent.name}/{name}"
-        self._initializers[own] = onnx_proto.inline_tensor(own, dtype, shape, raw)
-        return self._as_real(own, dtype)
+        initializer = f"{path.parent.name}/{name}"
+        self._initializers[initializer] = onnx_proto.inline_tensor(initializer, dtype, shape, raw)
+        return self._to_compute_dtype(initializer, dtype)
 
     def int8(self, name: str, *shape: int) -> str:
         """An int8 tensor of the checkpoint.
@@ -235,18 +237,18 @@ class Graph:
         return self._stored(name, shape, dtypes={"I8": onnx_proto.INT8})[0]
 
     def is_int8(self, name: str) -> bool:
-        """Whether the checkpoint has this weight in int8."""
+        """Whether this weight of the checkpoint is int8."""
         return self.has(f"{name}.scale") and self.has(name) and self._tensors[self._find(name)].dtype == "I8"
 
-    def multiplied(self, x: str, weight: str) -> None:
-        """Note that a value is multiplied by a weight of the checkpoint: what `int8` quantizes."""
-        self.factors.setdefault(x, []).append(self._find(weight))
+    def record_matmul(self, x: str, weight: str) -> None:
+        """Record that a weight of the checkpoint multiplies `x`, for `graph.recipe`."""
+        self.matmul_weights.setdefault(x, []).append(self._find(weight))
 
     def lookup(self, name: str, indices: str, *shape: int) -> str:
-        """Rows of a tensor of the checkpoint, in what the graph computes in: `tensor[indices]`, along the first axis.
+        """Rows of an embedding table of the checkpoint, `table[indices]`, in the compute dtype.
 
-        For float32 only the rows are cast, so that a large F16 table stays where it is: mapped into memory from the
-        file. For float16 it is the table, as it goes to a GPU's memory, where it then takes half.
+        In float32 only the rows are cast, so that a large F16 table stays memory-mapped. In float16 the table is cast,
+        because it goes to a GPU's memory, where it then takes half the space.
 
         Raises:
             ModelLoadError: As `weight`.
@@ -256,23 +258,23 @@ class Graph:
             scales = self.op("Gather", self.weight(f"{name}.rows.scale", shape[0]), indices)
             return self.op("Mul", rows, self.op("Unsqueeze", scales, self.integers(-1)))
         stored, dtype = self._stored(name, shape)
-        self.tables.append(stored)
+        self.embedding_tables.append(stored)
         if self.half:
-            return self.op("Gather", self._as_real(stored, dtype), indices)
+            return self.op("Gather", self._to_compute_dtype(stored, dtype), indices)
         rows = self.op("Gather", stored, indices)
         return rows if dtype == onnx_proto.FLOAT else self.op("Cast", rows, to=onnx_proto.FLOAT)
 
     def gather(self, name: str, indices: str, shape: Sequence[int], dtypes: Mapping[str, int]) -> str:
-        """Rows of a tensor of the checkpoint, as it is stored: `tensor[indices]`, along the first axis.
+        """Rows of a tensor of the checkpoint, `tensor[indices]`, in the stored dtype.
 
-        In half precision a table of real numbers is float16.
+        In half precision a table of floats is float16.
 
         Raises:
             ModelLoadError: The tensor is missing, or its shape or dtype is not the expected one.
         """
         stored, dtype = self._stored(name, shape, dtypes=dtypes)
         if self.half and dtype not in _INTEGERS:
-            stored = self._as_real(stored, dtype)
+            stored = self._to_compute_dtype(stored, dtype)
         return self.op("Gather", stored, indices)
 
     def to_bytes(self) -> bytes:
@@ -286,39 +288,40 @@ class Graph:
         return name
 
     def _find(self, name: str, alias: str = "") -> str:
-        wanted = [name, self.prefix + name]
+        candidates = [name, self.prefix + name]
         if alias:
-            wanted += [alias, self.prefix + alias]
-        found = next((candidate for candidate in wanted if candidate in self._tensors), None)
-        if found is None:
+            candidates += [alias, self.prefix + alias]
+        full_name = next((candidate for candidate in candidates if candidate in self._tensors), None)
+        if full_name is None:
             raise ModelLoadError(
                 f"{self._path}: no tensor {name!r}, with or without the prefix {self.prefix!r}{self.hint}"
             )
-        return found
+        return full_name
 
     def _stored(
         self, name: str, shape: Sequence[int], alias: str = "", dtypes: Mapping[str, int] = _DTYPES
     ) -> tuple[str, int]:
-        found = self._find(name, alias)
-        tensor = self._tensors[found]
-        dtype = _dtype(found, tensor, shape, dtypes)
-        self.used[found] = tensor
-        self._initializers[found] = onnx_proto.external_tensor(
-            found, dtype, shape, tensor.file.name, offset=tensor.offset, length=tensor.length
+        """The full name of a tensor of the checkpoint, now an initializer, and its ONNX dtype."""
+        full_name = self._find(name, alias)
+        tensor = self._tensors[full_name]
+        dtype = _dtype(full_name, tensor, shape, dtypes)
+        self.used[full_name] = tensor
+        self._initializers[full_name] = onnx_proto.external_tensor(
+            full_name, dtype, shape, tensor.file.name, offset=tensor.offset, length=tensor.length
         )
-        return found, dtype
+        return full_name, dtype
 
-    def _as_real(self, stored: str, dtype: int, *, exact: bool = False) -> str:
-        wanted = onnx_proto.FLOAT16 if self.half and not exact else onnx_proto.FLOAT
-        if dtype == wanted:
+    def _to_compute_dtype(self, stored: str, dtype: int, *, float32: bool = False) -> str:
+        target = onnx_proto.FLOAT16 if self.half and not float32 else onnx_proto.FLOAT
+        if dtype == target:
             return stored
-        if (stored, wanted) not in self._casts:
-            self._casts[stored, wanted] = self.op("Cast", stored, to=wanted)
-        return self._casts[stored, wanted]
+        if (stored, target) not in self._casts:
+            self._casts[stored, target] = self.op("Cast", stored, to=target)
+        return self._casts[stored, target]
 
 
 def _dtype(name: str, tensor: Tensor, shape: Sequence[int], dtypes: Mapping[str, int] = _DTYPES) -> int:
-    """The number of a tensor's dtype, once shape and dtype are found to be as expected."""
+    """The ONNX dtype of a tensor, whose shape and dtype are checked."""
     where = f"{tensor.file}: tensor {name!r} has the"
     if tensor.shape != tuple(shape):
         raise ModelLoadError(f"{where} shape {list(tensor.shape)}; config.json asks for {list(shape)}")

@@ -1,4 +1,4 @@
-"""Where the tensors of a checkpoint lie: in `model.safetensors`, or in the shards that an index lists.
+"""Find the tensors of a checkpoint: in `model.safetensors`, or in the shards that an index lists.
 
 Format of the index (https://huggingface.co/docs/huggingface_hub/package_reference/serialization): a JSON object whose
 `weight_map` names a file for each tensor.
@@ -25,8 +25,8 @@ class Checkpoint(NamedTuple):
     """The tensors of a checkpoint.
 
     Attributes:
-        path: The file or the index, for messages.
-        tensors: By name. Their files all lie in one folder, that of `path` once links are followed.
+        path: The file or the index, for error messages.
+        tensors: By name. Their files lie in one folder: that of `path`, after links are resolved.
     """
 
     path: Path
@@ -34,18 +34,16 @@ class Checkpoint(NamedTuple):
 
 
 def read(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder; as in transformers, a single file comes before an index.
+    """The checkpoint in a folder; as in transformers, a single file is preferred to an index.
 
     Raises:
-        ModelLoadError: There is none, or a file is damaged or leads out of the folder.
+        ModelLoadError: The folder has neither, or a file is damaged or leads out of the folder.
     """
     single, index = folder / SINGLE, folder / INDEX
     if index.is_file() and not single.exists():
         return _sharded(index)
-    if (
-        single.is_symlink() and single.is_file()
-    ):  # as in huggingface_hub's cache; onnxruntime follows no link out of a folder
-        single = single.resolve()
+    if single.is_symlink() and single.is_file():  # as in huggingface_hub's cache
+        single = single.resolve()  # onnxruntime follows no link out of a folder
     return Checkpoint(single, read_header(single))
 
 
@@ -64,7 +62,7 @@ def _sharded(index: Path) -> Checkpoint:
 
 
 def _beside(index: Path, file: str) -> Path:
-    """A shard, which must lie where the index lies; in huggingface_hub's cache both are links into one other folder."""
+    """A shard beside the index; in huggingface_hub's cache both are links into one other folder."""
     where = f"{index}: weight_map names the file {file!r:.200}"
     if file in {"", ".", ".."} or any(character in file for character in "/\\:\0"):
         raise ModelLoadError(f"{where}; only the name of a file beside the index is followed")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Sizes(NamedTuple):
-    """What `config.json` says about an encoder, checked; every architecture has these."""
+    """The checked sizes of an encoder, from `config.json`; every architecture has these."""
 
     hidden: int
     intermediate: int
@@ -20,16 +20,16 @@ class Sizes(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """An encoder written up to its last layer. The head says which tokens it needs of that one, by ONE call.
+    """An encoder written up to its last layer; the head calls ONE of the functions, for the tokens it needs.
 
     Attributes:
         input_ids: The input, int64 [batch, sequence].
         attention_mask: The input, int64 [batch, sequence].
         sizes: The encoder's.
-        all_tokens: Writes the rest and names two values: the last hidden states, float32 [batch * sequence, hidden],
-            and the probabilities of the last layer's attention, float32 [batch, heads, sequence, sequence].
-        first_token: Writes the rest and names the last hidden states of every text's first token, float32
-            [batch, hidden]. Where it can, it computes no others: of 6 layers that saves an eighth of the time.
+        all_tokens: Writes the last layer; returns the last hidden states, float32 [batch * sequence, hidden], and the
+            attention probabilities of the last layer, float32 [batch, heads, sequence, sequence].
+        first_token: Writes the last layer for the first token of every text only, where the architecture can; returns
+            its last hidden states, float32 [batch, hidden]. Of 6 layers that saves an eighth of the time.
     """
 
     input_ids: str

@@ -1,4 +1,4 @@
-"""What stands on an encoder, as far as architectures share it. A head writes the outputs of the graph."""
+"""The heads that architectures share. A head writes the outputs of the graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fastrank.models.config import Config
 
 
-def hidden_states(graph: Graph, config: Config, encoded: Encoded) -> None:  # noqa: ARG001 - heads are called alike
+def hidden_states(graph: Graph, config: Config, encoded: Encoded) -> None:  # noqa: ARG001 - every head has this signature
     """Write the output `last_hidden_state`, float32 [batch, sequence, hidden]."""
     _hidden_states(graph, encoded, encoded.all_tokens()[0])
 
@@ -20,8 +20,8 @@ def hidden_states(graph: Graph, config: Config, encoded: Encoded) -> None:  # no
 def attention(graph: Graph, config: Config, encoded: Encoded) -> None:  # noqa: ARG001
     """Write `last_hidden_state`, and `attention`, float32 [batch, heads, sequence, sequence].
 
-    The latter are the probabilities of the last layer, which BM42 makes weights of: transformers' `attentions[-1]`.
-    A row is a token that looks, a column one that is looked at; each row sums to 1, columns of padding are 0.
+    The attention probabilities are those of the last layer, transformers' `attentions[-1]`, which BM42 turns into token
+    weights. Rows are queries, columns keys; each row sums to 1, columns of padding are 0.
     """
     rows, probabilities = encoded.all_tokens()
     _hidden_states(graph, encoded, rows)
@@ -37,13 +37,15 @@ def _hidden_states(graph: Graph, encoded: Encoded, rows: str) -> None:
 def label_logits(graph: Graph, x: str, name: str, size: int) -> None:
     """Write the output `logits`, float32 [batch, labels], from float32 [batch, size] and a linear layer's name.
 
-    The number of labels is that of the layer's rows: configurations say it in several ways or not at all.
+    The number of labels is the number of rows of the weight; configurations spell it in several ways or omit it.
 
     Raises:
         ModelLoadError: A tensor is missing or not as expected.
     """
     labels = graph.rows(f"{name}.weight")
-    graph.output("logits", blocks.linear(graph, x, name, size, labels, exact=True), onnx_proto.FLOAT, ["batch", labels])
+    graph.output(
+        "logits", blocks.linear(graph, x, name, size, labels, float32=True), onnx_proto.FLOAT, ["batch", labels]
+    )
 
 
 def word_logits(
@@ -62,11 +64,11 @@ def word_logits(
     Args:
         graph: Receives the nodes.
         config: Says whether the decoder may be tied to the word embeddings.
-        encoded: From the encoder.
+        encoded: The encoder's result.
         x: The transformed hidden states, float32 [batch * sequence, size].
-        size: See `x`.
-        decoder: The name of the last linear layer. A checkpoint that ties it to the embeddings stores it once.
-        bias: The name of its bias, which some checkpoints store as `{decoder}.bias`; None: it has none.
+        size: Input features of the decoder.
+        decoder: The name of the last linear layer; absent where it is tied to the word embeddings.
+        bias: The name of its bias, which some checkpoints store as `{decoder}.bias`; or None.
         embeddings: The name of the word embeddings.
 
     Raises:

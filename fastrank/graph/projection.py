@@ -43,7 +43,7 @@ def token_vectors(graph: Graph, config: Config, encoded: Encoded) -> None:
     layers = [] if graph.has(f"{LINEAR}.weight") else dense_folders(config.path.parent)
     if graph.has(f"{LINEAR}.weight"):
         dim = graph.rows(f"{LINEAR}.weight")
-        x, size = blocks.linear(graph, x, LINEAR, size, dim, bias=graph.has(f"{LINEAR}.bias"), exact=True), dim
+        x, size = blocks.linear(graph, x, LINEAR, size, dim, bias=graph.has(f"{LINEAR}.bias"), float32=True), dim
     elif not layers:
         raise ModelLoadError(
             f"{config.path.parent}: neither has model.safetensors a tensor {LINEAR}.weight nor modules.json a Dense, "
@@ -52,9 +52,9 @@ def token_vectors(graph: Graph, config: Config, encoded: Encoded) -> None:
     for folder in layers:
         x, size = _dense(graph, x, folder, size)
     if layers:
-        x = graph.exact(x)
+        x = graph.to_float32(x)
     length = graph.op("ReduceL2", x, axes=[-1], keepdims=1)
-    unit = graph.op("Div", x, graph.op("Max", length, graph.real(_EPSILON, exact=True)))
+    unit = graph.op("Div", x, graph.op("Max", length, graph.scalar(_EPSILON, float32=True)))
     vectors = graph.op("Reshape", unit, blocks.text_shape(graph, encoded.input_ids, size))
     graph.output("token_vectors", vectors, onnx_proto.FLOAT, ["batch", "sequence", size])
 

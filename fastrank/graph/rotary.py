@@ -1,4 +1,4 @@
-"""Rotary positions (Su et al. 2021, arXiv:2104.09864): query and key are turned by angles that grow with the place."""
+"""Rotary position embeddings (Su et al. 2021, arXiv:2104.09864): queries and keys rotated by position."""
 
 from __future__ import annotations
 
@@ -8,33 +8,44 @@ from typing import TYPE_CHECKING, NamedTuple
 from fastrank.graph import onnx_proto
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fastrank.graph.builder import Graph
 
 
-class Rotation(NamedTuple):
-    """Of the angles of every place, [sequence, 1, width / 2]."""
+class CosSin(NamedTuple):
+    """Cosine and sine of every position's angles, [sequence, 1, width / 2] each."""
 
-    cosines: str
-    sines: str
+    cos: str
+    sin: str
 
 
-def rotation(graph: Graph, places: str, width: int, theta: float) -> Rotation:
-    """The angles of `places`, int64 [sequence, 1]; `theta` is the base of the wave lengths."""
-    frequencies = [_float32(1 / _float32(theta ** _float32(even / width))) for even in range(0, width, 2)]
-    row = graph.reals(f"frequencies_{theta!r}", frequencies)
-    angles = graph.op("Mul", graph.op("Cast", places, to=onnx_proto.FLOAT), row)
+def frequencies(width: int, theta: float) -> list[float]:
+    """`theta ** (-2n / width)` for n < width / 2, rounded to float32 as torch rounds.
+
+    At position 8,000 a difference in the last digit of a frequency changes the angle by 0.0005.
+    """
+    return [float32(1 / float32(theta ** float32(even / width))) for even in range(0, width, 2)]
+
+
+def cos_sin(graph: Graph, position_ids: str, frequencies: Sequence[float]) -> CosSin:
+    """Cosines and sines of `position_ids`, int64 [sequence, 1], times each of `frequencies`."""
+    angles = graph.op("Mul", graph.op("Cast", position_ids, to=onnx_proto.FLOAT), graph.floats(frequencies))
     angles = graph.op("Unsqueeze", angles, graph.integers(1))
-    return Rotation(graph.rough(graph.op("Cos", angles)), graph.rough(graph.op("Sin", angles)))
+    return CosSin(
+        graph.to_compute_dtype(graph.op("Cos", angles)),
+        graph.to_compute_dtype(graph.op("Sin", angles)),
+    )
 
 
-def rotate(graph: Graph, x: str, by: Rotation) -> str:
-    """Turn each pair of dimensions (n, n + width / 2) by its angle; [batch, sequence, heads, width] to the same."""
+def apply(graph: Graph, x: str, position: CosSin) -> str:
+    """Rotate each pair of dimensions (n, n + width / 2); [batch, sequence, heads, width] to the same shape."""
     left, right = graph.split(x, 2)
-    turned_left = graph.op("Sub", graph.op("Mul", left, by.cosines), graph.op("Mul", right, by.sines))
-    turned_right = graph.op("Add", graph.op("Mul", right, by.cosines), graph.op("Mul", left, by.sines))
-    return graph.op("Concat", turned_left, turned_right, axis=-1)
+    rotated_left = graph.op("Sub", graph.op("Mul", left, position.cos), graph.op("Mul", right, position.sin))
+    rotated_right = graph.op("Add", graph.op("Mul", right, position.cos), graph.op("Mul", left, position.sin))
+    return graph.op("Concat", rotated_left, rotated_right, axis=-1)
 
 
-def _float32(value: float) -> float:
-    """Rounded as torch rounds: at position 8,000 a last digit of the frequency turns the angle by 0.0005."""
+def float32(value: float) -> float:
+    """Round to float32."""
     return float(struct.unpack("<f", struct.pack("<f", value))[0])

@@ -1,4 +1,4 @@
-"""Read the header of a safetensors file: where each tensor's bytes lie. The tensors themselves are not read.
+"""Read safetensors files: the header, which says where each tensor's bytes lie, and single tensors as float32.
 
 Format (https://huggingface.co/docs/safetensors): 8 bytes little-endian header length, a JSON object
 `{name: {"dtype", "shape", "data_offsets": [begin, end]}}`, then the data. Offsets count from the end of the header;
@@ -17,6 +17,9 @@ from fastrank.errors import ModelLoadError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
 MAX_HEADER: Final = 10_000_000  # encoders have 10 to 100 kB; the 100 MB that the format allows take 1.5 GB to parse
 MAX_RANK: Final = 16
 MAX_SIZE: Final = 2**63 - 1
@@ -29,14 +32,17 @@ _ITEM_SIZES: Final = {
 }
 
 
+_FLOATS: Final = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
+
+
 class Tensor(NamedTuple):
     """One tensor of a safetensors file.
 
     Attributes:
         dtype: The format's name, such as "F32" or "BF16".
-        shape: The sizes; empty for a scalar.
-        offset: Where its first byte lies, counted from the start of the FILE.
-        length: Its bytes.
+        shape: Empty for a scalar.
+        offset: Of its first byte, from the start of the FILE.
+        length: In bytes.
         file: The file.
     """
 
@@ -45,6 +51,30 @@ class Tensor(NamedTuple):
     offset: int
     length: int
     file: Path
+
+
+def read_float32(name: str, tensor: Tensor, rows: slice = slice(None)) -> NDArray[np.float32]:
+    """A copy of some rows of a tensor (by default all) as float32; only those rows are read.
+
+    Raises:
+        ModelLoadError: The tensor is not of floats, or the file cannot be read.
+    """
+    import numpy as np  # reading a header does not need it
+
+    if tensor.dtype not in _FLOATS:
+        raise ModelLoadError(
+            f"{tensor.file}: tensor {name!r:.200} has the dtype {tensor.dtype}; supported: {', '.join(_FLOATS)}"
+        )
+    if not tensor.length:  # which cannot be mapped
+        return np.zeros(tensor.shape, np.float32)[rows]
+    try:
+        stored = np.memmap(tensor.file, _FLOATS[tensor.dtype], "r", tensor.offset, tensor.shape or (1,))
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{tensor.file}: cannot be read: {error}") from error
+    values = stored.reshape(tensor.shape)[rows] if tensor.shape else stored.reshape(())
+    if tensor.dtype == "BF16":  # the upper half of a float32
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)
 
 
 def read_header(path: Path) -> dict[str, Tensor]:

@@ -58,8 +58,8 @@ def batch(ids):
 
 def outputs(folder, head, ids, *, checkpoint=None, rounding=None):
     path = checkpoint or folder / "model.safetensors"
-    rounding = rounding or graph.Rounding()
-    build = lambda: graph.build(folder, head, weights=checkpoint, rounding=rounding)  # noqa: E731
+    rounding = rounding or graph.ActivationQuantization()
+    build = lambda: graph.build(folder, head, weights=checkpoint, activations=rounding)  # noqa: E731
     return Session(path, Options(threads=1, cuda=Device.CPU), build).run(batch(ids), OUTPUTS[head])
 
 
@@ -71,7 +71,13 @@ def alike(found, expected):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    "rounding", [graph.Rounding(), graph.Rounding(each_row=False), graph.Rounding(levels=63)], ids=["row", "all", "63"]
+    "rounding",
+    [
+        graph.ActivationQuantization(),
+        graph.ActivationQuantization(per_token=False),
+        graph.ActivationQuantization(qmax=63),
+    ],
+    ids=["row", "all", "63"],
 )
 def test_every_architecture_in_int8_is_near_itself(name, rounding, tmp_path):
     folder = FIXTURES / name
@@ -94,7 +100,7 @@ def test_the_int8_file_stands_alone(name, tmp_path):
     quantizing.quantize(folder / "model.safetensors", head, Letters(40), tmp_path / "int8")
     made = read_header(tmp_path / "int8")
     recipe = graph.recipe(folder, head)
-    for site in recipe.sites:
+    for site in recipe.matmul_groups:
         for weight in site:
             assert made[weight].dtype == "I8"
             assert made[weight].shape == recipe.tensors[weight].shape[::-1]
@@ -124,7 +130,7 @@ def test_weights_are_rounded_to_the_nearest_of_127_steps(tmp_path):
 def test_values_that_several_weights_multiply_are_smoothed_alike(tmp_path):
     recipe = graph.recipe(FIXTURES / "bert")
     layer = "encoder.layer.0.attention.self"
-    assert (f"{layer}.query.weight", f"{layer}.key.weight", f"{layer}.value.weight") in recipe.smooth
+    assert (f"{layer}.query.weight", f"{layer}.key.weight", f"{layer}.value.weight") in recipe.smoothed_groups
     quantizing.quantize(FIXTURES / "bert" / "model.safetensors", "encoder", Letters(), tmp_path / "int8")
     made, content = read_header(tmp_path / "int8"), (tmp_path / "int8").read_bytes()
     smooth = {

@@ -4,6 +4,8 @@ import functools
 import json
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -25,7 +27,7 @@ from support.checkpoints import (
 )
 
 from fastrank.errors import ModelLoadError
-from fastrank.graph import SUPPORTED, build
+from fastrank.graph import OUTPUT, build, model_types, supported_heads
 
 OF_HEADS = (
     *("bert.pooler.", "classifier.", "cls.", "decoder.", "generator_", "head.", "lm_head.", "nomic_bert.pooler."),
@@ -527,12 +529,30 @@ def test_a_weight_of_integers_is_refused(checkpoint):
         build(checkpoint)
 
 
+def test_only_the_architecture_that_is_needed_is_imported():
+    """Others would cost a new process time."""
+    program = (
+        "import sys; from pathlib import Path; from fastrank import graph\n"
+        f"graph.build(Path({str(FIXTURES / 'distilbert_masked_lm')!r}), 'masked-lm')\n"
+        "print(sorted(name.split('.')[-1] for name in sys.modules if name.startswith('fastrank.graph.architectures.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['bert', 'distilbert']"
+
+
+@pytest.mark.parametrize(("name", "head"), HEADS)
+def test_the_output_of_a_head_is_named(name, head):
+    assert OUTPUT[head] in [value.name for value in loaded(name, head).get_outputs()]
+
+
 def test_every_supported_head_has_a_fixture():
     tested = {(type_of(name), head) for name, head in [*HEADS, *((name, "colbert") for name in NAMES)]}
     copies = {"camembert": "roberta", "xlm-roberta": "roberta"}  # written by the same functions
     tested = {(copies.get(model_type, model_type), head) for model_type, head in tested}
     supported = {
-        (copies.get(model_type, model_type), head) for model_type in SUPPORTED for head in SUPPORTED[model_type]
+        (copies.get(model_type, model_type), head)
+        for model_type in model_types()
+        for head in supported_heads(model_type)
     }
     supported.remove(("model2vec", "encoder"))  # see test_static.py
     assert supported == tested

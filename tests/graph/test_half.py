@@ -147,8 +147,10 @@ def test_large_scores_do_not_overflow():
     """Products of query and key above 65,504, the largest float16; divided by the root of the width they are below."""
     graph = Graph(Path(), {}, half=True)
     shape = ["batch", "sequence", 2, 8]
-    query, key, value = (graph.rough(graph.input(name, onnx_proto.FLOAT, shape)) for name in ("query", "key", "value"))
-    mixed, _ = blocks.attention(graph, query, key, value, bias=graph.real(0.0, exact=True), heads=2, width=8)
+    query, key, value = (
+        graph.to_compute_dtype(graph.input(name, onnx_proto.FLOAT, shape)) for name in ("query", "key", "value")
+    )
+    mixed, _ = blocks.attention(graph, query, key, value, bias=graph.scalar(0.0, float32=True), heads=2, width=8)
     graph.output("mixed", mixed, onnx_proto.FLOAT, ["rows", 16])
     large = np.full((1, 3, 2, 8), 120, np.float32)
     values = np.random.default_rng(0).normal(size=large.shape).astype(np.float32)

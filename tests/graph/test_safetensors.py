@@ -3,11 +3,12 @@
 import json
 import time
 
+import numpy as np
 import pytest
 import support
 
 from fastrank.errors import ModelLoadError
-from fastrank.graph.safetensors import MAX_HEADER, Tensor, read_header
+from fastrank.graph.safetensors import MAX_HEADER, Tensor, read_float32, read_header
 
 FIXTURE = support.FIXTURES / "graph" / "bert" / "model.safetensors"
 
@@ -127,3 +128,42 @@ def test_a_cut_file_is_refused_wherever_it_ends(tmp_path):
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(ModelLoadError, match="there is no such file"):
         read_header(tmp_path)
+
+
+VALUES = np.array([[1.0, -2.5], [0.0, 1e-3], [65504.0, -0.125]], np.float32)
+STORED = {
+    "F64": VALUES.astype("<f8"),
+    "F32": VALUES,
+    "F16": VALUES.astype("<f2"),
+    "BF16": (VALUES.view("<u4") >> 16).astype("<u2"),
+}
+READ = {**STORED, "BF16": ((VALUES.view("<u4") >> 16) << 16).astype("<u4").view("<f4")}
+
+
+@pytest.mark.parametrize("dtype", STORED)
+def test_a_tensor_of_floats_is_read_as_float32(write, dtype):
+    """Not aligned: what comes before has an odd number of bytes."""
+    raw = STORED[dtype].tobytes()
+    path = write({"odd": entry(0, 3, "I8", [3]), "a": entry(3, 3 + len(raw), dtype, [3, 2])}, bytes(3) + raw)
+    tensor = read_header(path)["a"]
+    found = read_float32("a", tensor)
+    assert (found.dtype, found.flags.owndata or found.base.flags.owndata) == (np.float32, True)
+    np.testing.assert_array_equal(found, READ[dtype].astype(np.float32))
+    np.testing.assert_array_equal(read_float32("a", tensor, slice(1, 2)), READ[dtype][1:2].astype(np.float32))
+
+
+def test_tensors_without_numbers_or_sizes_are_read(write):
+    path = write({"empty": entry(0, 0, shape=[0, 3]), "scalar": entry(0, 4, shape=[])}, np.float32(7).tobytes())
+    tensors = read_header(path)
+    assert read_float32("empty", tensors["empty"]).shape == (0, 3)
+    assert read_float32("scalar", tensors["scalar"]) == 7
+
+
+def test_a_tensor_that_is_not_of_floats_or_gone_is_refused(write):
+    path = write({"a": entry(0, 4, "I8", [4]), "b": entry(4, 8)}, bytes(8))
+    tensors = read_header(path)
+    with pytest.raises(ModelLoadError, match="tensor 'a' has the dtype I8; supported: F32, F16, BF16, F64"):
+        read_float32("a", tensors["a"])
+    path.unlink()
+    with pytest.raises(ModelLoadError, match="cannot be read"):
+        read_float32("b", tensors["b"])

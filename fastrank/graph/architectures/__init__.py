@@ -1,4 +1,6 @@
-"""One small module per architecture: writes the nodes of its encoder and of its own heads.
+"""One module per architecture, named after its `model_type`; `graph` finds it by that name.
 
-In: a `Graph` and the checkpoint's `Config`. Out: `Encoded`, the token states that heads read.
+A module offers `encoder(Graph, Config) -> Encoded`, which writes the inputs and the layers, and a function for each
+head with weights of its own, `(Graph, Config, Encoded) -> None`: `masked_lm`, `sequence_classification`.
+`WITHOUT_HEADS` names those of the shared heads (`encoder`, `attention`, `colbert`) that make no sense for it.
 """

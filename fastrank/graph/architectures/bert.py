@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fastrank.graph import blocks, heads, onnx_proto
-from fastrank.graph.architectures import post_norm
+from fastrank.graph import blocks, heads, onnx_proto, post_norm
 from fastrank.graph.encoded import Encoded, Sizes
 
 if TYPE_CHECKING:
@@ -19,12 +18,12 @@ def sizes(config: Config, positions: str = "absolute") -> Sizes:
     """Read and check the fields that BERT and its descendants share.
 
     Args:
-        config: The checkpoint's.
-        positions: What `position_embedding_type` must be, or be missing for.
+        config: The checkpoint's configuration.
+        positions: The value that `position_embedding_type` must have, if it is there.
 
     Raises:
-        ModelLoadError: A field is missing, absurd or asks for something that is not written here, such as relative
-            positions or a decoder.
+        ModelLoadError: A field is missing, invalid, or asks for something unsupported, such as relative positions or a
+            decoder.
     """
     config.choice("position_embedding_type", [positions], default=positions)
     config.choice("is_decoder", [False], default=False)
@@ -58,7 +57,7 @@ def encoder(graph: Graph, config: Config) -> Encoded:
 def embeddings(
     graph: Graph, config: Config, size: Sizes, width: int, *, positions: bool = True, norm: str = "embeddings.LayerNorm"
 ) -> tuple[str, str, str]:
-    """Write the inputs and the sum of word, type and (if there are any) position embeddings, normalized.
+    """Write the inputs and the normalized sum of word, type and (unless `positions` is false) position embeddings.
 
     Returns:
         `input_ids` and `attention_mask`, int64 [batch, sequence]; the embeddings, float32 [batch * sequence, width].

@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fastrank.graph import blocks, heads, onnx_proto
-from fastrank.graph.architectures import bert, post_norm
+from fastrank.graph import blocks, heads, onnx_proto, post_norm
+from fastrank.graph.architectures import bert
 from fastrank.graph.encoded import Encoded, Sizes
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ NAMES: Final = post_norm.Names(
     query="attention.q_lin",
     key="attention.k_lin",
     value="attention.v_lin",
-    mixed="attention.out_lin",
-    mixed_norm="sa_layer_norm",
-    wide="ffn.lin1",
-    narrow="ffn.lin2",
-    narrow_norm="output_layer_norm",
+    attention_output="attention.out_lin",
+    attention_norm="sa_layer_norm",
+    up="ffn.lin1",
+    down="ffn.lin2",
+    output_norm="output_layer_norm",
 )
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastrank.graph import blocks, heads
-from fastrank.graph.architectures import bert, post_norm
+from fastrank.graph import blocks, heads, post_norm
+from fastrank.graph.architectures import bert
 
 if TYPE_CHECKING:
     from fastrank.graph.builder import Graph

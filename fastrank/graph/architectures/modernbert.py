@@ -1,7 +1,7 @@
 """ModernBERT (Warner et al. 2024, arXiv:2412.13663), equal to transformers' models.
 
-Unlike BERT: norms stand before what they feed, positions are rotations of query and key, most layers look only at
-a window, the feed-forward part is gated, and most biases are left out.
+Unlike BERT: pre-norm layers, rotary positions, sliding-window attention in most layers, gated feed-forward blocks, and
+few biases.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ WORDS: Final = "embeddings.tok_embeddings.weight"
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 
-class _Look(NamedTuple):
-    """How a layer attends: what to add to its scores, and the rotations of its positions."""
+class _LayerType(NamedTuple):
+    """What full and sliding layers differ in: the bias of attention scores, and the rotary angles."""
 
     bias: str
-    rotation: rotary.Rotation
+    cos_sin: rotary.CosSin
 
 
 def encoder(graph: Graph, config: Config) -> Encoded:
@@ -41,13 +41,15 @@ def encoder(graph: Graph, config: Config) -> Encoded:
     norm = partial(_norm, config=config, size=size)
     x = graph.op("Reshape", graph.lookup(WORDS, ids, size.vocabulary, size.hidden), graph.integers(-1, size.hidden))
     x = norm(graph, x, "embeddings.norm")
-    looks = _looks(graph, config, size, ids, mask)
+    layer_types = _by_layer_type(graph, config, size, ids, mask)
     shape = blocks.text_shape(graph, ids, size.heads, size.hidden // size.heads)
     probabilities = ""
     for number, kind in enumerate(_layer_types(config, size.layers)):
         name = f"layers.{number}"
         normed = norm(graph, x, f"{name}.attn_norm") if number else x  # the embeddings are normalized already
-        mixed, probabilities = _attention(graph, normed, f"{name}.attn", looks[kind], shape, config=config, size=size)
+        mixed, probabilities = _attention(
+            graph, normed, f"{name}.attn", layer_types[kind], shape, config=config, size=size
+        )
         x = graph.op("Add", x, mixed)
         fed = _feed_forward(graph, norm(graph, x, f"{name}.mlp_norm"), f"{name}.mlp", config=config, size=size)
         x = graph.op("Add", x, fed)
@@ -77,50 +79,54 @@ def _sizes(config: Config) -> Sizes:
 
 
 def _layer_types(config: Config, layers: int) -> list[str]:
-    """Which layers look at the whole text: as `layer_types` lists them, else the first of every few."""
+    """The type of every layer: as `layer_types` lists them, else one full layer in every few."""
     every = config.integer("global_attn_every_n_layers", default=3)
     listed = config.choices("layer_types", [GLOBAL, LOCAL], [LOCAL if n % every else GLOBAL for n in range(layers)])
     if len(listed) != layers:
-        raise config.error("layer_types", f"expected {layers} entries, one a layer")
+        raise config.error("layer_types", f"expected {layers} entries, one per layer")
     return listed
 
 
 def _theta(config: Config, kind: str, old_field: str, default: float) -> float:
-    """The base of the wave lengths: in a section of newer configurations, in a field of its own in older ones."""
+    """The rotary base: in a section of newer configurations, in a field of its own in older ones."""
     config.choice("rope_scaling", [None])
     section = config.section("rope_parameters").section(kind)
     section.choice("rope_type", ["default"], default="default")
     return section.number("rope_theta", config.number(old_field, default, low=1, high=1e12), low=1, high=1e12)
 
 
-def _looks(graph: Graph, config: Config, size: Sizes, input_ids: str, attention_mask: str) -> dict[str, _Look]:
-    places = blocks.places(graph, input_ids)
-    column = graph.op("Unsqueeze", places, graph.integers(1))
-    seen = "" if graph.unpadded else blocks.padding_mask(graph, attention_mask)
+def _by_layer_type(
+    graph: Graph, config: Config, size: Sizes, input_ids: str, attention_mask: str
+) -> dict[str, _LayerType]:
+    positions = blocks.position_ids(graph, input_ids)
+    column = graph.op("Unsqueeze", positions, graph.integers(1))
+    visible = "" if graph.unpadded else blocks.padding_mask(graph, attention_mask)
     reach = graph.integer(config.integer("local_attention", default=128, low=2) // 2)  # to each side
-    near = graph.op("LessOrEqual", graph.op("Abs", graph.op("Sub", column, places)), reach)
+    near = graph.op("LessOrEqual", graph.op("Abs", graph.op("Sub", column, positions)), reach)
     width = size.hidden // size.heads
     return {
-        GLOBAL: _Look(
-            "" if graph.unpadded else blocks.score_bias(graph, seen),
-            rotary.rotation(graph, column, width, _theta(config, GLOBAL, "global_rope_theta", 160_000)),
+        GLOBAL: _LayerType(
+            "" if graph.unpadded else blocks.score_bias(graph, visible),
+            rotary.cos_sin(
+                graph, column, rotary.frequencies(width, _theta(config, GLOBAL, "global_rope_theta", 160_000))
+            ),
         ),
-        LOCAL: _Look(
-            blocks.score_bias(graph, near if graph.unpadded else graph.op("And", seen, near)),
-            rotary.rotation(graph, column, width, _theta(config, LOCAL, "local_rope_theta", 10_000)),
+        LOCAL: _LayerType(
+            blocks.score_bias(graph, near if graph.unpadded else graph.op("And", visible, near)),
+            rotary.cos_sin(graph, column, rotary.frequencies(width, _theta(config, LOCAL, "local_rope_theta", 10_000))),
         ),
     }
 
 
 def _attention(
-    graph: Graph, x: str, name: str, look: _Look, shape: str, *, config: Config, size: Sizes
+    graph: Graph, x: str, name: str, layer_type: _LayerType, shape: str, *, config: Config, size: Sizes
 ) -> tuple[str, str]:
     bias, hidden = config.flag("attention_bias", default=False), size.hidden
     parts = graph.split(blocks.linear(graph, x, f"{name}.Wqkv", hidden, 3 * hidden, bias=bias), 3)
     query, key, value = (graph.op("Reshape", part, shape) for part in parts)
-    query, key = (rotary.rotate(graph, part, look.rotation) for part in (query, key))
+    query, key = (rotary.apply(graph, part, layer_type.cos_sin) for part in (query, key))
     mixed, probabilities = blocks.attention(
-        graph, query, key, value, bias=look.bias, heads=size.heads, width=hidden // size.heads
+        graph, query, key, value, bias=layer_type.bias, heads=size.heads, width=hidden // size.heads
     )
     return blocks.linear(graph, mixed, f"{name}.Wo", hidden, hidden, bias=bias), probabilities
 
@@ -151,11 +157,11 @@ def _transform(graph: Graph, x: str, *, config: Config, size: Sizes) -> str:
 def _mean(graph: Graph, encoded: Encoded) -> str:
     """The mean of the last hidden states of a text's tokens, without padding, [batch, hidden]."""
     shape = blocks.text_shape(graph, encoded.input_ids, encoded.sizes.hidden)
-    states = graph.op("Reshape", graph.exact(encoded.all_tokens()[0]), shape)
+    states = graph.op("Reshape", graph.to_float32(encoded.all_tokens()[0]), shape)
     mask = graph.op("Cast", encoded.attention_mask, to=onnx_proto.FLOAT)
     weighted = graph.op("Mul", states, graph.op("Unsqueeze", mask, graph.integers(2)))
     total = graph.op("ReduceSum", weighted, graph.integers(1), keepdims=0)
-    return graph.rough(graph.op("Div", total, graph.op("ReduceSum", mask, graph.integers(1), keepdims=1)))
+    return graph.to_compute_dtype(graph.op("Div", total, graph.op("ReduceSum", mask, graph.integers(1), keepdims=1)))
 
 
 def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
@@ -172,7 +178,7 @@ def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
 def sequence_classification(graph: Graph, config: Config, encoded: Encoded) -> None:
     """Write `logits`, float32 [batch, labels]: transformers' `ModernBertForSequenceClassification`.
 
-    With `classifier_pooling` "mean", a text without tokens has logits that are not numbers.
+    With `classifier_pooling` "mean", the logits of a text without tokens are NaN.
 
     Raises:
         ModelLoadError: The configuration or a tensor is missing or not as expected.

@@ -1,7 +1,7 @@
-"""NomicBERT (Nussbaum et al. 2024, arXiv:2402.01613): BERT with rotary positions and a gated feed-forward part.
+"""NomicBERT (Nussbaum et al. 2024, arXiv:2402.01613): BERT with rotary positions and a gated feed-forward block.
 
-Equal to transformers' models; and to the modeling code of nomic-ai/nomic-bert-2048, whose configurations have the
-names of GPT-2 and may ask for biases. Of nomic-embed-text-v2 the mixture of experts is not written here.
+Equal to transformers' models; and to the modeling code of nomic-ai/nomic-bert-2048, whose configurations use the field
+names of GPT-2 and may ask for biases. The mixture of experts of nomic-embed-text-v2 is not supported.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fastrank.graph import blocks, heads, rotary
-from fastrank.graph.architectures import bert, post_norm
+from fastrank.graph import blocks, heads, post_norm, rotary
+from fastrank.graph.architectures import bert
 from fastrank.graph.encoded import Encoded, Sizes
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _GATES: Final = {"geglu": "gelu", "swiglu": "silu"}
 _PREFIXES: Final = ("nomic_bert.", "bert.")  # of transformers, and of the models' own code
+
+sequence_classification = bert.sequence_classification
 
 
 def encoder(graph: Graph, config: Config) -> Encoded:
@@ -30,16 +32,17 @@ def encoder(graph: Graph, config: Config) -> Encoded:
         ModelLoadError: The configuration or a tensor is missing or not as expected.
     """
     graph.prefix = next((prefix for prefix in _PREFIXES if graph.has_any(prefix)), _PREFIXES[0])
-    _refuse_what_is_not_written(config)
+    _refuse_unsupported(config)
     size = _sizes(graph, config)
     ids, mask, x = bert.embeddings(graph, config, size, size.hidden, positions=False, norm="emb_ln")
-    places = graph.op("Unsqueeze", blocks.places(graph, ids), graph.integers(1))
-    turn = rotary.rotation(graph, places, size.hidden // size.heads, _theta(config))
-    layer = partial(_layer, graph, ids=ids, turn=turn, size=size, config=config)
+    positions = graph.op("Unsqueeze", blocks.position_ids(graph, ids), graph.integers(1))
+    frequencies = rotary.frequencies(size.hidden // size.heads, _theta(config))
+    cos_sin = rotary.cos_sin(graph, positions, frequencies)
+    layer = partial(_layer, graph, ids=ids, cos_sin=cos_sin, size=size, config=config)
     return post_norm.layers(graph, x, ids, mask, sizes=size, layer=layer)
 
 
-def _refuse_what_is_not_written(config: Config) -> None:
+def _refuse_unsupported(config: Config) -> None:
     for field in ("prenorm", "parallel_block", "causal", "rotary_emb_interleaved"):
         config.choice(field, [False], default=False)
     for field in ("rotary_emb_scale_base", "rotary_scaling_factor"):
@@ -83,31 +86,31 @@ def _layer(
     graph: Graph,
     x: str,
     number: int,
-    look: post_norm.Look,
+    queries: post_norm.Queries,
     *,
     ids: str,
-    turn: rotary.Rotation,
+    cos_sin: rotary.CosSin,
     size: Sizes,
     config: Config,
 ) -> tuple[str, str]:
     name, hidden = f"encoder.layers.{number}", size.hidden
     bias = _has_bias(config, "qkv_proj_bias")
     query, key, value = graph.split(blocks.linear(graph, x, f"{name}.attn.Wqkv", hidden, 3 * hidden, bias=bias), 3)
-    if look.only_first:  # which is not turned, as its place is 0
-        query = graph.op("Reshape", blocks.first_token(graph, query, ids, hidden), look.shape)
+    if queries.only_first:  # at position 0, where the rotation is the identity
+        query = graph.op("Reshape", blocks.first_token(graph, query, ids, hidden), queries.shape)
     else:
-        query = rotary.rotate(graph, graph.op("Reshape", query, look.shape), turn)
+        query = rotary.apply(graph, graph.op("Reshape", query, queries.shape), cos_sin)
     mixed, attention = blocks.attention(
         graph,
         query,
-        rotary.rotate(graph, graph.op("Reshape", key, look.text_shape), turn),
-        graph.op("Reshape", value, look.text_shape),
-        bias=look.bias,
+        rotary.apply(graph, graph.op("Reshape", key, queries.text_shape), cos_sin),
+        graph.op("Reshape", value, queries.text_shape),
+        bias=queries.bias,
         heads=size.heads,
         width=hidden // size.heads,
     )
     mixed = blocks.linear(graph, mixed, f"{name}.attn.out_proj", hidden, hidden, bias=bias)
-    x = post_norm.add_and_norm(graph, mixed, look.states, f"{name}.norm1", size)
+    x = post_norm.add_and_norm(graph, mixed, queries.states, f"{name}.norm1", size)
     fed = _feed_forward(graph, x, f"{name}.mlp", size=size, config=config)
     return post_norm.add_and_norm(graph, fed, x, f"{name}.norm2", size), attention
 
@@ -125,7 +128,7 @@ def _feed_forward(graph: Graph, x: str, name: str, *, size: Sizes, config: Confi
 
 
 def _has_bias(config: Config, field: str) -> bool:
-    """Transformers' models have no biases and say nothing of them; the models' own code has them unless told."""
+    """Transformers' models have no biases and no such field; in the models' own code the default is True."""
     return config.flag(field, default=config.first("n_embd", "hidden_size") == "n_embd")
 
 
@@ -136,7 +139,7 @@ def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
         ModelLoadError: A tensor is missing or not as expected.
     """
     size, name = encoded.sizes, "cls.predictions"
-    # The models' own code has one switch for the feed-forward parts and this head; here transformers' has biases.
+    # The models' own code has one switch for the feed-forward blocks and this head; transformers' head has biases.
     bias = config.flag("mlp_fc1_bias", default=True)
     x = blocks.linear(graph, encoded.all_tokens()[0], f"{name}.transform.dense", size.hidden, size.hidden, bias=bias)
     x = blocks.ACTIVATIONS[size.activation](graph, x)

@@ -1,15 +1,15 @@
 """RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R and CamemBERT, equal to transformers' models.
 
-BERT but for two things: token types are not an input (all are 0), and positions are counted over the tokens that
-are not padding, from `pad_token_id + 1`; padding has position `pad_token_id`.
+BERT with two differences: token types are no input (all are 0), and positions count the tokens that are not padding,
+from `pad_token_id + 1`; padding has position `pad_token_id`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastrank.graph import blocks, heads, onnx_proto
-from fastrank.graph.architectures import bert, post_norm
+from fastrank.graph import blocks, heads, onnx_proto, post_norm
+from fastrank.graph.architectures import bert
 
 if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
@@ -31,23 +31,23 @@ def encoder(graph: Graph, config: Config) -> Encoded:
     types = config.integer("type_vocab_size", default=2)
     ids, mask = (graph.input(name, onnx_proto.INT64, ["batch", "sequence"]) for name in ("input_ids", "attention_mask"))
     words = graph.lookup(bert.WORDS, ids, size.vocabulary, size.hidden)
-    kind = graph.lookup("embeddings.token_type_embeddings.weight", graph.integer(0), types, size.hidden)
+    type_zero = graph.lookup("embeddings.token_type_embeddings.weight", graph.integer(0), types, size.hidden)
     numbers = position_ids(graph, ids, pad)
     positions = graph.lookup("embeddings.position_embeddings.weight", numbers, size.positions, size.hidden)
-    x = graph.op("Add", graph.op("Add", words, kind), positions)
+    x = graph.op("Add", graph.op("Add", words, type_zero), positions)
     x = graph.op("Reshape", x, graph.integers(-1, size.hidden))
     x = blocks.layer_norm(graph, x, "embeddings.LayerNorm", size.hidden, size.epsilon)
     return post_norm.layers(graph, x, ids, mask, sizes=size)
 
 
 def position_ids(graph: Graph, input_ids: str, pad: int) -> str:
-    """Count the tokens that are not padding, as `create_position_ids_from_input_ids`: int64 [batch, sequence].
+    """Transformers' `create_position_ids_from_input_ids`: int64 [batch, sequence].
 
-    Padding is told by its id, not by the attention mask, as transformers does.
+    As there, padding is recognized by its id, not by the attention mask.
     """
     is_pad = graph.op("Equal", input_ids, graph.integer(pad))
-    real = graph.op("Cast", graph.op("Not", is_pad), to=onnx_proto.INT64)
-    counted = graph.op("Mul", graph.op("CumSum", real, graph.integer(1)), real)
+    is_text = graph.op("Cast", graph.op("Not", is_pad), to=onnx_proto.INT64)
+    counted = graph.op("Mul", graph.op("CumSum", is_text, graph.integer(1)), is_text)
     return graph.op("Add", counted, graph.integer(pad))
 
 
