@@ -6,6 +6,7 @@ Importing this package loads nothing heavy; names are loaded when they are first
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -75,3 +76,24 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+def _warn_of_namesake() -> None:
+    """Warn if the package index's `fastrank`, another project with the same import folder, is installed as well."""
+    site = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - pathlib takes 8 ms to import
+    try:
+        names = os.listdir(site)  # noqa: PTH208 - as above
+    except OSError:  # in a zip file
+        return
+    if any(name.startswith("fastrank-") and name.endswith(".dist-info") for name in names):
+        import warnings
+
+        message = (
+            f"Two projects share the folder {site}{os.sep}fastrank and have overwritten each other's files: "
+            "fastrank-onnx (this one: embeddings and reranking) and fastrank (learning to rank). "
+            "Uninstall both, then install the one you need: pip uninstall -y fastrank fastrank-onnx"
+        )
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+_warn_of_namesake()

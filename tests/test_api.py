@@ -1,8 +1,10 @@
 """The public face: what is exported, what importing costs, and that it is FastEmbed's where FastEmbed has one."""
 
+import importlib
 import inspect
 
 import pytest
+from support import hosts
 from support.processes import run_python
 
 import fastrank
@@ -46,6 +48,87 @@ def test_all_is_sorted_and_there():
     assert set(fastrank.__all__) <= set(dir(fastrank))
     with pytest.raises(AttributeError, match="has no attribute 'TextEmbeding'"):
         _ = fastrank.TextEmbeding
+
+
+# Where users import from. What stands beside these may move.
+PUBLIC = {
+    "fastrank.bm25": ["BM25", "BM25Index", "LANGUAGES", "Stemmer"],
+    "fastrank.compat.fastembed": ["install", "uninstall"],
+    "fastrank.dense": ["TextEmbedding"],
+    "fastrank.errors": [
+        "DownloadError",
+        "FastrankError",
+        "IntegrityError",
+        "ModelLoadError",
+        "ModelNotCachedError",
+        "ModelNotFoundError",
+        "OutputError",
+        "ProviderError",
+        "RegistryError",
+    ],
+    "fastrank.fusion": ["reciprocal_rank_fusion"],
+    "fastrank.late_interaction": ["LateInteractionTextEmbedding"],
+    "fastrank.maxsim": ["maxsim"],
+    "fastrank.postprocess": ["Muvera", "pool_tokens"],
+    "fastrank.rerank": ["RankedDocument", "TextCrossEncoder"],
+    "fastrank.rerank.cross_encoder": ["TextCrossEncoder"],
+    "fastrank.sparse": ["SparseEmbedding", "SparseTextEmbedding"],
+}
+INTEGRATIONS = {
+    "chroma": ("chromadb", ["FastrankEmbeddingFunction", "FastrankSparseEmbeddingFunction"]),
+    "haystack": (
+        "haystack",
+        [
+            "FastrankDocumentEmbedder",
+            "FastrankRanker",
+            "FastrankSparseDocumentEmbedder",
+            "FastrankSparseTextEmbedder",
+            "FastrankTextEmbedder",
+        ],
+    ),
+    "lancedb": (
+        "lancedb",
+        ["ColbertReranker", "CrossEncoderReranker", "FastrankEmbeddings", "FastrankLateEmbeddings"],
+    ),
+    "langchain": ("langchain_core", ["FastrankCrossEncoder", "FastrankEmbeddings", "FastrankRerank"]),
+    "llama_index": ("llama_index.core", ["FastrankEmbedding", "FastrankRerank"]),
+    "milvus": (
+        "pymilvus",
+        [
+            "BGERerankFunction",
+            "BM25EmbeddingFunction",
+            "ColbertRerankFunction",
+            "CrossEncoderRerankFunction",
+            "DenseEmbeddingFunction",
+            "SparseEmbeddingFunction",
+        ],
+    ),
+    "qdrant": ("qdrant_client", ["install", "uninstall"]),
+    "rerankers": ("rerankers", ["FastrankColBERTRanker", "FastrankRanker"]),
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_paths(module):
+    """In a process of its own: an entrance may not depend on what was imported before."""
+    run_python("-c", f"from {module} import {', '.join(PUBLIC[module])}", check=True)
+
+
+@pytest.mark.parametrize("name", INTEGRATIONS)
+def test_public_paths_of_integrations(name):
+    library, names = INTEGRATIONS[name]
+    hosts.host(library)
+    module = hosts.host(f"fastrank.integrations.{name}")
+    assert all(hasattr(module, public) for public in names)
+
+
+def test_every_public_name_has_one_home():
+    """The class is the same object, by whichever path it is imported."""
+    for module, names in PUBLIC.items():
+        if module.startswith("fastrank.compat"):
+            continue
+        for name in set(names) & set(fastrank.__all__):
+            assert getattr(importlib.import_module(module), name) is getattr(fastrank, name)
 
 
 @pytest.mark.parametrize("method", FASTEMBED)

@@ -1,14 +1,15 @@
 """What is in the wheel, and that metadata and code say the same."""
 
+import os
 import re
+import shutil
 import zipfile
-from pathlib import Path
 
 import pytest
+from support import PACKAGE, REGISTRY, ROOT
+from support.processes import run_python
 
 import fastrank
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +17,49 @@ def project():
     if not (ROOT / "fastrank").is_dir():
         pytest.skip("only a checkout has the package to build")
     return (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def site(tmp_path):
+    """The package, installed on its own in a folder, and how to run Python with it."""
+    shutil.copytree(PACKAGE, tmp_path / "fastrank", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(REGISTRY, tmp_path / "fastrank" / "models" / REGISTRY.name)
+    (tmp_path / "fastrank_onnx-0.1.0.dist-info").mkdir()
+
+    def run(*arguments):
+        return run_python(*arguments, env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
+
+    return tmp_path, run
+
+
+def test_the_package_alone_says_nothing_of_a_namesake(site):
+    done = site[1]("-W", "error", "-c", "import fastrank; print(fastrank.__file__)")
+    assert done.stdout.startswith(str(site[0])), done.stderr
+
+
+def test_importing_warns_if_the_index_fastrank_is_installed_as_well(site):
+    folder, run = site
+    (folder / "fastrank-0.8.0.dist-info").mkdir()
+    done = run("-c", "import fastrank; print(fastrank.TextEmbedding)")
+    assert "RuntimeWarning: Two projects share the folder" in done.stderr
+    assert "pip uninstall -y fastrank fastrank-onnx" in done.stderr
+    assert "TextEmbedding" in done.stdout
+
+
+def test_the_command_says_if_the_index_fastrank_was_installed_over_it(site):
+    folder, run = site
+    (folder / "fastrank" / "__init__.py").write_text('__version__ = "0.7.0"\n')
+    done = run("-m", "fastrank", "info")
+    assert done.returncode == 1
+    assert done.stderr.startswith("fastrank: fastrank/__init__.py is not this project's.")
+
+
+def test_the_package_may_lie_in_a_zip_file(site):
+    folder, run = site
+    archive = shutil.make_archive(str(folder / "site"), "zip", folder, "fastrank")
+    shutil.rmtree(folder / "fastrank")
+    code = f"import sys; sys.path.insert(0, {archive!r}); import fastrank; print(fastrank.__file__)"
+    assert run("-W", "error", "-c", code).stdout.startswith(archive)
 
 
 @pytest.fixture(scope="module")

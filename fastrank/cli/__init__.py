@@ -9,16 +9,22 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fastrank import __version__
+import fastrank
 from fastrank.cli import cache, embed, info, models, pack, rerank, verify
 from fastrank.errors import FastrankError
 
 _COMMANDS = (rerank, embed, models, verify, pack, cache, info)
+_NAMESAKE = """fastrank: fastrank/__init__.py is not this project's: another project, `fastrank` (learning to rank), uses the same
+folder and was installed over fastrank-onnx. Uninstall both, then install the one you need:
+pip uninstall -y fastrank fastrank-onnx"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 130 Ctrl-C."""
     logging.basicConfig(format="fastrank: %(message)s", level=logging.WARNING)
+    if not hasattr(fastrank, "_HOMES"):
+        print(_NAMESAKE, file=sys.stderr)
+        return 1
     options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):  # Windows' own encoding cannot write most texts
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
@@ -38,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastrank", description="Embeddings and reranking on ONNX Runtime.")
-    parser.add_argument("--version", action="version", version=f"fastrank {__version__}")
+    parser.add_argument("--version", action="version", version=f"fastrank {fastrank.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in _COMMANDS:
         module.add_to(commands)
