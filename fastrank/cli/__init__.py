@@ -14,7 +14,8 @@ from fastrank.cli import cache, embed, info, models, pack, rerank, verify
 from fastrank.errors import FastrankError
 
 _COMMANDS = (rerank, embed, models, verify, pack, cache, info)
-_NAMESAKE = """fastrank: fastrank/__init__.py is not this project's: another project of the name fastrank (learning to rank)
+_NAMESAKE = """\
+fastrank: fastrank/__init__.py is not this project's: another project of the name fastrank (learning to rank)
 was installed over fastrank-onnx, into the same folder. Uninstall both, then install the one you need:
 pip uninstall -y fastrank fastrank-onnx"""
 
