@@ -51,7 +51,7 @@ def test_the_command_says_if_the_index_fastrank_was_installed_over_it(site):
     (folder / "fastrank" / "__init__.py").write_text('__version__ = "0.7.0"\n')
     done = run("-m", "fastrank", "info")
     assert done.returncode == 1
-    assert done.stderr.startswith("fastrank: fastrank/__init__.py is not this project's.")
+    assert done.stderr.startswith("fastrank: fastrank/__init__.py is not this project's: another project")
 
 
 def test_the_package_may_lie_in_a_zip_file(site):
