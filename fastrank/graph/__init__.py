@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fastrank.errors import ModelLoadError
 from fastrank.graph import architectures, checkpoint, onnx_proto, quantized_matmul
 from fastrank.graph.builder import ActivationQuantization, Graph
+from fastrank.graph.fields import IGNORED_FIELDS
 from fastrank.graph.quantized_matmul import TRIAL_ANSWER
 from fastrank.graph.safetensors import Tensor, read_header
 from fastrank.models.config import Config
@@ -48,6 +49,7 @@ OUTPUT: Final[Mapping[str, str]] = {
     "attention": "attention",
     "colbert": "token_vectors",
     "masked-lm": "logits",
+    "token-weights": "token_weights",
     "sequence-classification": "logits",
 }
 """The heads that `build` writes, and the output of each that holds its result."""
@@ -57,6 +59,7 @@ RANGES: Final = "ranges"
 
 _ALIASES: Final = {
     "camembert": "roberta",
+    "new": "gte",
     "xlm-roberta": "roberta",
 }
 """The module in `architectures` of each `model_type` that none is named after."""
@@ -125,6 +128,7 @@ def build(
         colbert                   token_vectors       [batch, sequence, dim], L2-normalized
         masked-lm                 logits              [batch, sequence, vocabulary]
         sequence-classification   logits              [batch, labels]
+        token-weights             token_weights       [batch, sequence]
 
     Weights may be F32, F16 or BF16; they are cast to the compute dtype when the session is created.
     In float16 are weights, and the outputs of matrix products and norms. Attention scores and their mask, mean and
@@ -205,6 +209,8 @@ def _graph(
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
     encoded = architecture.encoder(graph, config)
     _head(architecture, head)(graph, config, encoded)
+    if hasattr(architecture, "IGNORED_FIELDS"):
+        config.refuse_unread(IGNORED_FIELDS | architecture.IGNORED_FIELDS)
     return graph
 
 

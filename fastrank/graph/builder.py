@@ -158,9 +158,9 @@ class Graph:
         """Whether the checkpoint has the tensor, with or without the prefix."""
         return name in self._tensors or self.prefix + name in self._tensors
 
-    def has_any(self, prefix: str) -> bool:
-        """Whether the checkpoint has a tensor whose name starts with `prefix`."""
-        return any(name.startswith(prefix) for name in self._tensors)
+    def has_any(self, *prefixes: str) -> bool:
+        """Whether the checkpoint has a tensor whose name starts with one of `prefixes`."""
+        return any(name.startswith(prefixes) for name in self._tensors)
 
     def rows(self, name: str) -> int:
         """The number of rows of a weight of the checkpoint, such as the labels of a classifier.

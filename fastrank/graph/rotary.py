@@ -28,6 +28,14 @@ def frequencies(width: int, theta: float) -> list[float]:
     return [float32(1 / float32(theta ** float32(even / width))) for even in range(0, width, 2)]
 
 
+def ntk_frequencies(width: int, theta: float, factor: float) -> list[float]:
+    """Frequencies for texts `factor` times as long as those of training (NTK scaling, https://kexue.fm/archives/9706).
+
+    At every length, unlike transformers' dynamic NTK: as the modeling code of Alibaba-NLP/new-impl does it.
+    """
+    return [float32(value / factor ** (2 / width)) for value in frequencies(width, theta * factor)]
+
+
 def cos_sin(graph: Graph, position_ids: str, frequencies: Sequence[float]) -> CosSin:
     """Cosines and sines of `position_ids`, int64 [sequence, 1], times each of `frequencies`."""
     angles = graph.op("Mul", graph.op("Cast", position_ids, to=onnx_proto.FLOAT), graph.floats(frequencies))

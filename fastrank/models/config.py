@@ -48,6 +48,8 @@ class Config:
         self.path = path
         self._values = values
         self._within = within  # the way to a nested object, such as "rope_parameters."
+        self._read: set[str] = set()
+        self._sections: dict[str, Config] = {}
 
     @classmethod
     def read(cls, path: Path) -> Config:
@@ -113,14 +115,33 @@ class Config:
 
     def first(self, *fields: str) -> str:
         """The first of several names of one field that stands there, else the last."""
+        self._read.update(fields)
         return next((field for field in fields if self._values.get(field) is not None), fields[-1])
+
+    def has(self, field: str) -> bool:
+        """Whether the field is there and not null."""
+        return self._values.get(field) is not None
 
     def section(self, field: str) -> Config:
         """A nested object; without fields if it is missing."""
+        if field in self._sections:
+            return self._sections[field]
         value = self._get(field, {})
         if isinstance(value, dict):
-            return Config(self.path, value, f"{self._within}{field}.")
+            return self._sections.setdefault(field, Config(self.path, value, f"{self._within}{field}."))
         raise self.error(field, "expected an object")
+
+    def refuse_unread(self, ignored: Collection[str]) -> None:
+        """Refuse fields that nothing has read, except those in `ignored`; null, false and empty ones ask for nothing.
+
+        Raises:
+            ModelLoadError: There is such a field; the message names it.
+        """
+        for field, value in self._values.items():
+            if field not in self._read and field not in ignored and (value or type(value) in (int, float)):
+                raise self.error(field, "fastrank does not know this field, so results might be wrong")
+        for section in self._sections.values():
+            section.refuse_unread(())
 
     def text(self, field: str) -> str:
         """Whatever stands there, shortened, for a message."""
@@ -134,5 +155,6 @@ class Config:
         return ModelLoadError(f"{where} is {self.text(field)}; {expected}")
 
     def _get(self, field: str, default: Any) -> Any:
+        self._read.add(field)
         value = self._values.get(field)
         return default if value is None else value

@@ -63,7 +63,7 @@ def check_near_transformers(name, head, run):
         for output, found in zip(OUTPUTS[head], run(inputs_of(case)), strict=True):
             expected = np.array(case[output], np.float32)
             assert found.dtype == np.float32
-            if head == "sequence-classification":  # too few numbers for an angle
+            if head in ("sequence-classification", "token-weights"):  # too few numbers for an angle
                 np.testing.assert_allclose(found, expected, rtol=0, atol=LOGITS)
             else:
                 assert cosines(found, expected).min() >= COSINE

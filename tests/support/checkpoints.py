@@ -19,8 +19,9 @@ OUTPUTS = {
     "attention": ["last_hidden_state", "attention"],
     "masked-lm": ["logits"],
     "sequence-classification": ["logits"],
+    "token-weights": ["token_weights"],
 }
-SUMMARIES = {"attention", "last_hidden_state", "logits", "splade"}
+SUMMARIES = {"attention", "last_hidden_state", "logits", "splade", "token_weights"}
 
 
 def heads_of(name):
@@ -28,6 +29,8 @@ def heads_of(name):
     stored = EXPECTED[name]["one"]
     if "logits" in stored:
         yield "masked-lm" if "splade" in stored else "sequence-classification"
+    if "token_weights" in stored:
+        yield "token-weights"
     if "attention" in stored:
         yield "attention"
     yield "encoder"

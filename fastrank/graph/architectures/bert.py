@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastrank.models.config import Config
 
 WORDS: Final = "embeddings.word_embeddings.weight"
+TYPES: Final = "embeddings.token_type_embeddings.weight"
 
 
 def sizes(config: Config, positions: str = "absolute") -> Sizes:
@@ -71,7 +72,7 @@ def embeddings(
     )
     words = graph.lookup(WORDS, ids, size.vocabulary, width)
     count = config.integer("type_vocab_size", default=2)
-    x = graph.op("Add", words, graph.lookup("embeddings.token_type_embeddings.weight", types, count, width))
+    x = graph.op("Add", words, graph.lookup(TYPES, types, count, width))
     if positions:
         x = graph.op("Add", x, first_positions(graph, ids, size.positions, width))
     x = graph.op("Reshape", x, graph.integers(-1, width))

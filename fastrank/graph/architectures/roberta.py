@@ -31,7 +31,7 @@ def encoder(graph: Graph, config: Config) -> Encoded:
     types = config.integer("type_vocab_size", default=2)
     ids, mask = (graph.input(name, onnx_proto.INT64, ["batch", "sequence"]) for name in ("input_ids", "attention_mask"))
     words = graph.lookup(bert.WORDS, ids, size.vocabulary, size.hidden)
-    type_zero = graph.lookup("embeddings.token_type_embeddings.weight", graph.integer(0), types, size.hidden)
+    type_zero = graph.lookup(bert.TYPES, graph.integer(0), types, size.hidden)
     numbers = position_ids(graph, ids, pad)
     positions = graph.lookup("embeddings.position_embeddings.weight", numbers, size.positions, size.hidden)
     x = graph.op("Add", graph.op("Add", words, type_zero), positions)

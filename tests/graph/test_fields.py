@@ -1,0 +1,98 @@
+"""No field of a configuration is skipped in silence: it is read, known to change nothing, or refused by name."""
+
+import json
+
+import pytest
+from support.checkpoints import FIXTURES, NAMES, copy_of, edit_config, heads_of
+
+from fastrank import graph
+from fastrank.errors import ModelLoadError
+from fastrank.graph import IGNORED_FIELDS, build
+
+LIMITS = {"max_position_embeddings"}  # read and checked, but positions are no table
+OTHERS = (True, 3, 0.25, "x", ["x"], {"x": 1})
+
+
+def architecture_of(name):
+    return graph._architecture(json.loads((FIXTURES / name / "config.json").read_text())["model_type"])
+
+
+SWEPT = [(name, next(heads_of(name))) for name in NAMES if hasattr(architecture_of(name), "IGNORED_FIELDS")]
+
+
+@pytest.mark.parametrize(("name", "head"), SWEPT)
+def test_every_field_is_read_ignored_on_purpose_or_refused(name, head, tmp_path):
+    folder = copy_of(name, tmp_path)
+    stored, expected = (folder / "config.json").read_text(), build(folder, head)
+    ignored = IGNORED_FIELDS | architecture_of(name).IGNORED_FIELDS | LIMITS
+    for field in json.loads(stored).keys() - ignored:
+        for value in OTHERS:
+            (folder / "config.json").write_text(stored)
+            edit_config(folder, **{field: value})
+            try:
+                assert build(folder, head) != expected, (field, value)
+            except ModelLoadError as error:
+                assert field in str(error) or "tensor" in str(error), field  # noqa: PT017
+
+
+@pytest.mark.parametrize("value", [True, 7, 0, "x", ["x"], {"x": 1}])
+@pytest.mark.parametrize(("name", "head"), SWEPT)
+def test_an_unknown_field_is_refused_by_name(name, head, value, tmp_path):
+    folder = copy_of(name, tmp_path)
+    edit_config(folder, residual_scale=value)
+    with pytest.raises(ModelLoadError, match=r"field 'residual_scale' is .*fastrank does not know this field"):
+        build(folder, head)
+
+
+@pytest.mark.parametrize("value", [None, False, [], {}])
+@pytest.mark.parametrize(("name", "head"), SWEPT)
+def test_an_unknown_field_that_asks_for_nothing_is_taken(name, head, value, tmp_path):
+    folder = copy_of(name, tmp_path)
+    expected = build(folder, head)
+    edit_config(folder, residual_scale=value)
+    assert build(folder, head) == expected
+
+
+@pytest.mark.parametrize(("name", "head"), SWEPT)
+def test_ignored_fields_change_nothing(name, head, tmp_path):
+    folder = copy_of(name, tmp_path)
+    expected = build(folder, head)
+    ignored = (IGNORED_FIELDS | architecture_of(name).IGNORED_FIELDS) - {"model_type", "tie_word_embeddings"}
+    edit_config(folder, **dict.fromkeys(ignored, 1))
+    assert build(folder, head) == expected
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, _ in SWEPT if "rope_parameters" in (FIXTURES / name / "config.json").read_text()]
+)
+def test_an_unknown_field_of_the_rotary_section_is_refused(name, tmp_path):
+    folder = copy_of(name, tmp_path)
+    rotary = json.loads((folder / "config.json").read_text())["rope_parameters"]
+    edit_config(folder, rope_parameters=rotary | {"attention_factor": 0.5})
+    with pytest.raises(
+        ModelLoadError, match=r"field 'rope_parameters\.attention_factor' is 0\.5; fastrank does not know"
+    ):
+        build(folder)
+
+
+def test_both_names_of_rope_scaling_mean_the_same(tmp_path):
+    folder = copy_of("new_masked_lm", tmp_path)
+    expected = build(folder)
+    edit_config(folder, rope_scaling=None, rope_parameters={"rope_type": "ntk", "factor": 2.5, "rope_theta": 500.0})
+    assert build(folder) == expected
+    edit_config(folder, rope_parameters={"rope_type": "ntk", "factor": 1.5, "rope_theta": 500.0})
+    assert build(folder) != expected
+    edit_config(folder, rope_parameters={"rope_type": "yarn", "factor": 2.5})
+    with pytest.raises(
+        ModelLoadError, match=r"field 'rope_parameters\.rope_type' is 'yarn'; supported: 'default', 'ntk'"
+    ):
+        build(folder)
+
+
+@pytest.mark.parametrize(("model_type", "theta"), [("new", 10_000.0), ("gte", 160_000.0)])
+def test_the_default_rotary_base_of_gte_depends_on_who_saved_it(model_type, theta, tmp_path):
+    folder = copy_of("new", tmp_path)
+    edit_config(folder, model_type=model_type, rope_theta=theta)
+    expected = build(folder)
+    edit_config(folder, rope_theta=...)
+    assert build(folder) == expected
