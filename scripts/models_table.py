@@ -1,7 +1,7 @@
-"""Write the README's table of models out of model_registry.json.
+"""Write the table of models in the README from model_registry.json.
 
 python scripts/models_table.py            # after every change of the registry
-python scripts/models_table.py --check    # exit status 1 if the README's table is another
+python scripts/models_table.py --check    # exit status 1 if the README's table differs
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ TASKS = {
 
 
 def table(specs: Sequence[ModelSpec]) -> str:
-    """The table, folded up under a line that counts."""
+    """The table, collapsed under a line with the counts."""
     counts = [f"{sum(task in spec.tasks for spec in specs)} {title}" for task, title in TASKS.items()]
     return (
         f"<details>\n<summary>All {len(specs)} models: {', '.join(counts)}</summary>\n\n"
         "| model | task | dims | tokens | size | licence | pinned |\n|---|---|---:|---:|---:|---|---|\n"
         + "".join(f"| {' | '.join(_cells(spec))} |\n" for spec in specs)
-        + "\nSize is the default variant's download, where it is known. Pinned: with a SHA-256 for every file (yes),\n"
-        "to a commit only (commit), or not yet (no). Licences in italics forbid commercial use.\n</details>\n"
+        + "\nSize is the download of the default variant; ~ is approximate. Pinned: every file has a SHA-256 (yes),\n"
+        "only the commit is fixed (commit), or neither (no). Licences in italics forbid commercial use.\n</details>\n"
     )
 
 
@@ -42,16 +42,12 @@ def _cells(spec: ModelSpec) -> Iterator[str]:
     yield next((str(dim) for task in spec.tasks.values() if (dim := getattr(task, "dim", None))), "")
     yield str(spec.max_length or "")
     default = spec.variants[0] if spec.variants else None
-    yield "none" if default is None else _size(default.rough_size)
+    yield "none" if default is None else default.size_label
     yield f"*{spec.license}*" if spec.noncommercial else spec.license
     if default is None or default.pinned:
         yield "yes"
     else:
         yield "commit" if any(getattr(source, "revision", None) for source in default.sources) else "no"
-
-
-def _size(size: int | None) -> str:
-    return "" if size is None else f"{size / 1e6:,.0f} MB"
 
 
 def written(readme: str, made: str) -> str:
@@ -72,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     old = options.readme.read_text(encoding="utf-8")
     new = written(old, table(registry.builtin()))
     if options.check and new != old:
-        print("the README's table of models is old: run python scripts/models_table.py", file=sys.stderr)
+        print("the README's table of models is out of date: run python scripts/models_table.py", file=sys.stderr)
         return 1
     if not options.check:
         options.readme.write_text(new, encoding="utf-8", newline="\n")

@@ -1,15 +1,20 @@
-"""Keep model_registry.json true: pin what is not pinned, compare all with the hub, write a new entry.
+"""Maintain model_registry.json: validate it, pin files, compare with the hub, state sizes, add an entry.
 
     python scripts/registry.py lock BAAI/bge-large-en-v1.5       # commit, sizes and SHA-256 of files that have none
     python scripts/registry.py lock --all
     python scripts/registry.py lock BAAI/bge-m3 --update         # the same of what the main branch has now
     python scripts/registry.py check BAAI/bge-m3                 # exit status 1 if anything differs
     python scripts/registry.py check --all
+    python scripts/registry.py validate                          # schema and rules; also part of every other command
     python scripts/registry.py format                            # after an edit by hand
+    python scripts/registry.py size acme/new --config config.json   # size_approx, while no hub says the exact sizes
     python scripts/registry.py add intfloat/e5-small-v2 --task text-embedding --description "Dense vectors for ..."
 
-The hub is huggingface_hub's: HF_ENDPOINT and HF_TOKEN apply. SHA-256 of large files are the hub's own statement (they
-are what git LFS stores them by), small ones are downloaded and hashed. Run `python scripts/models_table.py` afterwards.
+The hub is huggingface_hub's: HF_ENDPOINT and HF_TOKEN apply. The hub states the SHA-256 of large files (git LFS stores
+them under it); small files are downloaded and hashed. Run `python scripts/models_table.py` afterwards.
+
+The JSON Schema fastrank/models/model_registry.schema.json describes the form of an entry; `rules` below adds what a
+schema cannot say. The package itself reads its registry without checking it again.
 """
 
 from __future__ import annotations
@@ -20,19 +25,25 @@ import json
 import re
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, RepoFile, hf_hub_download
+from jsonschema import Draft202012Validator, exceptions, validators
 
 from fastrank.engine.tokenizer import Tokenizer
-from fastrank.errors import FastrankError
-from fastrank.models.reading import parse
-from fastrank.models.spec import CROSS_ENCODER, SPARSE_EMBEDDING, TEXT_EMBEDDING
+from fastrank.errors import FastrankError, RegistryError
+from fastrank.models import registry as package
+from fastrank.models.spec import CROSS_ENCODER, NAME, SPARSE_EMBEDDING, TEXT_EMBEDDING
 
 REGISTRY = Path(__file__).parent.parent / "model_registry.json"
+SCHEMA = Path(package.__file__).with_name("model_registry.schema.json")
+BITS = {"fp32": 32, "fp16": 16, "int8-dynamic": 8, "int8-weights": 8, "int4-weights": 4}  # of a weight
+LEARNED_POSITIONS = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "electra")  # a table of them
+GATED = ("modernbert", "nomic_bert")  # feed-forward layers have three matrices, not two
 MOST_LANGUAGES = 20  # of which a list is still of use
 GRAPHS = ("onnx/model.onnx", "model.onnx")
 CHECKPOINT = "model.safetensors"
@@ -106,6 +117,114 @@ def _told_of(repository: str) -> Iterator[None]:
         raise HubError(f"{repository}: {lines[0]}") from error
 
 
+# -- validate ---------------------------------------------------------------------------------------------------------
+
+
+def validate(document: Any) -> None:
+    """Check a registry against the schema and the rules.
+
+    Raises:
+        RegistryError: naming entry and field.
+    """
+    if error := exceptions.best_match(_validator().iter_errors(document)):
+        where = _where(document, list(error.absolute_path))
+        raise RegistryError(f"{where}: {textwrap.shorten(error.message, 200)}")
+    for problem in rules(document["models"]):
+        raise RegistryError(problem)
+
+
+def _validator() -> Any:
+    """The schema's validator, for which 1.0 is no integer: it would become a float in Python."""
+    strict = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    return validators.extend(Draft202012Validator, type_checker=strict)(_read(SCHEMA))
+
+
+def _where(document: Any, path: list[Any]) -> str:
+    """The place in the document, by the entry's name if it has a valid one."""
+    if len(path) < 2:
+        return "registry" + "".join(f": {part}" for part in path)
+    entry, rest = document["models"][path[1]], path[2:]
+    name = entry.get("name") if isinstance(entry, dict) else None
+    valid = isinstance(name, str) and re.fullmatch(NAME, name) and rest != ["name"]
+    return ": ".join([str(name) if valid else f"models[{path[1]}]", ".".join(map(str, rest))]).removesuffix(": ")
+
+
+def rules(models: Sequence[Row]) -> Iterator[str]:
+    """What entries violate of the rules that a schema cannot state: uniqueness, references, equal lengths."""
+    owners: dict[str, str] = {}
+    for model in models:
+        name = model["name"]
+        for key in (name, *model.get("aliases", ())):
+            if key.casefold() in owners:
+                yield f"{name}: the name {key} already belongs to {owners[key.casefold()]}"
+            owners[key.casefold()] = name
+        for variant, row in model["variants"].items():
+            yield from (f"{name}, variants.{variant}: {problem}" for problem in _variant_rules(model, row))
+        for task, settings in model["tasks"].items():
+            yield from (f"{name}, tasks.{task}: {problem}" for problem in _task_rules(settings))
+
+
+def _variant_rules(model: Row, variant: Row) -> Iterator[str]:
+    paths = [file["path"] for file in variant["files"]]
+    if len({path.casefold() for path in paths}) != len(paths):
+        yield "files names a path twice"
+    yield from (f"{path} is not among files" for path in (variant["model"], "tokenizer.json") if path not in paths)
+    stated = re.search(r"(\d+) million parameters", model["description"])
+    if stated and (size := variant.get("size_approx")):
+        expected = int(stated[1]) * 1e6 * BITS[variant["precision"]] / 8
+        if not expected / 2 < size < expected * 2:
+            yield f"size_approx is {size}, but {stated[0]} take about {expected:.0f} bytes"
+
+
+def _task_rules(settings: Row) -> Iterator[str]:
+    for position, answer in enumerate(settings.get("answers", ())):
+        values, rows = len(answer["values"]), answer.get("rows", 1)
+        if len(answer.get("indices", answer["values"])) != values:
+            yield f"answers.{position} has {len(answer['indices'])} indices, but {values} values"
+        if values % rows:
+            yield f"answers.{position} has {values} values, which cannot be {rows} rows"
+    task_input = settings.get("task_input") or {}
+    for method in ("embed", "query", "passage"):
+        if task_input and task_input[method] not in task_input["tasks"]:
+            yield f"task_input: {method} must be one of {', '.join(task_input['tasks'])}"
+
+
+# -- size -------------------------------------------------------------------------------------------------------------
+
+
+def state_sizes(model: Row, config: Row | None) -> list[str]:
+    """State `size_approx` of each variant with files of unknown size, to three digits; the result in words.
+
+    If the size of the weights (the model's file and its external data) is known, it is the sum of the known sizes. Else
+    it is the number of parameters that the model's config.json implies, times the bytes of a weight, plus that sum.
+
+    Raises:
+        ValueError: `config` is needed.
+    """
+    done = []
+    for name, variant in model["variants"].items():
+        unknown = [file["path"] for file in variant["files"] if file["size"] is None]
+        if not unknown:
+            variant.pop("size_approx", None)
+            continue
+        size = sum(file["size"] or 0 for file in variant["files"])
+        if weights := [path for path in unknown if path.startswith(variant["model"])]:
+            if config is None:
+                raise ValueError(f"{model['name']} {name}: {weights[0]} has no size; pass --config config.json")
+            size += parameters(config) * BITS[variant["precision"]] // 8
+        variant["size_approx"] = int(float(f"{size:.3g}"))
+        done.append(f"{model['name']} {name}: about {variant['size_approx']} bytes")
+    return done
+
+
+def parameters(config: Row) -> int:
+    """The number of weights of an encoder with this config.json, without biases, norms and heads (about 1 %)."""
+    kind, hidden = config["model_type"], config["hidden_size"]
+    rows = config["vocab_size"] + (config["max_position_embeddings"] if kind in LEARNED_POSITIONS else 0)
+    feed_forward = (3 if kind in GATED else 2) * config["intermediate_size"]
+    return int(hidden * (rows + config["num_hidden_layers"] * (4 * hidden + feed_forward)))
+
+
 # -- lock -------------------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +250,9 @@ def lock(model: Row, hub: Hub, *, update: bool = False) -> list[str]:
         done.append(f"{model['name']} {variant}: {len(row['files'])} files at {found.commit}")
     for target, facts in changes:
         target.update(facts)
+    for variant in model["variants"].values():
+        if all(file["size"] for file in variant["files"]):
+            variant.pop("size_approx", None)
     return done
 
 
@@ -286,10 +408,9 @@ def _items(value: Row | list[Any]) -> list[Any]:
 
 
 def save(document: Row, path: Path) -> None:
-    """Write the registry, if this fastrank can read it."""
-    content = dumps(document) + "\n"
-    parse(content)
-    path.write_text(content, encoding="utf-8", newline="\n")
+    """Write the registry if it is valid."""
+    validate(document)
+    path.write_text(dumps(document) + "\n", encoding="utf-8", newline="\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -337,6 +458,19 @@ def _check(document: Row, hub: Hub, options: argparse.Namespace) -> int:
     return 1 if differing else 0
 
 
+def _validate(document: Row, _hub: Hub, _options: argparse.Namespace) -> int:
+    validate(document)
+    print(f"{len(document['models'])} models are valid")
+    return 0
+
+
+def _size(document: Row, _hub: Hub, options: argparse.Namespace) -> int:
+    for model in _chosen(document, options):
+        print("".join(f"{line}\n" for line in state_sizes(model, options.config and _read(options.config))), end="")
+    save(document, options.registry)
+    return 0
+
+
 def _format(document: Row, _hub: Hub, options: argparse.Namespace) -> int:
     save(document, options.registry)
     return 0
@@ -361,7 +495,13 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if run is _lock:
             command.add_argument("--update", action="store_true", help="go on to what the main branch has now")
+    commands.add_parser("validate").set_defaults(run=_validate)
     commands.add_parser("format").set_defaults(run=_format)
+    command = commands.add_parser("size")
+    command.add_argument("model", nargs="*")
+    command.add_argument("--all", action="store_true")
+    command.add_argument("--config", type=Path, help="the model's config.json, where weights have no size yet")
+    command.set_defaults(run=_size)
     command = commands.add_parser("add")
     command.add_argument("repository")
     tasks = (TEXT_EMBEDDING, SPARSE_EMBEDDING, CROSS_ENCODER)

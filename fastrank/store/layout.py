@@ -158,21 +158,38 @@ def faults(folder: Path, variant: Variant) -> list[str]:
 
 
 def verified(folder: Path, variant: Variant, root: Path) -> bool:
-    """Whether files that others put on this machine are the registry's. Hashed once, then known by a stamp."""
-    try:
-        facts = [(f.path, (s := (folder / f.path).stat()).st_size, s.st_mtime_ns, f.sha256) for f in variant.files]
-    except OSError:
-        return False
-    digest = hashlib.sha256(json.dumps([str(folder.resolve()), facts]).encode()).hexdigest()
-    stamp = root / "verified" / digest[:32]
-    if stamp.exists():
-        return True
-    if faults(folder, variant):
-        return False
-    with suppress(OSError):  # a read-only cache costs a hash at every start, no more
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.touch()
-    return True
+    """Whether files that others installed are the registry's; hashed once, then recognised by a stamp in the cache."""
+    return damage(folder, variant, root) is None
+
+
+def damage(folder: Path, variant: Variant, root: Path | None) -> str | None:
+    """How an installed folder's files differ from the SHA-256 that registry or manifest state; None: not at all.
+
+    A folder that was found unchanged leaves a stamp in the cache at `root`, over size, modification time and inode of
+    each file, and is hashed again only when one of these changes. Without a `root` it is hashed each time.
+    """
+    stated = read_manifest(folder).get("files", {})
+    identity: list[tuple[object, ...]] = []
+    for file in variant.files:
+        try:
+            status = (folder / file.path).stat()
+        except OSError:
+            if file.optional:
+                continue
+            return f"{file.path} is missing"
+        expected = file.sha256 or stated.get(file.path, {}).get("sha256")
+        identity.append((file.path, expected, status.st_size, status.st_mtime_ns, status.st_ino))
+    digest = hashlib.sha256(json.dumps([str(folder.resolve()), identity]).encode()).hexdigest()
+    stamp = None if root is None else root / "verified" / digest[:32]
+    if stamp and stamp.exists():
+        return None
+    if wrong := faults(folder, variant):
+        return "; ".join(wrong)
+    if stamp:
+        with suppress(OSError):  # a read-only cache costs a hash at every start, no more
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            stamp.touch()
+    return None
 
 
 def published(root: Path) -> Iterator[Path]:

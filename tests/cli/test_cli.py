@@ -289,12 +289,80 @@ def test_models(fastrank, monkeypatch):
     dense = [json.loads(line) for line in fastrank("models", "--task", "text-embedding", model=False)[1].splitlines()]
     assert dense == [row for row in rows if "text-embedding" in row["tasks"]]
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    *lines, last = fastrank("models", model=False)[1].splitlines()
-    assert "unpinned" in next(line for line in lines if line.startswith("acme/tiny"))
+    _, *lines, last = fastrank("models", model=False)[1].splitlines()
     default = next(line for line in lines if line.startswith("BAAI/bge-small-en-v1.5"))
-    assert " ".join(default.split()) == "BAAI/bge-small-en-v1.5 text-embedding 384 dims 512 tokens 0.13 GB mit"
-    assert last.startswith(f"{len(lines)} models.")
+    assert " ".join(default.split()) == "BAAI/bge-small-en-v1.5 dense 384 en 134 MB mit"
+    assert last.startswith(f"{len(rows)} models.")
     assert fastrank("models", "--json", model=False)[1].startswith("{")
+
+
+def listed(fastrank, *options):
+    """Model -> row of `fastrank models` with these options."""
+    status, out, _ = fastrank("models", *options, model=False)
+    assert status == 0
+    return {row["model"]: row for row in map(json.loads, out.splitlines())}
+
+
+@pytest.mark.parametrize(
+    ("short", "task"),
+    [
+        ("dense", "text-embedding"),
+        ("sparse", "sparse-embedding"),
+        ("late", "late-interaction"),
+        ("cross-encoder", "cross-encoder"),
+    ],
+)
+def test_models_for_a_task(fastrank, short, task):
+    everything = listed(fastrank)
+    found = listed(fastrank, "--task", short)
+    assert found == {name: row for name, row in everything.items() if task in row["tasks"]}
+    assert found == listed(fastrank, "--task", task)
+    assert 0 < len(found) < len(everything)
+
+
+def test_models_for_a_language_a_licence_and_a_size(fastrank):
+    german = listed(fastrank, "--language", "DE")
+    assert {"jinaai/jina-embeddings-v2-base-de", "BAAI/bge-m3", "Qdrant/bm25"} <= set(german)
+    assert "BAAI/bge-small-en-v1.5" not in german
+    permissive = listed(fastrank, "--license", "permissive")
+    assert {row["license"] for row in permissive.values()} == {"mit", "apache-2.0"}
+    assert {row["license"] for row in listed(fastrank, "--license", "Gemma").values()} == {"gemma"}
+    small = listed(fastrank, "--max-size", "0.2 GB")
+    assert "BAAI/bge-small-en" in small  # about 130 MB
+    assert "Qdrant/bm25" in small  # no files
+    assert "acme/tiny" not in small  # of unknown size
+    assert max(row["size_in_GB"] for row in small.values()) <= 0.2
+    together = ("--task", "dense", "--language", "de", "--license", "permissive", "--max-size", "500MB")
+    assert set(listed(fastrank, *together)) == {
+        "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        "intfloat/multilingual-e5-small",
+    }
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [("1000", 1000), ("1.5GB", 1_500_000_000), ("2 kib", 2048), ("1mb", 10**6)]
+)
+def test_sizes_are_read_with_units(size, expected):
+    from fastrank.cli.models import _bytes
+
+    assert _bytes(size) == expected
+
+
+@pytest.mark.parametrize("options", [("--max-size", "small"), ("--max-size", "-1MB"), ("--task", "images")])
+def test_a_filter_that_means_nothing_is_refused(fastrank, options, capsys):
+    with pytest.raises(SystemExit) as error:
+        fastrank("models", *options, model=False)
+    assert error.value.code == 2
+
+
+def test_the_list_fits_a_terminal_of_80_columns(fastrank, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    lines = fastrank("models", model=False)[1].splitlines()
+    assert lines[0].split() == ["model", "task", "lang", "size", "licence"]
+    assert max(map(len, lines)) <= 80
+    at = lines.index("sentence-transformers/all-MiniLM-L12-v2")  # longer than its column
+    assert lines[at + 1].split() == ["dense", "384", "en", "~133", "MB", "apache-2.0"]
+    assert fastrank("models", "--license", "none-such", model=False)[1].startswith("0 models.")
 
 
 def test_download_verify_cache_remove(fastrank, hub):

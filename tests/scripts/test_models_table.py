@@ -1,21 +1,14 @@
 """The README's table of models is that of the registry."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+from support.scripts import script
 
 from fastrank.models import registry
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("scripts_models_table", ROOT / "scripts" / "models_table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("models_table")
 
 
 def test_the_readme_has_the_table_of_today(tool):
@@ -44,6 +37,13 @@ def test_rows_say_what_the_registry_says(tool):
     rows = tool.table(registry.builtin()).splitlines()
     assert "| BAAI/bge-small-en-v1.5 | dense | 384 | 512 | 134 MB | mit | yes |" in rows
     assert (
-        "| jinaai/jina-reranker-v2-base-multilingual | cross-encoder |  | 1024 |  | *cc-by-nc-4.0* | commit |" in rows
+        "| jinaai/jina-reranker-v2-base-multilingual | cross-encoder |  | 1024 | ~1.1 GB | *cc-by-nc-4.0* | commit |"
+        in rows
     )
     assert "| Qdrant/bm25 | sparse |  |  | none | apache-2.0 | yes |" in rows
+
+
+def test_every_row_has_a_size(tool):
+    rows = [row.split(" | ") for row in tool.table(registry.builtin()).splitlines() if row.startswith("| ")][1:]
+    assert len(rows) == len(registry.builtin())
+    assert [row[0] for row in rows if not row[4]] == []

@@ -1,25 +1,16 @@
 """scripts/registry.py against the stand-in for the hub."""
 
 import hashlib
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
-from support import tiny_models
+from support import ROOT, tiny_models
+from support.scripts import script
 
-from fastrank.models.reading import parse
+from fastrank.models.reading import model_spec
 
-ROOT = Path(__file__).parents[2]
 NAME = "acme/model"
 README = b"---\nlicense: mit\nlanguage: en\n---\n# A model\n"
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +47,7 @@ def row(name=NAME, **changes):
                 "model": paths[0],
                 "files": [{"path": path, "size": None, "sha256": None} for path in paths],
                 "sources": [{"hub": name, "revision": None}],
+                "size_approx": 2_000_000,
             }
         },
         **changes,
@@ -79,7 +71,8 @@ def test_lock_pins_commit_sizes_and_hashes(run, hub):
         content = files()[file["path"]]
         assert (file["size"], file["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
     assert hub.count("GET", r"model\.onnx") == 0, "the hub states the hash of a large file"
-    assert parse(run.path.read_text())[0].variants[0].pinned
+    assert "size_approx" not in variant, "the exact size is known"
+    assert model_spec(run.model()).variants[0].pinned
 
 
 def test_what_is_locked_can_be_fetched(run, hub, monkeypatch):
@@ -87,7 +80,7 @@ def test_what_is_locked_can_be_fetched(run, hub, monkeypatch):
 
     hub.add_repo(NAME, files())
     run("lock", "--all")
-    (spec,) = parse(run.path.read_text())
+    spec = model_spec(run.model())
     found = store.locate(spec)
     assert store.faults(spec, found) == []
 
@@ -283,4 +276,5 @@ def test_format_changes_the_form_and_nothing_else(run, tool):
     run.path.write_text('{"version": 1, "models": [{"name": "a/b"}]}')
     status, _, err = run("format")
     assert status == 1
-    assert "RegistryError: a/b: tasks is missing" in err
+    assert "RegistryError: a/b: '" in err
+    assert "is a required property" in err

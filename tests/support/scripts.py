@@ -1,0 +1,14 @@
+"""The programs in scripts/ as modules."""
+
+import functools
+import importlib.util
+
+from support import ROOT
+
+
+@functools.cache
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
