@@ -4,6 +4,9 @@ FASTRANK_CACHE     where models are kept (default: the user's cache folder)
 FASTRANK_OFFLINE   1: never open a connection (HF_HUB_OFFLINE counts as well); read at every call
 FASTRANK_PROGRESS  0: no progress bars; 1: bars even where there is no terminal
 FASTEMBED_CACHE_PATH   as FASTRANK_CACHE, for programs written for FastEmbed
+FASTRANK_SERVE_*   options of `fastrank serve`: FASTRANK_SERVE_MAX_INPUTS is --max-inputs
+FASTRANK_API_KEY   a key that `fastrank serve` asks its clients for
+TIKTOKEN_CACHE_DIR where tiktoken keeps its tables
 """
 
 from __future__ import annotations
@@ -62,6 +65,21 @@ def progress() -> bool:
     if wish := os.environ.get("FASTRANK_PROGRESS"):
         return wish.lower() in _TRUE
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def serve_option(name: str) -> str | None:
+    """The value of an option of `fastrank serve`, such as "max_inputs"; None: it is not set."""
+    return os.environ.get(f"FASTRANK_SERVE_{name.upper()}") or None
+
+
+def api_key() -> str | None:
+    """The key that `fastrank serve` asks its clients for; None: none is needed."""
+    return os.environ.get("FASTRANK_API_KEY") or None
+
+
+def tiktoken_cache() -> str | None:
+    """Where tiktoken keeps its tables, if that is set."""
+    return os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR") or None
 
 
 def child_environment(**changes: str) -> dict[str, str]:

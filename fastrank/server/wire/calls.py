@@ -1,13 +1,14 @@
 """What a request asks for and what it is given, the same for all families.
 
 A call names a model as the client did; `None` is the default of its task. `truncate` is None where the client leaves it
-to the server.
+to the server. `field` is what errors call the texts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as default
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -29,6 +30,7 @@ class Embed:
     dimensions: int | None = None
     truncate: bool | None = None
     side: Side = "right"  # where a long text is cut
+    field: str = "input"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class EmbedTokens:
     role: Role = None
     truncate: bool | None = None
     side: Side = "right"
+    field: str = "input"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class EmbedSparse:
     role: Role = None
     truncate: bool | None = None
     side: Side = "right"
+    field: str = "input"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Score:
     truncate: bool | None = None
     max_document_tokens: int | None = None
     side: Side = "right"
+    field: str = "documents"
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Tokenize:
     model: str | None
     texts: Sequence[str]
     special: bool = True
+    field: str = "inputs"
 
 
 Call: TypeAlias = Embed | EmbedTokens | EmbedSparse | Score | Tokenize
@@ -91,7 +97,7 @@ class Vectors:
 
     model: str
     rows: Floats
-    cost: Cost = field(default_factory=Cost)
+    cost: Cost = default(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class TokenVectors:
 
     model: str
     rows: Sequence[Floats]
-    cost: Cost = field(default_factory=Cost)
+    cost: Cost = default(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ class SparseVectors:
 
     model: str
     rows: Sequence[tuple[NDArray[Any], NDArray[Any]]]
-    cost: Cost = field(default_factory=Cost)
+    cost: Cost = default(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ class Scores:
     values: Sequence[float]
     raw: Sequence[float]
     label: str = "LABEL_0"
-    cost: Cost = field(default_factory=Cost)
+    cost: Cost = default(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ class Pieces:
 
     model: str
     rows: Sequence[Sequence[Piece]]
-    cost: Cost = field(default_factory=Cost)
+    cost: Cost = default(default_factory=Cost)
 
 
 Result: TypeAlias = Vectors | TokenVectors | SparseVectors | Scores | Pieces

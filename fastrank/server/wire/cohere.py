@@ -27,6 +27,7 @@ def embed(request: Request) -> Exchange:
         dimensions=fields.integer(request, "output_dimension", "dimensions"),
         truncate=fields.truncate(request),
         side=fields.side(request),
+        field="texts",
     )
 
     def answer(vectors: Vectors) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def openai(request: Request) -> Exchange:
 
 def llama_cpp(request: Request) -> Exchange:
     """`/embedding` of llama.cpp's server: a list of vectors for each text, of which there is one."""
-    call = Embed(fields.model(request), fields.texts(request, "content", "input"))
+    call = Embed(fields.model(request), fields.texts(request, "content", "input"), field="content")
 
     def answer(vectors: Vectors) -> list[dict[str, Any]]:
         return [{"index": index, "embedding": [row]} for index, row in enumerate(vectors.rows)]

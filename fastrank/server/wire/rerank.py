@@ -99,7 +99,8 @@ def score(request: Request) -> Exchange:
         raise ApiError(Kind.INVALID, message, "text_1")
     if len(first) == 1:
         first *= len(second)
-    call = Score(fields.model(request), list(zip(first, second, strict=True)), fields.truncate(request))
+    pairs = list(zip(first, second, strict=True))
+    call = Score(fields.model(request), pairs, fields.truncate(request), field="text_2")
     raw = _raw(request)
 
     def answer(scores: Scores) -> dict[str, Any]:
@@ -141,6 +142,7 @@ def _call(request: Request, *names: str) -> tuple[Score, list[Any]]:
         fields.truncate(request),
         max_document_tokens=most,
         side=fields.side(request),
+        field=name,
     )
     return call, documents
 

@@ -41,3 +41,10 @@ def reader(path: str) -> Callable[[Request], Exchange] | None:
     if path.startswith("/v1/retrieval/") and path.endswith("/reranking"):
         return rerank.nvidia  # /v1/retrieval/{model}/reranking
     return POST.get(path)
+
+
+def name(path: str) -> str | None:
+    """What logs and metrics call a folded path: one of a few words; None: no route."""
+    if path in POST:
+        return path
+    return "/v1/retrieval/{model}/reranking" if reader(path) is not None else None

@@ -43,6 +43,7 @@ def embed(request: Request) -> Exchange:
         dimensions=fields.integer(request, "dimensions"),
         truncate=fields.truncate(request),
         side=fields.side(request),
+        field="inputs",
     )
 
     def answer(vectors: Vectors) -> list[Any]:
@@ -55,7 +56,12 @@ def embed_all(request: Request) -> Exchange:
     """`/embed_all`: a vector for each token."""
     texts = fields.texts(request, "inputs")
     call = EmbedTokens(
-        fields.model(request), texts, role_of(request), fields.truncate(request), side=fields.side(request)
+        fields.model(request),
+        texts,
+        role_of(request),
+        fields.truncate(request),
+        side=fields.side(request),
+        field="inputs",
     )
 
     def answer(vectors: TokenVectors) -> list[Any]:
@@ -68,7 +74,12 @@ def embed_sparse(request: Request) -> Exchange:
     """`/embed_sparse`: indices and values."""
     texts = fields.texts(request, "inputs")
     call = EmbedSparse(
-        fields.model(request), texts, role_of(request), fields.truncate(request), side=fields.side(request)
+        fields.model(request),
+        texts,
+        role_of(request),
+        fields.truncate(request),
+        side=fields.side(request),
+        field="inputs",
     )
 
     def answer(vectors: SparseVectors) -> list[Any]:
@@ -83,7 +94,7 @@ def embed_sparse(request: Request) -> Exchange:
 def predict(request: Request) -> Exchange:
     """`/predict`: the classes of a text, of a pair [a, b], or of a list of either in lists."""
     pairs, single = _predict_inputs(request)
-    call = Score(fields.model(request), pairs, fields.truncate(request), side=fields.side(request))
+    call = Score(fields.model(request), pairs, fields.truncate(request), side=fields.side(request), field="inputs")
     raw = fields.boolean(request, "raw_scores")
 
     def answer(scores: Scores) -> list[Any]:
@@ -111,6 +122,7 @@ def similarity(request: Request) -> Exchange:
         normalize=True,
         truncate=fields.truncate(inner),
         side=fields.side(inner),
+        field="sentences",
     )
 
     def answer(vectors: Vectors) -> list[float]:
