@@ -7,6 +7,7 @@ import pytest
 from support import ROOT, tiny_models
 from support.scripts import script
 
+from fastrank.models import registry
 from fastrank.models.reading import model_spec
 
 NAME = "acme/model"
@@ -257,6 +258,67 @@ def test_add_refuses_a_name_that_is_there(run, hub):
     assert status == 1
     assert "already belongs to" in err
     assert run.path.read_bytes() == before
+
+
+# -- validate and size ------------------------------------------------------------------------------------------------
+
+
+def test_validate_names_entry_and_field(run):
+    assert run("validate")[:2] == (0, "1 models are valid\n")
+    run.path.write_text(json.dumps({"version": 1, "models": [row(license=7)]}))
+    status, _, err = run("validate")
+    assert status == 1
+    assert err.startswith(f"RegistryError: {NAME}: license: 7 is not of type 'string'")
+
+
+BERT = {"model_type": "bert", "vocab_size": 30522, "max_position_embeddings": 512}
+CONFIGS = {  # of models whose checkpoints have a known exact size
+    "sentence-transformers/all-MiniLM-L6-v2": {
+        **BERT,
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "intermediate_size": 1536,
+    },
+    "BAAI/bge-base-en-v1.5": {**BERT, "hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072},
+    "Alibaba-NLP/gte-modernbert-base": {
+        "model_type": "modernbert",
+        "vocab_size": 50368,
+        "max_position_embeddings": 8192,
+        "hidden_size": 768,
+        "num_hidden_layers": 22,
+        "intermediate_size": 1152,
+    },
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_size_computed_from_the_configuration_is_within_one_percent(tool, name):
+    (variant,) = registry.find(name).variant("onnx")
+    assert 4 * tool.parameters(CONFIGS[name]) == pytest.approx(variant.size, rel=0.01)
+
+
+def test_size_is_computed_where_it_is_not_pinned(run, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(CONFIGS["sentence-transformers/all-MiniLM-L6-v2"]))
+    status, _, err = run("size", NAME)
+    assert (status, "pass --config" in err) == (1, True)
+    assert run("size", NAME, "--config", str(config))[0] == 0
+    assert run.model()["variants"]["onnx"]["size_approx"] == 90_100_000
+
+
+def test_size_is_the_sum_where_only_small_files_lack_one(run):
+    model = row()
+    model["variants"]["onnx"]["files"][0].update(size=123_456_789, sha256="0" * 64)
+    run.path.write_text(json.dumps({"version": 1, "models": [model]}))
+    assert run("size", "--all")[:2] == (0, f"{NAME} onnx: about 123000000 bytes\n")
+
+
+@pytest.mark.parametrize(("size", "status"), [(130_000_000, 0), (130_000, 1), (1_300_000_000, 1)])
+def test_an_approximate_size_must_agree_with_the_parameters(run, size, status):
+    model = row(description="A model for tests, 33 million parameters.")
+    model["variants"]["onnx"]["size_approx"] = size
+    run.path.write_text(json.dumps({"version": 1, "models": [model]}))
+    assert run("validate")[0] == status
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
