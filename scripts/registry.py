@@ -31,7 +31,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from huggingface_hub import HfApi, RepoFile, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.hf_api import RepoFile  # the package itself does not name it in 1.0
 from jsonschema import Draft202012Validator, exceptions, validators
 
 from fastrank.engine.tokenizer import Tokenizer
