@@ -1,12 +1,15 @@
-r"""From a text to the ids of its terms.
+r"""From a text to term ids.
 
-A text is cut at ASCII characters that are in no word, which `bytes.translate` and `bytes.split` do fast; each distinct
-piece is then analysed once, and looked up ever after. That is exact, because no analyzer here looks past such a
+A text is cut at ASCII characters that belong to no word, which `bytes.translate` and `bytes.split` do fast. Each
+distinct piece is analysed once and looked up afterwards. That is exact, because no analyzer here looks past such a
 character: FastEmbed turns them into spaces before it lower-cases, so not even a final sigma sees them.
 
 FastEmbed's steps (fastembed 0.9.1, sparse/bm25.py): every character but `\w` and `\s` becomes a space, lower case,
 every character but `\w` becomes a space, split; a lone "_", stop words and words of more than `token_max_length`
-characters are left out; stem; drop what became empty; id = abs(murmur3 of 32 bits, seed 0).
+characters are dropped; stem; empty stems are dropped; id = abs(murmur3 of 32 bits, seed 0).
+
+Stop words get ids of their own above MAX_ID: vectors leave them out, an index keeps them for queries that have no other
+word.
 """
 
 from __future__ import annotations
@@ -16,21 +19,24 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from fastrank.bm25 import languages
 
-DROPPED = -1  # instead of an id: a stop word, a lone "_", a word that is too long
+DROPPED = -1  # instead of an id: a lone "_", a word that is too long, an empty stem
+MAX_ID = 1 << 31  # of a term: abs() of a signed 32-bit hash; stop words have ids from MAX_ID + 1 to 2**32 - 1
 
-_PIECES = 1 << 18  # kept at most, about 40 MB; then the vocabulary starts anew
-_LONGEST_PIECE = 96  # bytes: what is longer (a base64 blob, a Chinese sentence) hardly comes twice
-_VOCABULARIES = 4  # settings whose vocabularies this process keeps
+_STOP_WORD_IDS = MAX_ID - 1
+_MAX_PIECES = 1 << 18  # kept at most, about 40 MB; then the vocabulary starts anew
+_MAX_PIECE_BYTES = 96  # longer pieces (a base64 blob, a Chinese sentence) hardly come twice
+_MAX_VOCABULARIES = 4  # vocabularies kept by this process
 
-_WORD_BYTES = b"0123456789_abcdefghijklmnopqrstuvwxyz" + bytes(range(0x80, 0x100))  # of other scripts: all
-_CUT = bytes(byte if byte in _WORD_BYTES else 0x20 for byte in bytes(range(256)).lower())  # lower() is for ASCII only
-_CUT_DOTLESS = _CUT[: ord("I")] + b"I" + _CUT[ord("I") + 1 :]  # leaves I to be made lower case the Turkish way
+_WORD_BYTES = b"0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" + bytes(range(0x80, 0x100))
+_CUT_CASED = bytes(byte if byte in _WORD_BYTES else 0x20 for byte in range(256))  # a table for bytes.translate
+_CUT = _CUT_CASED.lower()  # lower() changes ASCII only
+_CUT_DOTLESS = _CUT[: ord("I")] + b"I" + _CUT[ord("I") + 1 :]  # leaves I, which Turkish lower-cases differently
 
-Ids: TypeAlias = "int | tuple[int, ...]"  # of the terms of a piece: DROPPED if there is none, a tuple if several
+Ids: TypeAlias = "int | tuple[int, ...]"  # of a piece: DROPPED if it has no term, a tuple if it has several
 Words: TypeAlias = "Callable[[str], list[str]]"
 
 
@@ -41,88 +47,120 @@ class Stemmer(Protocol):
         """The stem of a lower-case word."""
 
 
-class Terms(dict[str, int]):
-    """Word -> id of its term, made at the first look-up."""
+class TermIds(dict[str, int]):
+    """Word -> term id, computed at the first look-up.
 
-    def __init__(self, stop: frozenset[str], longest: int | None, stem: Callable[[str], str] | None) -> None:
+    Args:
+        dropped: words without an id.
+        stop: stop words; their ids are above MAX_ID.
+        max_length: characters a word may have; None: any number.
+        stem: the stemmer; None for none.
+        dimensions: ids of terms are taken modulo this; None: they are abs(murmur3).
+    """
+
+    def __init__(
+        self,
+        dropped: frozenset[str] = frozenset(),
+        stop: frozenset[str] = frozenset(),
+        max_length: int | None = None,
+        stem: Callable[[str], str] | None = None,
+        dimensions: int | None = None,
+    ) -> None:
         from mmh3 import hash as murmur3
 
         super().__init__()
+        self._dropped = dropped
         self._stop = stop
-        self._longest = longest
+        self._max_length = max_length
         self._stem = stem
+        self._dimensions = dimensions
         self._hash: Callable[[str], int] = murmur3
 
     def of(self, word: str) -> int:
-        """The id of one word's term, or DROPPED."""
-        if word in self._stop or (self._longest is not None and len(word) > self._longest):
+        """The id of one word, or DROPPED; not kept."""
+        if word in self._dropped or (self._max_length is not None and len(word) > self._max_length):
             return DROPPED
         stem = word if self._stem is None else self._stem(word)
-        return abs(self._hash(stem)) if stem else DROPPED
+        if not stem:
+            return DROPPED
+        term_id = abs(self._hash(stem))
+        if word in self._stop:
+            return MAX_ID + 1 + term_id % _STOP_WORD_IDS
+        return term_id if self._dimensions is None else term_id % self._dimensions
 
     def __missing__(self, word: str) -> int:
-        found = self.of(word)
-        if len(word) <= _LONGEST_PIECE:
-            if len(self) >= _PIECES:
+        term_id = self.of(word)
+        if len(word) <= _MAX_PIECE_BYTES:
+            if len(self) >= _MAX_PIECES:
                 self.clear()
-            self[word] = found
-        return found
+            self[word] = term_id
+        return term_id
 
 
-class Pieces(dict[bytes, Ids]):
-    """Piece of a text between ASCII characters that are in no word -> ids of its terms, made at the first look-up.
+class Vocabulary(dict[bytes, Ids]):
+    """Piece of a text between ASCII characters of no word -> its term ids, computed at the first look-up.
 
     Threads may share it: at worst two of them analyse the same piece.
+
+    Args:
+        words: cuts a piece into words.
+        term_ids: ids of words.
+        cut: the table for `bytes.translate` that turns separators into spaces.
+        ascii_words: whether an ASCII piece is always one word.
     """
 
-    def __init__(self, words: Words, terms: Terms, cut: bytes = _CUT) -> None:
+    def __init__(self, words: Words, term_ids: TermIds, cut: bytes = _CUT, *, ascii_words: bool = True) -> None:
         super().__init__()
         self._cut = cut
         self._words = words
-        self._terms = terms
+        self._term_ids = term_ids
+        self._ascii_words = ascii_words
 
     def ids(self, text: str) -> list[int]:
-        """The ids of all words of a text in order, with DROPPED ones."""
+        """The ids of a text's words in order: terms, stop words (above MAX_ID) and DROPPED."""
         # A lone surrogate, which has no UTF-8, becomes "?": both separate words.
-        found = list(map(self.__getitem__, text.encode("utf-8", "replace").translate(self._cut).split()))
-        if text.isascii() or tuple not in map(type, found):
-            return found  # type: ignore[return-value]  # no tuple is in it
+        pieces = list(map(self.__getitem__, text.encode("utf-8", "replace").translate(self._cut).split()))
+        if (self._ascii_words and text.isascii()) or tuple not in map(type, pieces):
+            return pieces  # type: ignore[return-value]  # no tuple is in it
         flat: list[int] = []
-        for ids in found:
+        for ids in pieces:
             flat.extend(ids) if isinstance(ids, tuple) else flat.append(ids)
         return flat
 
     def count(self, text: str) -> int:
         """How many words a text has, stop words included."""
         pieces = text.encode("utf-8", "replace").translate(self._cut).split()
-        if text.isascii():
+        if self._ascii_words and text.isascii():
             return len(pieces)
-        return sum(1 if piece.isascii() else len(self._words(piece.decode())) for piece in pieces)
+        return sum(1 if self._is_word(piece) else len(self._words(piece.decode())) for piece in pieces)
+
+    def _is_word(self, piece: bytes) -> bool:
+        return self._ascii_words and piece.isascii() and b"I" not in piece
 
     def __missing__(self, piece: bytes) -> Ids:
-        if piece.isascii() and b"I" not in piece:
-            found: Ids = self._terms.of(piece.decode())
+        if self._is_word(piece):
+            ids: Ids = self._term_ids.of(piece.decode())
         else:
-            every = map(self._terms.__getitem__, self._words(piece.decode()))
+            every = map(self._term_ids.__getitem__, self._words(piece.decode()))
             kept = tuple(each for each in every if each != DROPPED)
-            found = kept if len(kept) > 1 else kept[0] if kept else DROPPED
-        if len(piece) <= _LONGEST_PIECE:
-            if len(self) >= _PIECES:
+            ids = kept if len(kept) > 1 else kept[0] if kept else DROPPED
+        if len(piece) <= _MAX_PIECE_BYTES:
+            if len(self) >= _MAX_PIECES:
                 self.clear()
-            self[piece] = found
-        return found
+            self[piece] = ids
+        return ids
 
 
-class Custom:
-    """The caller's own analyzer: text -> terms. They are hashed as they are."""
+class CustomAnalysis:
+    """The caller's own analyzer: text -> terms, which are hashed as they are."""
 
-    def __init__(self, analyzer: Callable[[str], Iterable[str]]) -> None:
+    def __init__(self, analyzer: Callable[[str], Iterable[str]], dimensions: int | None = None) -> None:
         self._analyzer = analyzer
-        self._terms = Terms(frozenset(), None, None)
+        self._term_ids = TermIds(dimensions=dimensions)
 
     def ids(self, text: str) -> list[int]:
-        """The ids of all terms of a text in order, DROPPED for empty ones."""
-        return list(map(self._terms.__getitem__, self._analyzer(text)))
+        """The ids of a text's terms in order, DROPPED for empty ones."""
+        return list(map(self._term_ids.__getitem__, self._analyzer(text)))
 
     def count(self, text: str) -> int:
         """How many terms a text has."""
@@ -131,16 +169,16 @@ class Custom:
 
 # -- words ----------------------------------------------------------------------------------------------------------
 
-# Patterns are compiled (and kept by `re`) when they are first used: most processes need none or one of them.
+# Patterns are compiled (and kept by `re`) at their first use: most processes need none or one of them.
 
 
 def fastembed_words(text: str) -> list[str]:
-    """FastEmbed's words. It takes combining marks for separators, so Tamil, Hindi and decomposed text fall apart."""
+    """FastEmbed's words. Combining marks separate them, so Tamil, Hindi and decomposed text fall apart."""
     return re.findall(r"\w+", re.sub(r"[^\w\s]", " ", text).lower())
 
 
 class _Letters(dict[int, "int | str | None"]):
-    """For `str.translate`: keeps letters, marks, numbers and "_", deletes what is invisible, makes all else a space."""
+    """For `str.translate`: keeps letters, marks, numbers and "_", deletes invisible characters, else makes a space."""
 
     def __missing__(self, point: int) -> int | str | None:
         category = unicodedata.category(chr(point))
@@ -153,11 +191,11 @@ class _Letters(dict[int, "int | str | None"]):
 
 
 _VARIATION_SELECTORS = dict.fromkeys([*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
-_LETTERS = _Letters({**_VARIATION_SELECTORS, 0x200B: " "})  # the zero-width space parts Thai and Khmer words
+_LETTERS = _Letters({**_VARIATION_SELECTORS, 0x200B: " "})  # the zero-width space separates Thai and Khmer words
 
 
 def unicode_words(text: str, *, dotless: bool = False) -> list[str]:
-    r"""Words of letters, marks and numbers, in lower case and one normal form (NFKC), whatever form the text has.
+    r"""Words of letters, marks and numbers, lower-cased and in one normal form (NFKC), whatever form the text has.
 
     `dotless`: I becomes the letter without a dot, as in Turkish. \u0130, with one, becomes i everywhere.
     """
@@ -176,6 +214,23 @@ def _from_first_letter(word: str) -> str:
     return ""
 
 
+def code_words(text: str) -> list[str]:
+    """Identifiers whole and in parts, lower-cased: "parseHTTPResponse" and "parse_http_response" give the same four.
+
+    Parts end at "_", before an upper-case ASCII letter that follows a lower-case one or a digit, and before the last
+    upper-case letter of a run that a lower-case one follows. The whole has no "_".
+    """
+    words: list[str] = []
+    identifiers = unicodedata.normalize("NFKC", text).replace("\u0130", "i").translate(_LETTERS).split()
+    for identifier in map(_from_first_letter, identifiers):
+        parts = re.split(r"_+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", identifier)
+        parts = [part.lower() for part in parts if part]
+        if len(parts) > 1:
+            words.append("".join(parts))
+        words.extend(parts)
+    return words
+
+
 # Scripts written without spaces, and Hangul, whose words are long; blocks of Unicode, first to last.
 _SPACELESS = (
     "(["
@@ -188,64 +243,99 @@ _SPACELESS = (
 )
 
 
-def bigrams(text: str, *, dotless: bool = False) -> list[str]:
+def bigrams(text: str, *, dotless: bool = False, unigrams: bool = False) -> list[str]:
     """The words of `unicode_words`, but overlapping pairs of characters where a script has no spaces.
 
-    A character is a letter with its marks; one that stands alone is a term.
+    A character is a letter with its marks; one that stands alone is a term. `unigrams`: every single character is one
+    too, so that a query of one character finds it inside words.
     """
-    found: list[str] = []
+    terms: list[str] = []
     for word in unicode_words(text, dotless=dotless):
         for number, part in enumerate(re.split(_SPACELESS, word)):
             if number % 2 == 0:
                 if part:
-                    found.append(part)
+                    terms.append(part)
                 continue
-            letters: list[str] = []
-            for letter in part:
-                if letters and unicodedata.category(letter)[0] == "M":
-                    letters[-1] += letter
-                else:
-                    letters.append(letter)
-            found.extend(map("".join, pairwise(letters)) if len(letters) > 1 else letters)
-    return found
+            letters = _letters_with_marks(part)
+            if unigrams or len(letters) == 1:
+                terms.extend(letters)
+            terms.extend(map("".join, pairwise(letters)))
+    return terms
+
+
+def _letters_with_marks(text: str) -> list[str]:
+    letters: list[str] = []
+    for letter in text:
+        if letters and unicodedata.category(letter)[0] == "M":
+            letters[-1] += letter
+        else:
+            letters.append(letter)
+    return letters
+
+
+# Marks of Latin, Greek and Cyrillic; the breve of \u0439 makes another letter, which Russian stems need.
+_ACCENTS = "[\u0300-\u0305\u0307-\u036f]|(?<!\u0438)\u0306"
+_PLAIN_LETTERS = {
+    **{ord(letter): plain for letter, plain in zip("\u00df\u00e6\u0153\u00fe", ("ss", "ae", "oe", "th"), strict=True)},
+    **dict(zip(map(ord, "\u00f8\u00f0\u0111\u0142\u0127\u0131"), "oddlhi", strict=True)),
+}
+
+
+def without_accents(word: str) -> str:
+    """A lower-case word with plain letters: é -> e, ß -> ss, ø -> o. Vowel signs of other scripts stay."""
+    if word.isascii():
+        return word
+    plain = re.sub(_ACCENTS, "", unicodedata.normalize("NFKD", word)).translate(_PLAIN_LETTERS)
+    return unicodedata.normalize("NFC", plain)
 
 
 # -- vocabularies ---------------------------------------------------------------------------------------------------
 
-ANALYZERS = ("unicode", "bigram")  # by name; None is FastEmbed's own
+ANALYZERS = ("unicode", "bigram", "unigram+bigram", "code")  # by name; None is FastEmbed's own
 
 
-def pieces(
-    analyzer: str | None,
-    language: str | None,
-    stop: frozenset[str],
-    longest: int,
-    stemmer: Stemmer | str | None,
-) -> Pieces:
+class Settings(NamedTuple):
+    """What decides which terms a text has.
+
+    Attributes:
+        analyzer: None for FastEmbed's, or one of ANALYZERS.
+        dotless: whether I is lower-cased the Turkish way.
+        stop: stop words, in lower case.
+        max_length: characters a word may have.
+        strip_accents: whether words lose their accents, before stop words and stemmer see them.
+        dimensions: ids of terms are taken modulo this, if it is not None.
+    """
+
+    analyzer: str | None
+    dotless: bool
+    stop: frozenset[str]
+    max_length: int
+    strip_accents: bool = False
+    dimensions: int | None = None
+
+
+def vocabulary(settings: Settings, stemmer: Stemmer | str | None) -> Vocabulary:
     """A vocabulary for these settings.
 
     The process has one for equal settings, so that a word is stemmed and hashed once, whoever asks for it.
 
     Args:
-        analyzer: None for FastEmbed's, or one of ANALYZERS.
-        language: for rules of lower case.
-        stop: words to leave out, in lower case.
-        longest: characters a word may have.
+        settings: how texts are cut and words become ids.
         stemmer: the caller's, or the language of a Snowball stemmer, or None.
     """
     if stemmer is None or isinstance(stemmer, str):
-        return _shared(analyzer, language == "turkish", stop, longest, stemmer)
-    return _new(analyzer, language == "turkish", stop, longest, stemmer.stem_word)
+        return _shared(settings, stemmer)
+    return _new(settings, stemmer.stem_word)
 
 
-@lru_cache(maxsize=_VOCABULARIES)
-def _shared(analyzer: str | None, dotless: bool, stop: frozenset[str], longest: int, snowball: str | None) -> Pieces:
+@lru_cache(maxsize=_MAX_VOCABULARIES)
+def _shared(settings: Settings, snowball: str | None) -> Vocabulary:
     stem = None
     if snowball is not None:
         from py_rust_stemmers import SnowballStemmer  # type: ignore[import-untyped]
 
         stem = SnowballStemmer(snowball).stem_word
-    return _new(analyzer, dotless, stop, longest, stem)
+    return _new(settings, stem)
 
 
 def forget() -> None:
@@ -253,15 +343,30 @@ def forget() -> None:
     _shared.cache_clear()
 
 
-def _new(
-    analyzer: str | None, dotless: bool, stop: frozenset[str], longest: int, stem: Callable[[str], str] | None
-) -> Pieces:
-    words: Words = fastembed_words
-    if analyzer is not None:
-        words = partial(bigrams if analyzer == "bigram" else unicode_words, dotless=dotless)
+def _new(settings: Settings, stem: Callable[[str], str] | None) -> Vocabulary:
+    words, stop, cut = _words(settings), settings.stop, _CUT
+    if settings.analyzer is not None:
         stop = frozenset(unicodedata.normalize("NFKC", word) for word in stop)
-    cut = _CUT_DOTLESS if analyzer is not None and dotless else _CUT
-    return Pieces(words, Terms(stop | {"_"}, longest, stem), cut)
+        cut = _CUT_CASED if settings.analyzer == "code" else _CUT_DOTLESS if settings.dotless else _CUT
+    if settings.strip_accents:
+        words = partial(_plain_words, words)
+        stop = frozenset(map(without_accents, stop))
+    term_ids = TermIds(frozenset("_"), stop, settings.max_length, stem, settings.dimensions)
+    return Vocabulary(words, term_ids, cut, ascii_words=settings.analyzer != "code")
+
+
+def _words(settings: Settings) -> Words:
+    if settings.analyzer is None:
+        return fastembed_words
+    if settings.analyzer == "code":
+        return code_words
+    if settings.analyzer == "unicode":
+        return partial(unicode_words, dotless=settings.dotless)
+    return partial(bigrams, dotless=settings.dotless, unigrams=settings.analyzer == "unigram+bigram")
+
+
+def _plain_words(words: Words, text: str) -> list[str]:
+    return [plain for plain in map(without_accents, words(text)) if plain]
 
 
 def default_stopwords(language: str | None) -> frozenset[str]:

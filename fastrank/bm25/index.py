@@ -1,75 +1,47 @@
-"""A small search index in memory: BM25 as Lucene scores it, in numpy arrays."""
+"""A search index for up to some millions of passages: BM25 as Lucene scores it, in numpy arrays."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from threading import Lock, get_ident
-from typing import Any, NamedTuple
+from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastrank import inputs
-from fastrank.bm25.weights import BM25, Analyzer, Counts, Integers, Statistics, Stemmer
-from fastrank.errors import ModelLoadError
+from fastrank.bm25 import document_ids, index_file, parts, ranking, segment
+from fastrank.bm25.analysis import MAX_ID
+from fastrank.bm25.document_ids import Id, Strings
+from fastrank.bm25.parts import Part, Snapshot
+from fastrank.bm25.ranking import Query
+from fastrank.bm25.segment import Scores, Segment
+from fastrank.bm25.weights import BM25, Analyzer, Stemmer, idf
 
-FORMAT = "fastrank BM25 index"
-VERSION = 1
+_RUN_WORDS = 1 << 21  # words sorted at once while documents are added
+_RUN_DOCUMENTS = 1 << 16
 
-_PLACE_BITS = 31  # beside the 32 of an id in a positive int64
-
-Scores = NDArray[np.float32]
-
-
-class _Postings(NamedTuple):
-    """Which term stands where, grouped by term (CSR). Terms ascend, and so do the documents of a term."""
-
-    terms: Integers  # (terms,): ids
-    starts: Integers  # (terms + 1,): where each term's postings begin
-    documents: NDArray[np.int32]  # (postings,): positions
-    counts: NDArray[np.int32]  # (postings,)
-    lengths: NDArray[np.int32]  # (documents,): words of each document
-
-
-class _Packed(NamedTuple):
-    """`Counts` as they wait for their index: 8 bytes a posting."""
-
-    terms: NDArray[np.uint32]
-    counts: NDArray[np.int32]
-    distinct: NDArray[np.int32]
-    lengths: NDArray[np.int32]
-
-
-class _View(NamedTuple):
-    """Postings ready to search."""
-
-    postings: _Postings
-    statistics: Statistics
-    weights: Scores  # (postings,): count / (count + k * (1 - b + b * length / avg_len))
-
-
-_EMPTY = _Postings(
-    np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32)
-)
+Masks = Sequence[NDArray[np.bool_] | None]
 
 
 class BM25Index:
-    """Documents to search in, or a corpus whose statistics score other documents.
+    """Documents to search, or a corpus whose statistics score other documents.
 
     A document's score is the sum over the query's words of idf * f / (f + k * (1 - b + b * length / avg_len)), with
     idf = ln(1 + (N - n + 0.5) / (n + 0.5)) and avg_len of these documents: Lucene's formula, with exact lengths. A word
-    that stands twice in the query counts twice.
+    that is twice in the query counts twice. Stop words count in a query that has no other word; lengths never count
+    them.
 
     >>> index = BM25Index.build(["A cat sat on the mat.", "Dogs bark."])
     >>> positions, scores = index.search("barking dog")
     >>> positions.tolist()
     [1]
 
-    Many threads may search at once; `add` may run beside them and takes effect when it returns.
+    Documents have the ids that are given with them, else numbers in the order of adding, from 0; no number is used
+    twice. Scores are always those of an index built from the documents that are there now.
+
+    Many threads may search at once. `add`, `delete` and `compact` may run beside them and take effect when they return.
 
     Args:
         bm25: how texts become terms, and k and b; its `avg_len` and `idf` are not used. None: `BM25()`.
@@ -77,252 +49,298 @@ class BM25Index:
 
     def __init__(self, bm25: BM25 | None = None) -> None:
         self.bm25 = BM25() if bm25 is None else bm25
-        self._postings = _EMPTY
-        self._view: _View | None = None
-        self._lock = Lock()
+        self._snapshot = Snapshot()
+        self._next_number = 0
+        self._numbers: dict[Id, int] | None = None  # by the caller's ids; made when it is first needed
+        self._lock = Lock()  # held by whatever changes the index
 
     @classmethod
-    def build(cls, texts: Iterable[str], **options: Any) -> BM25Index:
-        """An index of these texts. `options` are those of `BM25`.
+    def build(cls, texts: Iterable[str], *, ids: Iterable[Id] | None = None, **options: Any) -> BM25Index:
+        """An index of these texts.
+
+        Args:
+            texts: as for `add`.
+            ids: as for `add`.
+            **options: of `BM25`.
 
         Raises:
-            TypeError: a text is no string; the message says which.
+            TypeError, ValueError: as `add` and `BM25`.
         """
-        return cls(BM25(**options)).add(texts)
+        return cls(BM25(**options)).add(texts, ids=ids)
 
-    def add(self, texts: Iterable[str]) -> BM25Index:
+    # -- documents --------------------------------------------------------------------------------------------------
+
+    def add(self, texts: str | Iterable[str], *, ids: Id | Iterable[Id] | None = None) -> BM25Index:
         """Add documents behind those that are there. Returns the index.
 
-        Texts are read one by one and not kept, so a corpus need not be in memory. Each call sorts the
-        whole index anew: add many at once. If `texts` raises an error, nothing is added.
+        Texts are read one by one and not kept, so a corpus need not be in memory. If anything raises an error, nothing
+        is added.
+
+        Args:
+            texts: one text, or an iterable of texts.
+            ids: one for each text, all integers or all strings; either all documents of an index have one or none.
 
         Raises:
-            TypeError: a text is no string; the message says which.
+            TypeError: an item is not a string, or an id neither integer nor string; the message says which.
+            ValueError: an id is taken or given twice, there are more or fewer ids than texts, or the index has ids and
+                these texts have none, or the other way round.
         """
-        found = [_packed(counted) for counted in self.bm25.counts(inputs.texts(texts, "texts"))]
+        given = None if ids is None else list(document_ids.each(ids, "ids"))
+        runs = list(self._runs(inputs.texts(texts, "texts")))
+        count = sum(len(run.lengths) for run in runs)
+        if given is not None and len(given) != count:
+            raise ValueError(f"{count} texts need as many ids, got {len(given)}")
+        if not count:
+            return self
+        added = segment.merged(runs)
         with self._lock:
-            self._postings = _merged(self._postings, found)
-            self._view = None
+            self._check_ids(given)
+            numbers = np.arange(self._next_number, self._next_number + count)
+            column = None if given is None else document_ids.column(given)
+            self._replace(parts.tidied([*self._snapshot.parts, parts.part(added, numbers, column)]))
+            self._next_number += count
+            if given is not None and self._numbers is not None:
+                self._numbers.update(zip(given, numbers.tolist(), strict=True))
         return self
 
-    def __len__(self) -> int:
-        return len(self._postings.lengths)
+    def delete(self, ids: Id | Iterable[Id]) -> None:
+        """Delete documents: one id or several. Other documents keep their ids.
 
-    def search(self, query: str, k: int = 10) -> tuple[Integers, Scores]:
-        """The best `k` documents that have a word of the query, best first.
-
-        Returns:
-            Positions (int64, in order of adding) and scores (float32, > 0). Equal scores are ordered by position.
+        They leave the statistics at once, and the memory when their segment is merged with others, when more than half
+        of it is deleted, or with `compact`. A call copies one byte per document of the segments it touches: delete many
+        at once.
 
         Raises:
-            TypeError: the query is no string, or `k` no integer.
-            ValueError: `k` is smaller than 1.
+            KeyError: there is no such document; nothing is deleted.
+            TypeError: an id is neither integer nor string.
         """
-        query, k = inputs.text(query, "query"), inputs.positive(k, "k")
-        view = self._ready()
-        scores = np.zeros(len(view.postings.lengths), np.float32)
-        terms, weights = self._query(query, view.statistics)
-        postings = view.postings
-        at = np.searchsorted(postings.terms, terms)
-        for place, term, weight in zip(at.tolist(), terms.tolist(), weights, strict=True):
-            if place < len(postings.terms) and postings.terms[place] == term:
-                those = slice(postings.starts[place], postings.starts[place + 1])
-                scores[postings.documents[those]] += weight * view.weights[those]
-        return _best(scores, k)
+        with self._lock:
+            given = list(dict.fromkeys(document_ids.each(ids, "ids")))
+            numbers = self._numbers_of(given)
+            if len(missing := np.flatnonzero(numbers < 0)):
+                raise KeyError(f"No document has the id {given[missing[0]]!r}")
+            changed = []
+            for part in self._snapshot.parts:
+                positions, found = part.find(numbers)
+                changed.append(part.without(positions[found]) if found.any() else part)
+            self._replace(parts.tidied(changed))
+            if self._numbers is not None:
+                for each in given:
+                    del self._numbers[each]
 
-    def scores(self, query: str, documents: Sequence[str]) -> Scores:
+    def compact(self) -> BM25Index:
+        """Merge all segments into one and free what deleted documents hold. Returns the index."""
+        with self._lock:
+            if self._snapshot.parts:
+                self._replace([parts.merged(self._snapshot.parts)])
+        return self
+
+    @property
+    def ids(self) -> NDArray[Any]:
+        """The ids of all documents in the order of adding: int64, or objects that are strings; (documents,)."""
+        columns = [part.ids_at(part.positions()) for part in self._snapshot.parts]
+        return np.concatenate(columns) if columns else np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return self._snapshot.documents
+
+    def __contains__(self, document_id: Any) -> bool:
+        with self._lock:
+            return bool(self._numbers_of(list(document_ids.each(document_id, "id")))[0] >= 0)
+
+    # -- searching --------------------------------------------------------------------------------------------------
+
+    def search(self, query: str, k: int = 10, *, mask: Any = None) -> tuple[NDArray[Any], Scores]:
+        """The best `k` documents that have a word of the query, best first.
+
+        Args:
+            query: a text.
+            k: the most documents to return.
+            mask: booleans (documents,) in the order of `ids`: which documents may be returned. Scores are the same with
+                and without it.
+
+        Returns:
+            Ids (int64, or objects that are strings) and scores (float32, > 0). Equal scores are in the order of adding.
+
+        Raises:
+            TypeError: the query is not a string, `k` not an integer, or `mask` not booleans.
+            ValueError: `k` is smaller than 1, or `mask` has another length than the index.
+        """
+        query, k, state = inputs.text(query, "query"), inputs.positive(k, "k"), self._snapshot
+        return self._search(state, query, k, parts.masks(state, mask))
+
+    def search_batch(
+        self, queries: Iterable[str], k: int = 10, *, mask: Any = None
+    ) -> list[tuple[NDArray[Any], Scores]]:
+        """`search` for each query, all in the same state of the index.
+
+        Raises:
+            TypeError, ValueError: as `search`; the message says which query.
+        """
+        texts, k, state = list(inputs.documents(queries, "queries")), inputs.positive(k, "k"), self._snapshot
+        masks = parts.masks(state, mask)
+        return [self._search(state, text, k, masks) for text in texts]
+
+    def scores(self, query: str, documents: str | Iterable[str]) -> Scores:
         """The score of each of these texts, float32, (documents,): to rerank what another search found.
 
         The statistics are those of the index; if it is empty, those of `documents` themselves.
 
         Raises:
-            TypeError: the query or a document is no string.
+            TypeError: the query or a document is not a string.
         """
-        query = inputs.text(query, "query")
-        counted = list(self.bm25.counts(inputs.texts(documents)))
-        view = self._ready() if len(self) else _view(self.bm25, _merged(_EMPTY, [_packed(part) for part in counted]))
-        terms, weights = self._query(query, view.statistics)
-        found: list[Scores] = []
-        for part in counted:
-            at = np.minimum(np.searchsorted(terms, part.ids), max(len(terms) - 1, 0))
-            hits = np.flatnonzero(terms[at] == part.ids) if len(terms) else np.zeros(0, np.int64)
-            rows = np.repeat(np.arange(len(part.lengths)), part.distinct)[hits]
-            values = _saturated(self.bm25, part.counts[hits], part.lengths[rows], view.statistics.avg_len)
-            # Summed in the order of terms, as `search` does: equal texts have equal scores.
-            order = np.argsort(at[hits], kind="stable")
-            scores = np.zeros(len(part.lengths), np.float32)
-            np.add.at(scores, rows[order], weights[at[hits][order]] * values[order])
-            found.append(scores)
-        return np.concatenate(found) if found else np.zeros(0, np.float32)
+        query, state = inputs.text(query, "query"), self._snapshot
+        runs = list(self._runs(inputs.texts(documents)))
+        if not runs:
+            return np.zeros(0, np.float32)
+        scored = segment.merged(runs)
+        if not state.documents:
+            numbers = np.arange(len(scored.lengths))
+            state = parts.snapshot([parts.part(scored, numbers, None)], self.bm25.k, self.bm25.b)
+        weights = segment.Weights(scored, self.bm25.k, self.bm25.b, state.avg_len)
+        return ranking.scores(scored, weights, self._query(state, query))
+
+    # -- files ------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write the index as one file (numpy's .npz, without pickle), put in place when it is complete.
+        """Write the index to one file, which is replaced when the new one is complete and on the disk.
 
-        A stemmer or an analyzer function of your own is not written: give it to `load` again.
+        The file holds the weights too, so nothing is left to compute after `load`. A stemmer or an analyzer function of
+        your own is not written: give it to `load` again.
         """
-        path = Path(path)
-        settings = self.bm25.settings()
-        header = {
-            "format": FORMAT,
-            "version": VERSION,
-            "settings": {
-                **settings,
-                "stemmer": settings["stemmer"] is not None,
-                "analyzer": True if callable(settings["analyzer"]) else settings["analyzer"],
-                "stopwords": None if settings["stopwords"] is None else sorted(settings["stopwords"]),
-            },
-        }
-        blob = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
-        try:
-            with unfinished.open("wb") as file:
-                np.savez(file, header=blob, **self._postings._asdict())
-            unfinished.replace(path)
-        finally:
-            with suppress(FileNotFoundError):
-                unfinished.unlink()
+        with self._lock:
+            state, next_number = self._snapshot, self._next_number
+        index_file.save(Path(path), self.bm25, state, next_number)
 
     @classmethod
-    def load(cls, path: str | Path, *, stemmer: Stemmer | None = None, analyzer: Analyzer = None) -> BM25Index:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        mmap: bool = False,
+        verify: bool = True,
+        stemmer: Stemmer | None = None,
+        analyzer: Analyzer = None,
+    ) -> BM25Index:
         """An index that `save` wrote.
 
         Args:
             path: the file.
+            mmap: map the file instead of reading it into memory: processes share it, and what no query needs is not
+                read. Nothing may change the file in place meanwhile; `save` to the same path replaces it, which Windows
+                refuses while it is mapped.
+            verify: check checksums and structure of all arrays, which reads the file once. False is for files that you
+                wrote yourself: a damaged one may fail at a search or answer wrongly.
             stemmer: the stemmer it was built with, if that was your own.
             analyzer: the analyzer function it was built with, if it was one.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ModelLoadError: the file is damaged, of another version, or no index.
+            ModelLoadError: the file is damaged, of another version, or not an index.
             ValueError: the index needs `stemmer` or `analyzer` and it was not given, or the other way round.
         """
-        path = Path(path)
-        header, postings = _read(path)
-        settings = dict(header["settings"])
-        for name, given in (("stemmer", stemmer), ("analyzer", analyzer)):
-            if (settings[name] is True) != (given is not None):
-                was = "was built with" if given is None else "was not built with"
-                raise ValueError(f"{path} {was} {'an' if name == 'analyzer' else 'a'} {name} of your own: {name}=")
-            settings[name] = given if settings[name] is True else settings[name] or None
-        try:
-            index = cls(BM25(**settings))
-        except (TypeError, ValueError) as error:
-            raise ModelLoadError(f"{path} is damaged: {error}") from error
-        index._postings = postings
+        bm25, state, next_number = index_file.load(
+            Path(path), mmap=mmap, verify=verify, stemmer=stemmer, analyzer=analyzer
+        )
+        index = cls(bm25)
+        index._snapshot, index._next_number = state, next_number
         return index
+
+    def __getstate__(self) -> tuple[BM25, tuple[Part, ...], int]:
+        with self._lock:
+            return self.bm25, self._snapshot.parts, self._next_number
+
+    def __setstate__(self, state: tuple[BM25, tuple[Part, ...], int]) -> None:
+        bm25, stored, next_number = state
+        BM25Index.__init__(self, bm25)
+        self._replace(stored)
+        self._next_number = next_number
 
     def __repr__(self) -> str:
         return f"BM25Index({self.bm25!r}, documents={len(self)})"
 
-    def _ready(self) -> _View:
-        view = self._view
-        if view is None:
-            with self._lock:
-                view = self._view = self._view or _view(self.bm25, self._postings)
-        return view
+    # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _query(self, query: str, statistics: Statistics) -> tuple[Integers, Scores]:
-        """The query's terms, ascending so that the order of words does not change a sum, and their weights."""
-        terms, counts = np.unique(self.bm25.query_ids(query), return_counts=True)
-        return terms, (statistics.idf(terms) * counts).astype(np.float32)
+    def _runs(self, texts: Iterator[str]) -> Iterator[Segment]:
+        """Segments of texts in order, each small enough to be sorted in little memory."""
+        ids: list[int] = []
+        ends: list[int] = []
+        token_ids = self.bm25.token_ids
+        for text in texts:
+            ids += token_ids(text)
+            ends.append(len(ids))
+            if len(ids) >= _RUN_WORDS or len(ends) >= _RUN_DOCUMENTS:
+                yield segment.from_token_ids(ids, ends)
+                ids, ends = [], []
+        if ends:
+            yield segment.from_token_ids(ids, ends)
 
+    def _check_ids(self, given: list[Id] | None) -> None:
+        """Raise an error if documents with these ids cannot be added."""
+        existing = self._snapshot.parts
+        if existing and (existing[0].ids is None) != (given is None):
+            raise ValueError(
+                "The documents of this index have ids: give ids=, one for each text"
+                if given is None
+                else "The documents of this index are numbered and have no ids of their own: leave out ids="
+            )
+        if given is None:
+            return
+        kind: type = type(given[0])
+        if existing:
+            kind = str if isinstance(existing[0].ids, Strings) else int
+        taken, seen = self._numbers_by_id() if existing else {}, set[Id]()
+        for position, each in enumerate(given):
+            if type(each) is not kind:
+                raise TypeError(f"ids[{position}] must be {kind.__name__} like the others, not {type(each).__name__}")
+            if each in taken or each in seen:
+                raise ValueError(f"ids[{position}] is taken: {each!r}. Delete that document first")
+            seen.add(each)
 
-def _packed(counted: Counts) -> _Packed:
-    return _Packed(
-        counted.ids.astype(np.uint32),
-        counted.counts.astype(np.int32),
-        counted.distinct.astype(np.int32),
-        counted.lengths.astype(np.int32),
-    )
+    def _numbers_by_id(self) -> dict[Id, int]:
+        """Numbers of all documents by the caller's ids."""
+        if self._numbers is None:
+            self._numbers = {}
+            for part in self._snapshot.parts:
+                ids, numbers = part.ids_at(part.positions()), part.numbers[part.positions()]
+                self._numbers.update(zip(ids.tolist(), numbers.tolist(), strict=True))
+        return self._numbers
 
+    def _numbers_of(self, ids: Sequence[Id]) -> NDArray[np.int64]:
+        """The numbers of the documents with these ids, -1 where there is none."""
+        existing = self._snapshot.parts
+        if existing and existing[0].ids is not None:
+            by_id = self._numbers_by_id()
+            return np.array([by_id.get(each, -1) for each in ids], np.int64)
+        numbers = np.array([-1 if isinstance(each, str) else each for each in ids], np.int64)
+        return np.where(parts.exist(existing, numbers), numbers, -1)
 
-def _merged(old: _Postings, more: Sequence[_Packed]) -> _Postings:
-    """Postings of the old and of more documents: one sort of (term, place in the sequence) packed into 64 bits."""
-    if not more:
-        return old
-    lengths = np.concatenate([old.lengths, *(part.lengths for part in more)])
-    counts = np.concatenate([old.counts, *(part.counts for part in more)])
-    added = np.arange(len(old.lengths), len(lengths), dtype=np.int32)
-    documents = np.concatenate([old.documents, np.repeat(added, np.concatenate([part.distinct for part in more]))])
-    bits = len(counts).bit_length()
-    if bits > _PLACE_BITS:
-        raise ValueError(f"An index can hold 2**{_PLACE_BITS} different words of documents, these have {len(counts)}")
-    keys = np.concatenate([np.repeat(old.terms, np.diff(old.starts)), *(part.terms for part in more)], dtype=np.int64)
-    keys <<= bits
-    keys |= np.arange(len(keys), dtype=np.int64)
-    keys.sort()
-    order = keys & ((1 << bits) - 1)
-    documents, counts = documents[order], counts[order]
-    keys >>= bits
-    starts = np.flatnonzero(np.diff(keys, prepend=-1))
-    return _Postings(keys[starts], np.append(starts, len(keys)), documents, counts, lengths)
+    def _replace(self, changed: Sequence[Part]) -> None:
+        self._snapshot = parts.snapshot(changed, self.bm25.k, self.bm25.b, self._snapshot.weights)
 
+    def _query(self, state: Snapshot, query: str) -> Query:
+        """The query's terms; its stop words only if it has no other word."""
+        words = np.array(self.bm25.token_ids(query), np.int64)
+        terms = words[(words >= 0) & (words <= MAX_ID)]
+        distinct, counts = np.unique(terms if len(terms) else words[words > MAX_ID], return_counts=True)
+        ids = distinct.astype(np.uint32)
+        frequencies = np.zeros(len(ids), np.int64)
+        for part in state.parts:
+            rows = part.segment.find(ids)
+            frequencies += np.array([part.frequency(row) if row >= 0 else 0 for row in rows], np.int64)
+        return Query(ids, (idf(frequencies, state.documents) * counts).astype(np.float32))
 
-def _view(bm25: BM25, postings: _Postings) -> _View:
-    documents = len(postings.lengths)
-    words = int(postings.lengths.sum(dtype=np.int64))
-    statistics = Statistics(documents, words / documents if words else 1.0, postings.terms, np.diff(postings.starts))
-    lengths = postings.lengths[postings.documents]
-    return _View(postings, statistics, _saturated(bm25, postings.counts, lengths, statistics.avg_len))
-
-
-def _saturated(bm25: BM25, counts: NDArray[Any], lengths: NDArray[Any], average: float) -> Scores:
-    norms = bm25.k * (1 - bm25.b + bm25.b * lengths / average)
-    values: Scores = (counts / (counts + norms)).astype(np.float32)
-    return values
-
-
-def _best(scores: Scores, k: int) -> tuple[Integers, Scores]:
-    """The `k` best positive scores; of equal ones those that come first."""
-    floor = np.float32(0)
-    if k < len(scores):
-        floor = np.partition(scores, len(scores) - k)[len(scores) - k]
-    found = np.flatnonzero((scores >= floor) & (scores > 0))
-    found = found[np.argsort(-scores[found], kind="stable")][:k]
-    return found, scores[found]
-
-
-def _read(path: Path) -> tuple[dict[str, Any], _Postings]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            header = json.loads(file["header"].tobytes())
-            _check_header(header, path)
-            postings = _Postings(*(file[name] for name in _Postings._fields))
-            _check(postings)
-    except (FileNotFoundError, IsADirectoryError, PermissionError, ModelLoadError):
-        raise
-    except Exception as error:  # numpy and zipfile raise a dozen kinds on damaged bytes
-        raise ModelLoadError(f"{path} is no BM25 index, or a damaged one: {error}") from error
-    return header, postings
-
-
-def _check_header(header: Any, path: Path) -> None:
-    if header["format"] != FORMAT:
-        raise ValueError("its header is of something else")
-    if header["version"] != VERSION:
-        raise ModelLoadError(
-            f"{path} has version {header['version']} of the index format, this fastrank reads {VERSION}: build it anew"
-        )
-    if header["settings"].keys() != BM25().settings().keys():
-        raise ValueError("its settings are not those of BM25")
-
-
-def _check(postings: _Postings) -> None:
-    """What `search` relies on, so that no file can make it fail or answer wrongly in silence."""
-    for name, array in postings._asdict().items():
-        wanted = getattr(_EMPTY, name).dtype
-        if array.dtype != wanted or array.ndim != 1:
-            raise ValueError(f"{name} has type {array.dtype} and {array.ndim} dimensions, not {wanted} and 1")
-    terms, starts, documents, counts, lengths = postings
-    good = (
-        len(starts) == len(terms) + 1
-        and starts[0] == 0
-        and starts[-1] == len(documents) == len(counts)
-        and (np.diff(starts) > 0).all()
-        and (np.diff(terms) > 0).all()
-        and (counts > 0).all()
-        and (lengths >= 0).all()
-        and (not len(documents) or 0 <= documents.min() <= documents.max() < len(lengths))
-    )
-    if not good:
-        raise ValueError("its arrays do not fit together")
+    def _search(self, state: Snapshot, text: str, k: int, masks: Masks) -> tuple[NDArray[Any], Scores]:
+        query = self._query(state, text)
+        if not state.parts:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        found = [
+            ranking.best(part.segment, weights, query, k, mask)
+            for part, weights, mask in zip(state.parts, state.weights, masks, strict=True)
+        ]
+        ids = [part.ids_at(positions) for part, (positions, _) in zip(state.parts, found, strict=True)]
+        if len(ids) == 1:
+            return ids[0], found[0][1]
+        scores = np.concatenate([each for _, each in found])
+        best = np.argsort(-scores, kind="stable")[:k]  # parts are in the order of adding
+        return np.concatenate(ids)[best], scores[best]

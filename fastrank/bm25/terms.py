@@ -1,10 +1,10 @@
-"""Single words as BM25 sees them, for models that share its vocabulary but weigh words themselves: BM42, MiniCOIL."""
+"""Single words as BM25 sees them, for models that share its ids but weigh words themselves: BM42, MiniCOIL."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from fastrank.bm25.analysis import DROPPED, Terms
+from fastrank.bm25.analysis import DROPPED, TermIds
 from fastrank.bm25.languages import stopwords
 
 __all__ = ["DROPPED", "stemmer", "stopwords", "term_id", "terms"]
@@ -25,6 +25,6 @@ def term_id(stem: str) -> int:
     return abs(murmur3(stem))
 
 
-def terms(language: str, leave_out: Iterable[str] = ()) -> Terms:
+def terms(language: str, leave_out: Iterable[str] = ()) -> TermIds:
     """Word -> id of its stem, or DROPPED for stop words and those of `leave_out`."""
-    return Terms(stopwords(language) | frozenset(leave_out), None, stemmer(language))
+    return TermIds(dropped=stopwords(language) | frozenset(leave_out), stem=stemmer(language))

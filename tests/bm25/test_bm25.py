@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import unicodedata
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import mmh3
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from support.processes import run_python
 
-from fastrank.bm25 import BM25, LANGUAGES, analysis, weights
+from fastrank.bm25 import BM25, LANGUAGES, BM25Index, analysis, array_file, weights
+from fastrank.errors import ModelLoadError
 
 
 def terms(bm25, text):
@@ -22,6 +24,11 @@ def terms(bm25, text):
 
 def ids_of(*words):
     return {abs(mmh3.hash(word)) for word in words}
+
+
+class Vowelless:
+    def stem_word(self, word):
+        return "".join(letter for letter in word if letter not in "aeiou")
 
 
 # -- weights --------------------------------------------------------------------------------------------------------
@@ -121,6 +128,119 @@ def test_a_corpus_is_made_of_strings():
         BM25().fit(["a", None])
 
 
+def test_statistics_grow_document_by_document():
+    whole, grown = BM25(avg_len="auto", idf=True).fit(CORPUS), BM25(avg_len="auto", idf=True)
+    for text in CORPUS:
+        grown.partial_fit(text)
+    assert (grown.statistics, grown.avg_len) == (whole.statistics, whole.avg_len)
+    assert grown.documents(CORPUS)[0][1].tolist() == whole.documents(CORPUS)[0][1].tolist()
+    assert grown.partial_fit(iter(CORPUS)) is grown
+    assert grown.statistics.documents == 2 * len(CORPUS)
+
+
+def test_a_bad_item_adds_nothing_to_the_statistics():
+    bm25 = BM25().fit(CORPUS)
+    before = copy.deepcopy(bm25.statistics)
+    with pytest.raises(TypeError, match=r"corpus\[1\] must be a string"):
+        bm25.partial_fit(["new", None])
+    with pytest.raises(TypeError, match=r"corpus\[1\] must be a string"):
+        bm25.fit(["new", None])
+    assert bm25.statistics == before
+
+
+def test_documents_without_words_can_begin_the_statistics():
+    bm25 = BM25(avg_len="auto").partial_fit(["", "the"])
+    assert bm25.avg_len == "auto"
+    with pytest.raises(ValueError, match="needs the statistics of a corpus"):
+        bm25.documents(["x"])
+    assert bm25.partial_fit("fox").avg_len == 1 / 3
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"language": "german", "k": 2, "stopwords": {"Haus"}, "analyzer": "code", "strip_accents": True}, {}),
+        ({"idf": True, "avg_len": "auto", "dimensions": 1000}, {}),
+        ({}, {"stemmer": Vowelless}),
+        ({}, {"analyzer": lambda: str.split}),
+    ],
+)
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_saved_bm25_gives_the_same(tmp_path, options, code, fitted):
+    own = {name: make() for name, make in code.items()}
+    bm25 = BM25(**options, **own)
+    if fitted:
+        bm25.fit(CORPUS)
+    bm25.save(tmp_path / "bm25")
+    other = BM25.load(tmp_path / "bm25", **own)
+    assert other.settings() == bm25.settings()
+    assert other.statistics == bm25.statistics
+    if fitted:
+        assert other.documents(CORPUS)[0][1].tolist() == bm25.documents(CORPUS)[0][1].tolist()
+        assert other.partial_fit("red").statistics.documents == len(CORPUS) + 1
+    if own:
+        with pytest.raises(ValueError, match="of your own"):
+            BM25.load(tmp_path / "bm25")
+
+
+@pytest.mark.parametrize(
+    ("header", "arrays", "message"),
+    [
+        ({"documents": 1}, {}, "do not fit together"),
+        ({"words": 2}, {}, "do not fit together"),
+        ({"words": "3"}, {}, "do not fit together"),
+        ({"documents": True}, {}, "do not fit together"),
+        ({}, {"ids": np.array([5, 5], np.uint32)}, "not distinct ids"),
+        ({}, {"ids": np.array([5, 2**31 + 1], np.uint32)}, "not distinct ids"),
+        ({}, {"ids": np.array([5], np.uint32)}, "do not fit together"),
+        ({}, {"frequencies": np.array([0, 1], np.uint32)}, "do not fit together"),
+        ({}, {"frequencies": np.array([1.0, 1.0], np.float32)}, "frequencies is <f4, expected <u4"),
+        ({"settings": None}, {}, "settings are not those of BM25"),
+    ],
+)
+def test_statistics_that_contradict_themselves_are_refused(tmp_path, header, arrays, message):
+    path = tmp_path / "bm25"
+    BM25().fit(["red fox", "red"]).save(path)
+    old, stored = array_file.read(path, weights.FORMAT, weights.VERSION)
+    array_file.write(path, weights.FORMAT, weights.VERSION, {**old, **header}, {**stored, **arrays})
+    with pytest.raises(ModelLoadError, match=message):
+        BM25.load(path)
+
+
+def test_an_index_is_not_statistics(tmp_path):
+    BM25Index.build(["fox"]).save(tmp_path / "index")
+    with pytest.raises(ModelLoadError, match="version 2 of the format, this fastrank reads 1"):
+        BM25.load(tmp_path / "index")
+
+
+# -- dimensions -----------------------------------------------------------------------------------------------------
+
+
+def test_ids_can_be_folded_into_what_a_store_holds():
+    words = [f"word{number}" for number in range(3000)]
+    for bm25 in (BM25(dimensions=1000), BM25(dimensions=1000, analyzer=str.split)):
+        ((ids, values),) = bm25.documents([" ".join(words)])
+        ((query, ones),) = bm25.queries([" ".join(words)])
+        assert set(ids.tolist()) == {abs(mmh3.hash(word)) % 1000 for word in words} == set(query.tolist())
+        assert ones.tolist() == [1] * len(query)
+        f = Counter(abs(mmh3.hash(word)) % 1000 for word in words)
+        expected = [f[each] * 2.2 / (f[each] + 1.2 * (0.25 + 0.75 * 3000 / 256)) for each in ids.tolist()]
+        assert values == pytest.approx(expected, rel=1e-14)  # counts of terms that share an id are added
+
+
+@pytest.mark.parametrize("dimensions", [1_000_000_000, 2**31 + 1])
+def test_dimensions_that_hold_an_id_do_not_change_it(dimensions):
+    assert terms(BM25(dimensions=dimensions), "hello world") == ids_of("hello", "world")
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "error"), [(0, ValueError), (2**31 + 2, ValueError), (1.5, TypeError), (True, TypeError)]
+)
+def test_dimensions_are_checked(dimensions, error):
+    with pytest.raises(error, match="dimensions must be"):
+        BM25(dimensions=dimensions)
+
+
 # -- analyzers ------------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +311,75 @@ def test_bigrams(text, expected):
     assert terms(BM25(None, analyzer="bigram"), text) == ids_of(*expected)
 
 
+def test_single_characters_beside_bigrams():
+    bm25 = BM25(None, analyzer="unigram+bigram")
+    expected = ["\u6211", "\u7231", "\u5317", "\u4eac", "\u6211\u7231", "\u7231\u5317", "\u5317\u4eac", "gpt", "3"]
+    assert terms(bm25, "\u6211\u7231\u5317\u4eac GPT 3") == ids_of(*expected)
+    assert terms(bm25, "\u0e07\u0e48\u0e32") == ids_of("\u0e07\u0e48", "\u0e32", "\u0e07\u0e48\u0e32")
+    assert terms(bm25, "\u4e2d") == ids_of("\u4e2d")
+    assert BM25Index.build(["\u5317\u4eac"], language=None, analyzer="unigram+bigram").search("\u4eac")[0].tolist() == [
+        0
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("parse_http_response", ["parsehttpresponse", "parse", "http", "response"]),
+        ("parseHTTPResponse", ["parsehttpresponse", "parse", "http", "response"]),
+        ("ParseHttpResponse()", ["parsehttpresponse", "parse", "http", "response"]),
+        ("PARSE_HTTP_RESPONSE", ["parsehttpresponse", "parse", "http", "response"]),
+        ("__init__", ["init"]),
+        ("_", []),
+        ("np.zeros_like(x)", ["np", "zeroslike", "zeros", "like", "x"]),
+        ("utf8Decoder base64", ["utf8decoder", "utf8", "decoder", "base64"]),
+        ("gr\u00f6\u00dfeMessen \u00c9cole", ["gr\u00f6\u00dfemessen", "gr\u00f6\u00dfe", "messen", "\u00e9cole"]),
+        ("a=b+c", ["a", "b", "c"]),
+    ],
+)
+def test_code_is_found_whole_and_in_parts(text, expected):
+    bm25 = BM25(None, analyzer="code")
+    assert terms(bm25, text) == ids_of(*expected)
+    assert bm25.token_count([text]) == len(expected)
+
+
+def test_parts_of_code_are_stemmed_and_leave_out_stop_words():
+    assert terms(BM25(analyzer="code"), "is_readyForTokens") == ids_of("isreadyfortoken", "readi", "token")
+
+
+@pytest.mark.parametrize("analyzer", analysis.ANALYZERS)
+def test_accents_can_be_stripped(analyzer):
+    plain, accents = BM25(None, analyzer=analyzer), BM25(None, analyzer=analyzer, strip_accents=True)
+    text = "\u00e9cole na\u00efve stra\u00dfe sm\u00f8rrebr\u00f8d \u0142\u00f3d\u017a \u03ac\u03bb\u03c6\u03b1"
+    bare = "ecole naive strasse smorrebrod lodz \u03b1\u03bb\u03c6\u03b1"
+    assert terms(accents, text) == terms(accents, bare) == terms(plain, bare) != terms(plain, text)
+    assert terms(accents, unicodedata.normalize("NFD", text)) == terms(plain, bare)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u043c\u043e\u0439",  # \u0439 is a letter of its own
+        "\u0939\u093f\u0928\u094d\u0926\u0940",
+        "\u0ba8\u0bbe\u0b99\u0bcd",
+        "\u30ac\u30ae",
+        "\ud55c\uad6d",
+        "\u0e07\u0e48\u0e32\u0e22",
+        "\u05e9\u05c1",
+    ],
+)
+def test_signs_that_are_no_accents_stay(text):
+    assert terms(BM25(None, analyzer="unicode", strip_accents=True), text) == terms(
+        BM25(None, analyzer="unicode"), text
+    )
+
+
+def test_accents_go_before_stop_words_and_stems():
+    bm25 = BM25("spanish", analyzer="unicode", strip_accents=True)
+    assert terms(bm25, "\u00e9l canciones canci\u00f3n") == terms(bm25, "el canciones cancion")
+    assert terms(bm25, "\u00e9l tambi\u00e9n tambien") == set()
+
+
 def test_a_long_run_without_spaces_is_not_kept():
     bm25 = BM25("chinese", analyzer="bigram")
     before = len(bm25._analysis)
@@ -205,11 +394,6 @@ def test_an_analyzer_of_ones_own_is_final():
     assert ids.tolist() == [abs(mmh3.hash(term)) for term in ("The", "The Foxes", "x" * 50)]
     assert values[0] == pytest.approx(2.2 / (1 + 1.2 * (0.25 + 0.75 * 3 / 256)))
     assert bm25.token_count(["a|b", "c"]) == 3
-
-
-class Vowelless:
-    def stem_word(self, word):
-        return "".join(letter for letter in word if letter not in "aeiou")
 
 
 def test_a_stemmer_of_ones_own():
@@ -249,13 +433,15 @@ def test_languages_without_a_stemmer_are_a_choice(options):
         ({"disable_stemmer": True, "stemmer": Vowelless()}, ValueError, "stemmer cannot be supplied with disable_stem"),
         ({"stemmer": "english"}, TypeError, "stemmer must be an object with a method stem_word, not str"),
         ({"stopwords": "the"}, TypeError, "stopwords must be a collection of words, not str"),
-        ({"analyzer": "trigram"}, ValueError, "analyzer must be None, a function, or one of unicode, bigram"),
+        ({"analyzer": "trigram"}, ValueError, "analyzer must be None, a function, or one of unicode, bigram, unigram"),
         ({"analyzer": str.split, "stopwords": {"a"}}, ValueError, "its terms are final"),
         ({"k": -1}, ValueError, "k must be >= 0"),
         ({"k": float("nan")}, ValueError, "k must be >= 0"),
         ({"b": 1.5}, ValueError, "b must be between 0 and 1"),
         ({"avg_len": 0}, ValueError, "avg_len must be > 0"),
         ({"token_max_length": 0}, ValueError, "token_max_length must be >= 1"),
+        ({"strip_accents": True}, ValueError, "strip_accents needs an analyzer by name"),
+        ({"strip_accents": True, "analyzer": str.split}, ValueError, "strip_accents needs an analyzer by name"),
     ],
 )
 def test_settings_are_checked(options, error, message):
@@ -307,11 +493,11 @@ def test_a_word_is_stemmed_once():
 
 
 def test_the_vocabulary_is_bounded(monkeypatch):
-    monkeypatch.setattr(analysis, "_PIECES", 50)
+    monkeypatch.setattr(analysis, "_MAX_PIECES", 50)
     bm25 = BM25(stemmer=Vowelless())
     plain = [f"word{number} w\u00f6rter{number}" for number in range(500)]
     first = [ids.tolist() for ids, _ in bm25.documents(plain)]
-    assert max(len(bm25._analysis), len(bm25._analysis._terms)) <= 50
+    assert max(len(bm25._analysis), len(bm25._analysis._term_ids)) <= 50
     assert [ids.tolist() for ids, _ in bm25.documents(plain)] == first
     assert len({tuple(ids) for ids in first}) == 500
 
@@ -320,7 +506,7 @@ def test_the_vocabulary_is_bounded(monkeypatch):
 def test_huge_words_are_not_kept(letter):
     bm25 = BM25(stemmer=Vowelless(), token_max_length=10**6)
     assert len(terms(bm25, letter * 10**5)) == 1
-    assert len(bm25._analysis) == len(bm25._analysis._terms) == 0
+    assert len(bm25._analysis) == len(bm25._analysis._term_ids) == 0
 
 
 def test_many_threads_get_what_one_gets():
