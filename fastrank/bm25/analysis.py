@@ -217,18 +217,24 @@ def _from_first_letter(word: str) -> str:
 def code_words(text: str) -> list[str]:
     """Identifiers whole and in parts, lower-cased: "parseHTTPResponse" and "parse_http_response" give the same four.
 
-    Parts end at "_", before an upper-case ASCII letter that follows a lower-case one or a digit, and before the last
-    upper-case letter of a run that a lower-case one follows. The whole has no "_".
+    Parts end at "_", before a capital that follows a small letter or a digit, and before the last of several capitals
+    if a small letter follows it. The whole has no "_".
     """
     words: list[str] = []
     identifiers = unicodedata.normalize("NFKC", text).replace("\u0130", "i").translate(_LETTERS).split()
     for identifier in map(_from_first_letter, identifiers):
-        parts = re.split(r"_+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", identifier)
-        parts = [part.lower() for part in parts if part]
+        kinds = "".join(map(_kind, identifier))
+        matches = re.finditer("u+d*(?=ul)|u?[ld]+|u+d*", kinds)
+        parts = [identifier[match.start() : match.end()].lower() for match in matches]
         if len(parts) > 1:
             words.append("".join(parts))
         words.extend(parts)
     return words
+
+
+def _kind(letter: str) -> str:
+    """The letter "u" for a capital, "d" for a digit, "l" for any other letter or mark."""
+    return "_" if letter == "_" else "u" if letter.isupper() else "d" if letter.isdecimal() else "l"
 
 
 # Scripts written without spaces, and Hangul, whose words are long; blocks of Unicode, first to last.

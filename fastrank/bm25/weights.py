@@ -277,6 +277,23 @@ class BM25:
                 bm25.statistics = _statistics(header, arrays)
         return bm25
 
+    def load_statistics(self, path: str | Path) -> BM25:
+        """Take the statistics that `save` wrote, in place of earlier ones. Returns the instance.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ModelLoadError: the file is damaged, of another version, or holds something else.
+            ValueError: it was saved with settings that give other terms; the message names them.
+        """
+        path = Path(path)
+        own = self.analysis_settings()
+        custom = {"stemmer": self.stemmer, "analyzer": self.analyzer if callable(self.analyzer) else None}
+        other = BM25.load(path, **custom)  # type: ignore[arg-type]
+        if differing := [name for name, value in other.analysis_settings().items() if value != own[name]]:
+            raise ValueError(f"{path} has statistics of other terms: these settings differ: {', '.join(differing)}")
+        self.statistics = other.statistics
+        return self
+
     def counts(self, texts: Iterable[str]) -> Iterator[Counts]:
         """The terms of texts and their counts, in order, some texts at a time: they need not be in memory."""
         ids: list[int] = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OPTIONS = {
     "bm25": {
         *("language", "k", "b", "avg_len", "token_max_length", "disable_stemmer", "stemmer", "stopwords", "analyzer"),
-        "idf",
+        *("idf", "strip_accents", "dimensions"),
     },
     "bm42": {"alpha"},
     "minicoil": {"k", "b", "avg_len"},
@@ -83,17 +83,19 @@ class SparseTextEmbedding(Closeable):
         verify: hash the model's files before they are loaded, not only when they are fetched.
         special_tokens_in_text: False: "[SEP]" in a text is read as these letters, not as the special token.
         language: BM25: of stemmer and stop words; one of `fastrank.bm25.LANGUAGES`, by default "english".
-        k: BM25: how late repetition stops to count; 1.2.
-        b: BM25: how much long documents are held back; 0.75.
+        k: BM25: term-frequency saturation (k1); 1.2.
+        b: BM25: length normalization, 0 none to 1 full; 0.75.
         avg_len: BM25: words of an average document; 256. "auto": what `fit` finds.
         token_max_length: BM25: characters a word may have, else it is left out; 40.
         disable_stemmer: BM25: no stemmer and, as in FastEmbed, no stop words unless given.
         stemmer: BM25: an object with `stem_word(word) -> str`, instead of the language's.
         stopwords: BM25: words to leave out, instead of the language's.
         analyzer: BM25: None: FastEmbed's; "unicode": words keep combining marks (Tamil, Hindi, decomposed text);
-            "bigram": pairs of characters where a script has no spaces (Chinese, Japanese, Thai); or a function from
-            a text to its terms.
+            "bigram": pairs of characters where a script has no spaces (Chinese, Japanese, Thai); "unigram+bigram":
+            single characters too; "code": identifiers whole and in parts; or a function from a text to its terms.
         idf: BM25: multiply document values by the IDF of the corpus given to `fit`.
+        strip_accents: BM25: é -> e, ß -> ss; needs an analyzer by name.
+        dimensions: BM25: take ids modulo this, for stores with a largest index (pgvector's sparsevec: 1_000_000_000).
         alpha: BM42: the exponent of attention; 0.5.
 
     Raises:
@@ -135,6 +137,8 @@ class SparseTextEmbedding(Closeable):
         stopwords: Iterable[str] | None = None,
         analyzer: Analyzer = None,
         idf: bool | None = None,
+        strip_accents: bool | None = None,
+        dimensions: int | None = None,
         alpha: float | None = None,
     ) -> None:
         given = {
@@ -148,6 +152,8 @@ class SparseTextEmbedding(Closeable):
             "stopwords": stopwords,
             "analyzer": analyzer,
             "idf": idf,
+            "strip_accents": strip_accents,
+            "dimensions": dimensions,
             "alpha": alpha,
         }
         if specific_model_path is None:
@@ -239,10 +245,48 @@ class SparseTextEmbedding(Closeable):
             TypeError: this model has nothing to fit, or the corpus is no iterable of strings.
             ValueError: the corpus has no words.
         """
+        self._bm25().fit(corpus)
+        return self
+
+    def partial_fit(self, corpus: str | Iterable[str]) -> SparseTextEmbedding:
+        """BM25: extend what `fit` found by more documents, or begin with these.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            TypeError: this model has nothing to fit, or an item is not a string; nothing is added.
+        """
+        self._bm25().partial_fit(corpus)
+        return self
+
+    def save_statistics(self, path: str | Path) -> None:
+        """BM25: write what `fit` found to one file, with the settings it belongs to.
+
+        Raises:
+            TypeError: this model has no statistics.
+        """
+        self._bm25().save(path)
+
+    def load_statistics(self, path: str | Path) -> SparseTextEmbedding:
+        """BM25: take what `save_statistics` wrote, in place of an earlier `fit`.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            TypeError: this model has no statistics.
+            ModelLoadError: the file is damaged, or holds something else.
+            ValueError: the statistics are of other terms: language, analyzer or the like differ.
+        """
+        self._bm25().load_statistics(path)
+        return self
+
+    def _bm25(self) -> BM25:
         if not isinstance(self._engine, BM25Encoder):
             raise TypeError(f"{self.model_name} takes no statistics from a corpus; only BM25 does")
-        self._engine.bm25.fit(corpus)
-        return self
+        return self._engine.bm25
 
     # -- the model --------------------------------------------------------------------------------------------------
 

@@ -183,6 +183,18 @@ def test_a_saved_bm25_gives_the_same(tmp_path, options, code, fitted):
             BM25.load(tmp_path / "bm25")
 
 
+def test_statistics_are_loaded_into_an_instance_with_the_same_terms(tmp_path):
+    path = tmp_path / "bm25"
+    saved = BM25(avg_len="auto").fit(CORPUS)
+    saved.save(path)
+    other = BM25(k=2, avg_len="auto").load_statistics(path)
+    assert (other.k, other.statistics) == (2, saved.statistics)
+    with pytest.raises(ValueError, match="of other terms: these settings differ: language, dimensions"):
+        BM25("german", dimensions=9).load_statistics(path)
+    with pytest.raises(ValueError, match="was not built with an analyzer of your own"):
+        BM25(analyzer=str.split).load_statistics(path)
+
+
 @pytest.mark.parametrize(
     ("header", "arrays", "message"),
     [
@@ -335,6 +347,9 @@ def test_single_characters_beside_bigrams():
         ("utf8Decoder base64", ["utf8decoder", "utf8", "decoder", "base64"]),
         ("gr\u00f6\u00dfeMessen \u00c9cole", ["gr\u00f6\u00dfemessen", "gr\u00f6\u00dfe", "messen", "\u00e9cole"]),
         ("a=b+c", ["a", "b", "c"]),
+        ("HTTP2Server", ["http2server", "http2", "server"]),
+        ("get\u00c9tat", ["get\u00e9tat", "get", "\u00e9tat"]),
+        ("\u4e2d\u6587Name", ["\u4e2d\u6587name", "\u4e2d\u6587", "name"]),
     ],
 )
 def test_code_is_found_whole_and_in_parts(text, expected):

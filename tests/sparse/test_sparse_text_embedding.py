@@ -191,6 +191,34 @@ def test_bm25_fit_puts_the_idf_into_documents():
     assert values["red"] / values["cat"] == pytest.approx(ratio)
 
 
+def test_bm25_statistics_are_saved_and_extended(tmp_path):
+    texts = ["a cat sat", "a dog", "the cat and the dog ran"]
+    model = SparseTextEmbedding(BM25, avg_len="auto", idf=True)
+    for text in texts:
+        assert model.partial_fit(text) is model
+    expected = list(SparseTextEmbedding(BM25, avg_len="auto", idf=True).fit(texts).embed(texts))
+    assert list(model.embed(texts)) == expected
+    model.save_statistics(tmp_path / "statistics")
+    other = SparseTextEmbedding(BM25, avg_len="auto", idf=True).load_statistics(tmp_path / "statistics")
+    assert list(other.embed(texts)) == expected
+    with pytest.raises(ValueError, match="language"):
+        SparseTextEmbedding(BM25, language="german").load_statistics(tmp_path / "statistics")
+
+
+def test_bm25_ids_fit_into_the_dimensions_asked_for():
+    text = " ".join(f"word{n}" for n in range(300))
+    assert (
+        max(next(SparseTextEmbedding(BM25, dimensions=1000).embed(text)).indices)
+        < 1000
+        < max(next(SparseTextEmbedding(BM25).embed(text)).indices)
+    )
+
+
+def test_bm25_analyzers_by_name():
+    code = SparseTextEmbedding(BM25, analyzer="code", strip_accents=True)
+    assert set(next(code.query_embed("getÉtat")).indices) == set(next(code.query_embed("get_etat")).indices)
+
+
 def test_equality_with_an_installed_fastembed(bm25, tmp_path):
     fastembed = pytest.importorskip("fastembed", reason="fastembed is not installed")
     from fastrank.bm25.languages import stopwords
