@@ -274,19 +274,26 @@ def _with_quantized(spec: ModelSpec, installed: Iterable[packages.Package]) -> M
 
 
 def _is_quantized(spec: ModelSpec, package: packages.Package) -> bool:
-    """Whether a package has weights made of the registry's checkpoint, and the registry's files beside them."""
+    """Whether a package has int8 weights made of the registry's checkpoint, and the registry's files beside them."""
     manifest = package.manifest
     if manifest is None or manifest.made_of is None:
         return False
-    origin = next((each for each in spec.variants if any(file.sha256 == manifest.made_of for file in each.files)), None)
-    if origin is None:
-        return False
+    for origin in spec.variants:
+        if any(file.sha256 == manifest.made_of for file in origin.files):
+            reason = _differs(spec, origin, manifest)
+            if reason:
+                packages.leave_out(package.folder.name, f"{packages.MANIFEST}: {reason}")
+            return reason is None
+    return False
+
+
+def _differs(spec: ModelSpec, origin: Variant, manifest: packages.Manifest) -> str | None:
+    """Why a package cannot be `origin` with int8 weights; None: it can."""
+    if manifest.precision != "int8-weights" or manifest.variant in [variant.name for variant in spec.variants]:
+        return f"variant {manifest.variant} of precision {manifest.precision} is not the registry's"
     pinned = {file.path: file.sha256 for file in origin.files if file.sha256}
     other = [file.path for file in manifest.files if file.sha256 != pinned.get(file.path, file.sha256)]
-    if other:
-        reason = f"{packages.MANIFEST}: files.{other[0]}.sha256 is not the registry's"
-        packages.leave_out(package.folder.name, reason)
-    return not other
+    return f"files.{other[0]}.sha256 is not the registry's" if other else None
 
 
 def _variant(manifest: packages.Manifest) -> Variant:

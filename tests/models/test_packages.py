@@ -342,13 +342,26 @@ def test_without_a_cache_folder_files_are_hashed_each_time(site, builtin, cache,
     assert not cache.exists()
 
 
-def test_weights_said_to_be_made_of_a_builtins_must_have_its_other_files(site, builtin, caplog):
-    made_of = facts(FILES)[MODEL]["sha256"]
-    changed = {**FILES, "config.json": same_size(FILES["config.json"])}
-    install(
-        site,
-        manifest(like=None, variant="int8", precision="int8-weights", made_of=made_of, files=facts(changed)),
-        files=changed,
-    )
+@pytest.mark.parametrize(
+    ("changes", "changed", "reason"),
+    [
+        ({}, "config.json", "files.config.json.sha256 is not the registry's"),
+        ({"variant": "onnx"}, "", "variant onnx of precision int8-weights is not the registry's"),
+        ({"precision": "fp32"}, "", "variant int8 of precision fp32 is not the registry's"),
+    ],
+)
+def test_weights_said_to_be_made_of_a_builtins_must_be_int8_beside_its_files(
+    site, builtin, caplog, changes, changed, reason
+):
+    files = {path: same_size(data) if path == changed else data for path, data in FILES.items()}
+    content = {
+        "like": None,
+        "variant": "int8",
+        "precision": "int8-weights",
+        "made_of": facts(FILES)[MODEL]["sha256"],
+        "files": facts(files),
+        **changes,
+    }
+    install(site, manifest(**content), files=files)
     assert [variant.name for variant in registry.find(NAME).variants] == ["onnx"]
-    assert "files.config.json.sha256 is not the registry's" in caplog.text
+    assert reason in caplog.text
