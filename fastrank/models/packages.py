@@ -113,10 +113,11 @@ def _announcements() -> Iterator[tuple[Path, str, str]]:
     """(description folder, model name, package) of each entry point. Of a distribution installed twice: the first."""
     seen = set()
     for description in _descriptions():
-        distribution = re.sub(r"[-_.]+", "_", description.name.partition("-")[0]).lower()
-        if distribution not in seen:
-            seen.add(distribution)
-            yield from ((description, name, module) for name, module in _entry_points(description))
+        if lines := _announcing(description):
+            distribution = re.sub(r"[-_.]+", "_", description.name.partition("-")[0]).lower()
+            if distribution not in seen:
+                seen.add(distribution)
+                yield from ((description, name, module) for name, module in _entry_points(lines))
 
 
 def _descriptions() -> Iterator[Path]:
@@ -133,15 +134,20 @@ def _descriptions() -> Iterator[Path]:
         yield from (Path(folder, name) for name in names)
 
 
-def _entry_points(description: Path) -> Iterator[tuple[str, str]]:
+def _announcing(description: Path) -> list[str]:
+    """The lines of a distribution's entry_points.txt if it has entry points of our group."""
     path = description / "entry_points.txt"
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_METADATA:
-            return
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            return []
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return
+        return []
+    return text.splitlines() if ENTRY_POINTS in text else []
+
+
+def _entry_points(lines: list[str]) -> Iterator[tuple[str, str]]:
     section = ""
     for line in map(str.strip, lines):
         if line.startswith("["):
