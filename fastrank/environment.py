@@ -1,7 +1,8 @@
 """The environment variables fastrank reads, and nothing else. No other module reads `os.environ`.
 
 FASTRANK_CACHE     where models are kept (default: the user's cache folder)
-FASTRANK_OFFLINE   1: never open a connection (HF_HUB_OFFLINE counts as well); read at every call
+FASTRANK_OFFLINE   1: never open a connection (HF_HUB_OFFLINE counts as well, and TRANSFORMERS_OFFLINE unless that is
+                   set: as for huggingface_hub); read at every call
 FASTRANK_PROGRESS  0: no progress bars; 1: bars even where there is no terminal
 FASTEMBED_CACHE_PATH   as FASTRANK_CACHE, for programs written for FastEmbed
 FASTRANK_SERVE_*   options of `fastrank serve`: FASTRANK_SERVE_MAX_INPUTS is --max-inputs
@@ -25,7 +26,7 @@ def cache_root() -> Path:
         OSError: neither FASTRANK_CACHE nor a home folder is known (as in some containers).
     """
     if chosen := os.environ.get("FASTRANK_CACHE"):
-        return Path(chosen).expanduser().absolute()
+        return expanded(chosen, "FASTRANK_CACHE").absolute()
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
@@ -37,6 +38,31 @@ def cache_root() -> Path:
     except RuntimeError:
         raise OSError(
             "No home folder is known here, so there is no place for models. Set FASTRANK_CACHE to a folder."
+        ) from None
+
+
+def has_cache_root() -> bool:
+    """Whether FASTRANK_CACHE is set, or there is a home folder for models to be kept in."""
+    if os.environ.get("FASTRANK_CACHE"):
+        return True
+    try:
+        cache_root()
+    except OSError:
+        return False
+    return True
+
+
+def expanded(folder: str, name: str) -> Path:
+    """A folder with `~` and `~user` replaced by a home folder; `name` says where it comes from.
+
+    Raises:
+        OSError: there is no such user, or no home folder is known.
+    """
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        raise OSError(
+            f"{name}={folder!r} names a home folder that is not known here. Name the folder in full"
         ) from None
 
 
@@ -56,8 +82,12 @@ def left_program() -> str:
 
 
 def offline() -> bool:
-    """Whether the user has switched connections off."""
-    return any(os.environ.get(name, "").lower() in _TRUE for name in ("FASTRANK_OFFLINE", "HF_HUB_OFFLINE"))
+    """Whether the user has switched connections off.
+
+    TRANSFORMERS_OFFLINE counts only while HF_HUB_OFFLINE is empty: so huggingface_hub.constants has it.
+    """
+    hub = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE", "")
+    return any(value.lower() in _TRUE for value in (os.environ.get("FASTRANK_OFFLINE", ""), hub))
 
 
 def progress() -> bool:

@@ -13,7 +13,7 @@ ALLOWED = {
     "bm25": "errors inputs",
     "postprocess": "inputs",
     "models": "errors graph log",
-    "store": "environment errors log models",
+    "store": "environment errors graph log models",
     "graph": "errors models",
     "engine": "environment errors graph inputs models store",
     "dense": "engine errors inputs log models store",

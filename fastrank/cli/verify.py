@@ -14,7 +14,7 @@ from fastrank.cli.options import add_store_options
 from fastrank.errors import DownloadError, FastrankError, ModelNotCachedError
 from fastrank.models import registry
 from fastrank.models.spec import CLASSES, Answer, ModelSpec, WheelSource
-from fastrank.store.hub import UnreachableError
+from fastrank.store.http import UnreachableError
 
 OK, WRONG, UNCHECKED = "ok", "wrong", "unchecked"
 
@@ -24,9 +24,10 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "verify",
         help="check models",
-        description="Check the SHA-256 of every file of the models, then run each and compare with its known answers. "
-        "Models that are named and not on this machine are fetched. Exit status 1 if anything differs, or if a model "
-        "that was named could not be checked.",
+        description="Check the SHA-256 of every file of the models, and of int8 weights made from them; then run each "
+        "and compare with its known answers. Models that are named and not on this machine are fetched. Damaged int8 "
+        "weights are removed and made again at their next use. Exit status 1 if anything differs, or if a model that "
+        "was named could not be checked.",
     )
     parser.add_argument("model", nargs="*", help="models to check; default: those that are on this machine")
     parser.add_argument("--all", action="store_true", help="check every model of the registry, one after the other")
@@ -38,7 +39,7 @@ def add_to(commands: Any) -> None:
 
 @dataclass
 class _Report:
-    """What was found out about one copy of a model, or why there is none to look at."""
+    """The outcome for one copy of a model, or why there is no copy to check."""
 
     model: str
     outcome: str
@@ -57,21 +58,21 @@ def _run(options: argparse.Namespace) -> int:
     counts = dict.fromkeys((OK, WRONG, UNCHECKED), 0)
     for report in _reports(wanted, options, fetch=fetch):
         counts[report.outcome] += 1
-        print(json.dumps(vars(report), ensure_ascii=False) if options.json else _told(report), flush=True)
+        print(json.dumps(vars(report), ensure_ascii=False) if options.json else _as_text(report), flush=True)
     if not options.json:
         print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     return 1 if counts[WRONG] or counts[UNCHECKED] else 0
 
 
 def _reports(specs: list[ModelSpec], options: argparse.Namespace, *, fetch: bool) -> Iterator[_Report]:
-    """Reports as they come: a model a time, whose files may go before the next one's are fetched."""
+    """Reports, one model at a time: its files may be removed before the next one's are fetched."""
     unreachable = ""
     for spec in specs:
         copies = store.copies(spec, options.cache_dir)
         if not spec.variants:
-            yield _checked(spec, None)
+            yield _check(spec, None, options.cache_dir)
         elif copies:
-            yield from (_checked(spec, copy) for copy in copies)
+            yield from (_check(spec, copy, options.cache_dir) for copy in copies)
         elif fetch and unreachable and not _in_package_index(spec):
             yield _Report(spec.name, UNCHECKED, problems=[unreachable])
         elif fetch:
@@ -85,29 +86,42 @@ def _reports(specs: list[ModelSpec], options: argparse.Namespace, *, fetch: bool
                     unreachable = "not on this machine, and the hub cannot be reached"
                 yield _Report(spec.name, UNCHECKED, problems=[str(error)])
                 continue
-            yield _checked(spec, copy)
+            yield _check(spec, copy, options.cache_dir)
             if options.remove:
                 _remove(copy, options.cache_dir)
 
 
-def _checked(spec: ModelSpec, copy: store.ModelFiles | None) -> _Report:
+def _check(spec: ModelSpec, copy: store.ModelFiles | None, cache_dir: str | None) -> _Report:
+    """Hash the files of a copy, then compare its answers. None: a model without files."""
     report = _Report(spec.name, OK)
     if copy is not None:
         report.variant, report.folder = copy.variant, str(copy.folder)
-        report.problems += store.faults(spec, copy)
+        report.problems += store.problems(spec, copy)
         if report.problems and copy.origin == store.CACHE:
             report.notes.append(f"remove it with: fastrank cache --remove {spec.name}")
-        (variant,) = spec.variant(copy.variant)
-        if not variant.pinned:
-            report.notes.append("files that are not pinned are compared with what was downloaded")
+        report.notes += _unpinned(spec, copy)
+        for made, problem in store.derived_problems(copy, cache_dir):
+            store.discard(made)
+            report.problems.append(f"{problem}. It was removed and is made again at its next use")
     if not report.problems:  # damaged files are not run
         _replay(spec, copy, report)
     report.outcome = WRONG if report.problems else OK
     return report
 
 
+def _unpinned(spec: ModelSpec, copy: store.ModelFiles) -> list[str]:
+    """What the files are compared with that the registry does not pin."""
+    by_hub, by_form = store.unpinned(spec, copy)
+    notes = []
+    if by_hub:
+        notes.append("files that are not pinned are compared with what the hub stated when they were fetched")
+    if by_form:
+        notes.append(f"nobody stated a hash of {', '.join(by_form)}: compared with what was fetched, and by form")
+    return notes
+
+
 def _replay(spec: ModelSpec, copy: store.ModelFiles | None, report: _Report) -> None:
-    """Ask the model what it is known to answer."""
+    """Run the model on the inputs whose answers the registry knows, and compare."""
     import fastrank
 
     # The answers are those of full precision: int8 may differ, but not in shape.
@@ -139,10 +153,10 @@ def _compare(model: Any, answer: Answer, report: _Report, *, exact: bool) -> Non
 
 
 def _largest_difference(found: Any, answer: Answer) -> float:
-    """Between what a model returns and what is known of it; infinite if they differ in shape or in indices."""
+    """Largest absolute difference from the known values; infinite if shape or indices differ."""
     import numpy as np
 
-    known = np.asarray(answer.values)
+    expected = np.asarray(answer.values)
     if answer.indices is not None:
         first = np.argsort(found.indices, kind="stable")[: len(answer.indices)]
         if found.indices[first].tolist() != list(answer.indices):
@@ -151,29 +165,29 @@ def _largest_difference(found: Any, answer: Answer) -> float:
     elif answer.rows is not None:
         if len(found) != answer.rows:
             return math.inf
-        values = found[:, : len(known) // answer.rows].ravel()
+        values = found[:, : len(expected) // answer.rows].ravel()
     else:
-        values = np.asarray(found).ravel()[: len(known)]
-    return float(np.abs(values - known).max(initial=0)) if values.shape == known.shape else math.inf
+        values = np.asarray(found).ravel()[: len(expected)]
+    return float(np.abs(values - expected).max(initial=0)) if values.shape == expected.shape else math.inf
 
 
-def _told(report: _Report) -> str:
-    """A report for people: what it is and how it stands, then what was asked."""
-    place = "  ".join(part for part in (report.model, report.variant, report.folder) if part)
-    lines = [f"{place}: {report.outcome}"]
+def _as_text(report: _Report) -> str:
+    """A report for people: the copy and its outcome, then problems, answers and notes."""
+    copy = "  ".join(part for part in (report.model, report.variant, report.folder) if part)
+    lines = [f"{copy}: {report.outcome}"]
     lines += [f"  {problem}" for problem in report.problems]
     for answer in report.answers:
         difference = answer["largest_difference"]
-        told = "not comparable" if difference is None else f"{difference:.1e}"
+        shown = "not comparable" if difference is None else f"{difference:.1e}"
         asked = f"{answer['method']}({answer['input']!r})"
-        lines.append(f"  {asked}: largest difference {told}, allowed {answer['tolerance']:.1e}")
+        lines.append(f"  {asked}: largest difference {shown}, allowed {answer['tolerance']:.1e}")
     return "\n".join([*lines, *(f"  {note}" for note in report.notes)])
 
 
 def _remove(copy: store.ModelFiles, cache_dir: str | None) -> None:
-    for entry in store.contents(cache_dir):
-        if entry.folder == copy.folder:
-            store.remove(entry)
+    for model in store.contents(cache_dir):
+        if model.folder == copy.folder:
+            store.remove(model)
 
 
 def _in_package_index(spec: ModelSpec) -> bool:

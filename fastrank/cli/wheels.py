@@ -24,8 +24,7 @@ from fastrank import store
 from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError
 from fastrank.models import packages, registry
 from fastrank.models.spec import CLASSES, NAME, PATH, FileSpec, HubSource, ModelSpec, Variant, is_checkpoint
-from fastrank.store import choose
-from fastrank.store import layout as folders
+from fastrank.store import choose, integrity, layout
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -100,11 +99,11 @@ def gather(
     wanted = spec._replace(variants=_wanted(spec, variant, precision))
     if path is None:
         files = store.locate(wanted, cache_dir=cache_dir, local_files_only=local_files_only)
-        if faults := store.faults(spec, files):
-            raise IntegrityError(f"{spec.name} in {files.folder} is damaged: {'; '.join(faults)}")
+        if problems := store.problems(spec, files):
+            raise IntegrityError(f"{spec.name} in {files.folder} is damaged: {'; '.join(problems)}")
     else:
         files = _matching(wanted, path)
-    return _sealed(spec, folders.written_down(files.folder, spec.variant(files.variant)[0]), files.folder)
+    return _sealed(spec, layout.resolved(files.folder, spec.variant(files.variant)[0]), files.folder)
 
 
 def wheel(parcel: Parcel, output: Path, version: str | None = None) -> Path:
@@ -215,11 +214,11 @@ def _matching(spec: ModelSpec, path: Path) -> store.ModelFiles:
         for each in spec.variants
         if (path / each.model).is_file()
     ]
-    faults = [store.faults(spec, files) for files in here]
-    for files, found in zip(here, faults, strict=True):
+    problems = [store.problems(spec, files) for files in here]
+    for files, found in zip(here, problems, strict=True):
         if not found:
             return files
-    reason = "; ".join(faults[0]) if here else f"no {' or '.join(each.model for each in spec.variants)}"
+    reason = "; ".join(problems[0]) if here else f"no {' or '.join(each.model for each in spec.variants)}"
     raise IntegrityError(
         f"{path} does not hold the files of {spec.name}: {reason}. "
         "To pack a model of your own, give it a name that is not in the registry."
@@ -289,7 +288,7 @@ def _sealed(spec: ModelSpec, variant: Variant, folder: Path) -> Parcel:
     paths = [file.path for file in variant.files if (folder / file.path).is_file()]
     papers = [path.name for path in folder.iterdir() if path.is_file() and _PAPERS.fullmatch(path.name)]
     files = tuple(
-        FileSpec(path, (folder / path).stat().st_size, folders.sha256(folder / path))
+        FileSpec(path, (folder / path).stat().st_size, integrity.sha256(folder / path))
         for path in sorted({*paths, *papers} - {packages.MANIFEST})
     )
     return Parcel(spec, variant._replace(files=files), folder.absolute())

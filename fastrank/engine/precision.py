@@ -132,7 +132,7 @@ def arithmetic(
             # With the folder's own tokenizer: what is kept must not depend on who came first.
             lambda target: quantize.quantize(path, head, Tokenizer(files.folder), target, options.threads),
             quantize.is_whole,
-            store.root(cache_dir),
+            store.find_root(cache_dir),
         )
     return _in_int8(path, made, head, options, f"made of {files.model}")
 

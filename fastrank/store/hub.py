@@ -7,219 +7,267 @@ a body that has no end.
 
 from __future__ import annotations
 
+import json
 import re
-import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from fastrank.errors import DownloadError, IntegrityError
 from fastrank.models.spec import COMMIT, SHA256, FileSpec, HubSource
+from fastrank.store import http
+from fastrank.store.forms import size_limit
+from fastrank.store.http import ConnectionBrokenError, NoAnswerError, UnreachableError, public
+from fastrank.store.integrity import HUB, REGISTRY, Expected
+from fastrank.store.layout import FILE_MODE, make_folders
 from fastrank.store.publish import move
 
 REACH = 5.0  # seconds after which a hub that gives no answer is given up
-_READ = 15.0  # seconds without a byte after which a connection is given up
 _STALL_SECONDS, _STALL_BYTES = 30.0, 32 * 1024
 _TRIES = 6  # in a row without progress
 _LONGEST_WAIT = 30.0
 _MOST_REDIRECTS = 8
-_LARGEST = 20 << 30  # bytes; for files whose size nobody knows
+_LIST_SECONDS, _LIST_BYTES = 30.0, 16_000_000  # a list of 100,000 files, the most that a repository has
+_SHA1 = r"[0-9a-f]{40}"
 
 Report = Callable[[int], object]
 
 
-class UnreachableError(DownloadError):
-    """No answer at all: no use in asking this host for anything else."""
+class Repository(NamedTuple):
+    """What the hub states of a repository: its commit, and its files by path; None where it does not state it."""
+
+    commit: str | None
+    files: Mapping[str, Expected] | None
 
 
 class Hub:
-    """The hub as it is configured for this process. Importing huggingface_hub takes 0.2 s: only when downloading."""
+    """The hub as it is configured for this process."""
 
     def __init__(self) -> None:
-        from huggingface_hub import constants, hf_hub_url
-        from huggingface_hub import utils as untyped
+        from huggingface_hub import hf_hub_url
 
-        utils: Any = untyped
-
-        self.endpoint: str = constants.ENDPOINT
+        self._http = http.Client()
         self._url = hf_hub_url
-        self._headers: dict[str, str] = {
-            **utils.build_hf_headers(library_name="fastrank"),
-            "Accept-Encoding": "identity",
-        }
-        self._client: Any = utils.get_session()
-        clients: list[Any] = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
-        # What a connection may raise; the client is httpx under huggingface_hub 1 and httpx2 under 2.
-        self._broken: tuple[type[Exception], ...] = (OSError, *(module.HTTPError for module in clients))
 
     def url(self, source: HubSource, path: str) -> str:
         """The address of a file."""
         return str(self._url(source.hub, path, revision=source.revision or "main"))
 
-    def reach(self, source: HubSource, path: str, *, needed: bool = True) -> None:
+    def reach(self, source: HubSource, path: str, *, needed: bool = True) -> str | None:
         """Ask for a file's headers, to learn within 5 seconds whether there is a hub and the file is to be had.
 
         `needed`: that there is no such file is an error.
 
+        Returns:
+            The commit that the hub says the file is of, if it says so.
+
         Raises:
-            UnreachableError: no answer. Looking up a name cannot be interrupted, so this happens in a thread.
+            UnreachableError: no answer.
             DownloadError: the hub says that it is not to be had.
         """
         url = self.url(source, path)
-        outcome: list[int | Exception] = []
-        thread = threading.Thread(target=lambda: outcome.append(self._knock(url)), daemon=True)
-        thread.start()
-        thread.join(REACH)
-        if not outcome:
-            raise UnreachableError(f"no answer from {self.endpoint} within {REACH:.0f} s")
-        if isinstance(status := outcome[0], Exception):
-            raise UnreachableError(f"{self.endpoint} cannot be reached: {_reason(status)}") from status
+        try:
+            status, headers = self._head_request(url)
+        except Exception as error:
+            if isinstance(error, NoAnswerError):
+                raise UnreachableError(f"no answer from {public(self._http.endpoint)} within {REACH:.0f} s") from error
+            raise UnreachableError(f"{public(self._http.endpoint)} cannot be reached: {http.reason(error)}") from error
         if needed or status != 404:
-            _refused(status, url)
+            _refuse(status, url)
+        commit = headers.get("x-repo-commit", "")
+        return commit if re.fullmatch(COMMIT, commit) else None
 
-    def pin(self, source: HubSource) -> HubSource:
-        """The source at the commit its main branch has now, so that all files are of one commit."""
-        if source.revision is not None:
-            return source
-        url = f"{self.endpoint}/api/models/{source.hub}/revision/main"
-        try:
-            answer = self._client.get(url, headers=self._headers, timeout=REACH)
-        except self._broken:
-            return source
-        try:
-            commit = str(answer.json()["sha"])
-        except (ValueError, KeyError, TypeError):
-            return source
-        return HubSource(source.hub, commit) if re.fullmatch(COMMIT, commit) else source
+    def repository(self, source: HubSource) -> Repository:
+        """What the hub states of a repository at the source's commit, or at the one its main branch has now.
 
-    def files(self, source: HubSource) -> list[FileSpec] | None:
-        """All files of a repository, with sizes and hashes as far as the hub states them; None if it gives no list."""
-        url = f"{self.endpoint}/api/models/{source.hub}/revision/{source.revision or 'main'}?blobs=true"
+        Raises:
+            DownloadError: the answer is too large, or is of another commit.
+        """
+        url = f"{self._http.endpoint}/api/models/{source.hub}/revision/{source.revision or 'main'}?blobs=true"
         try:
-            rows = self._client.get(url, headers=self._headers, timeout=_READ).json()["siblings"]
-            return [_stated(row) for row in rows]
-        except self._broken:
-            return None
+            answer = json.loads(self._read_list(url))
+        except (ValueError, RecursionError):  # a mirror may have no such list
+            return Repository(None, None)
+        if not isinstance(answer, dict):
+            return Repository(None, None)
+        commit = answer.get("sha")
+        commit = commit if isinstance(commit, str) and re.fullmatch(COMMIT, commit) else None
+        if None not in (commit, source.revision) and commit != source.revision:
+            raise DownloadError(f"{public(url)}: the answer is of commit {commit}")
+        try:
+            rows = [_stated(row) for row in answer["siblings"]]
         except (ValueError, KeyError, TypeError, AttributeError):  # an answer of another form
-            return None
+            return Repository(commit, None)
+        return Repository(commit, {row.path: row for row in rows})
 
-    def fetch(self, source: HubSource, file: FileSpec, target: Path, report: Report) -> bool:
+    def stated(self, source: HubSource, path: str) -> Expected:
+        """What the hub states of one file in the headers of an answer, for mirrors that give no list.
+
+        Only answers that name the commit count, as for huggingface_hub: others' ETags mean something else.
+        """
+        url = self.url(source, path)
+        status, headers = 0, dict[str, str]()
+        for _ in range(_MOST_REDIRECTS):
+            try:
+                status, headers = self._http.head(url)
+                if not (300 <= status < 400 and "location" in headers and "x-linked-etag" not in headers):
+                    break
+                target, _headers = http.redirected(url, headers["location"], {})
+            except (ConnectionBrokenError, DownloadError):
+                return Expected(path)
+            if urlsplit(target).netloc != urlsplit(url).netloc:
+                break
+            url = target
+        if not re.fullmatch(COMMIT, headers.get("x-repo-commit", "")):
+            return Expected(path)
+        tag = headers.get("x-linked-etag", headers.get("etag", "")).removeprefix("W/").strip('"')
+        size = _number(headers.get("x-linked-size", headers.get("content-length", "") if status == 200 else ""))
+        return _expected(path, size, tag, tag)
+
+    def fetch(self, source: HubSource, file: FileSpec, expected: Expected, target: Path, report: Report) -> bool:
         """Bring one file to `target`, going on with what an earlier run left in `<target>.part`.
 
         Returns whether there is such a file: False only for an optional one. The content is not checked here, except
-        that it never grows beyond the stated size.
+        that it never grows beyond the size that is stated, or that files of its kind may have.
 
         Raises:
             DownloadError: six tries in a row brought nothing.
         """
         url, part = self.url(source, file.path), target.with_name(target.name + ".part")
-        part.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(part.parent)
         failures, furthest = 0, 0
         while True:
             done = part.stat().st_size if part.exists() else 0
             furthest = max(furthest, done)
             try:
-                if not part.exists() or done != file.size:
-                    self._transfer(url, part, done, file, report)
+                if not part.exists() or done != expected.size:
+                    self._transfer(url, part, done, expected, report)
             except _MissingError:
                 if file.optional:
                     return False
                 raise
-            except _AgainError as error:
+            except (_RetryError, ConnectionBrokenError) as error:
                 # Only bytes never reached before are progress: a server may send the same beginning for ever.
                 failures = 1 if part.exists() and part.stat().st_size > furthest else failures + 1
                 if failures >= _TRIES:
-                    raise DownloadError(f"{url}: {error} ({_TRIES} tries)") from error
-                sleep(min(error.wait if error.wait is not None else 0.5 * 2**failures, _LONGEST_WAIT))
+                    raise DownloadError(f"{public(url)}: {error} ({_TRIES} tries)") from error
+                wait = getattr(error, "wait", None)
+                sleep(min(0.5 * 2**failures if wait is None else wait, _LONGEST_WAIT))
             else:
                 move(part, target)
                 return True
 
-    def _knock(self, url: str) -> int | Exception:
-        """The status of a HEAD request; three tries, for connections that are reset."""
-        failure: Exception = DownloadError("no try")
-        for pause in (0.2, 0.5, 0.0):
+    def _head_request(self, url: str) -> tuple[int, dict[str, str]]:
+        """The answer to a HEAD request within 5 seconds; three tries, for connections that are reset."""
+        deadline = monotonic() + REACH
+        for pause in (0.2, 0.5):
             try:
-                answer = self._client.request("HEAD", url, headers=self._headers, timeout=REACH, follow_redirects=False)
-            except self._broken as error:
-                failure = error
-                sleep(pause)
-            except Exception as error:  # noqa: BLE001 - said by the caller: a token or an endpoint that cannot be sent
-                return error
-            else:
-                return int(answer.status_code)
-        return failure
-
-    def _transfer(self, url: str, part: Path, done: int, file: FileSpec, report: Report) -> None:
-        """One connection's worth of bytes, appended to `part`."""
-        headers = dict(self._headers)
-        if done:
-            headers["Range"] = f"bytes={done}-"
-        for _ in range(_MOST_REDIRECTS):
-            try:
-                with self._client.stream("GET", url, headers=headers, timeout=_READ, follow_redirects=False) as answer:
-                    if answer.has_redirect_location:
-                        url, headers = _redirected(url, answer.headers["Location"], headers)
-                        continue
-                    self._receive(url, answer, part, done, file, report)
-                    return
-            except self._broken as error:
-                # What the disk says is no matter of the network.
-                if isinstance(error, OSError) and (error.filename is not None or isinstance(error, DownloadError)):
+                return self._http.head(url, deadline - monotonic())
+            except ConnectionBrokenError:
+                if monotonic() + pause > deadline:
                     raise
-                raise _AgainError(_reason(error)) from error
-        raise DownloadError(f"{url}: more than {_MOST_REDIRECTS} redirects")
+                sleep(pause)
+        return self._http.head(url, deadline - monotonic())
 
-    def _receive(self, url: str, answer: Any, part: Path, done: int, file: FileSpec, report: Report) -> None:
-        status = int(answer.status_code)
-        if status == 416:
-            part.unlink(missing_ok=True)
-            report(-done)
-            raise _AgainError(f"HTTP {status}")
-        if status in (408, 429) or status >= 500:
-            raise _AgainError(f"HTTP {status}", _seconds(answer.headers.get("Retry-After")))
-        _refused(status, url)
-        resumed = status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
-        if done and not resumed:  # the server ignored Range: from the start
-            report(-done)
-            done = 0
-        announced = answer.headers.get("Content-Length", "")
+    def _read_list(self, url: str) -> bytes:
+        """The body of an answer; empty if there is none after a few tries and 30 seconds."""
+        deadline = monotonic() + _LIST_SECONDS
+        for pause in (0.5, 2.0, 0.0):
+            try:
+                status, content = self._http.read(url, _LIST_BYTES, deadline - monotonic())
+                if status not in (408, 429) and status < 500:
+                    return content
+            except ConnectionBrokenError:
+                pass
+            if monotonic() + pause > deadline:
+                break
+            sleep(pause)
+        return b""
+
+    def _transfer(self, url: str, part: Path, done: int, expected: Expected, report: Report) -> None:
+        """One connection's worth of bytes, appended to `part`."""
+        with self._http.get(url, {"Range": f"bytes={done}-"} if done else None) as (url_of_answer, answer):
+            self._receive(url_of_answer, answer, part, done, expected, report)
+
+    def _receive(self, url: str, answer: Any, part: Path, done: int, expected: Expected, report: Report) -> None:
+        done = self._begin(url, answer, part, done, report)
+        announced = _number(answer.headers.get("Content-Length", ""))
         plain = answer.headers.get("Content-Encoding", "identity") == "identity"
-        whole = done + int(announced) if announced.isdigit() and plain else None
-        if file.size is not None and whole not in (None, file.size):
-            raise IntegrityError(f"{url} has {whole} bytes, the registry states {file.size}")
-        wanted = file.size or whole
+        whole = done + announced if announced is not None and plain else None
+        if expected.size is not None and whole not in (None, expected.size):
+            raise IntegrityError(f"{public(url)} has {whole} bytes, the {expected.author} states {expected.size}")
+        wanted = expected.size if expected.size is not None else whole
+        limit = size_limit(expected.path) if wanted is None else wanted
+        if expected.size is None and limit > size_limit(expected.path):
+            raise IntegrityError(
+                f"{public(url)} has {wanted} bytes, such files may have at most {size_limit(expected.path)}"
+            )
         mark, marked = monotonic(), done
         with _opened(part, append=done > 0) as stream:
-            for chunk in answer.iter_bytes():  # as they come: what a chunk size collects is lost with a connection
+            for chunk in http.body(answer, url):  # as they come: what a chunk size collects is lost with a connection
                 done += len(chunk)
-                if done > (wanted or _LARGEST):
+                if done > limit:
                     part.unlink()
-                    raise IntegrityError(f"{url} sends more than the {wanted} bytes it should have")
+                    raise IntegrityError(f"{public(url)} sends more than the {limit} bytes it should have")
                 _write(stream, chunk, part)
                 report(len(chunk))
                 if (now := monotonic()) - mark > _STALL_SECONDS:
                     if done - marked < _STALL_BYTES:
-                        raise _AgainError(f"only {done - marked} bytes in {now - mark:.0f} s")
+                        raise _RetryError(f"only {done - marked} bytes in {now - mark:.0f} s")
                     mark, marked = now, done
         if wanted is not None and done < wanted:
-            raise _AgainError(f"the connection ended after {done} of {wanted} bytes")
+            raise _RetryError(f"the connection ended after {done} of {wanted} bytes")
+
+    def _begin(self, url: str, answer: Any, part: Path, done: int, report: Report) -> int:
+        """What an answer's status means: at which byte its body begins, or an error."""
+        status = int(answer.status_code)
+        if status == 416:
+            part.unlink(missing_ok=True)
+            report(-done)
+            raise _RetryError(f"HTTP {status}")
+        if status in (408, 429) or status >= 500:
+            wait = _number(answer.headers.get("Retry-After", ""))
+            raise _RetryError(f"HTTP {status}", None if wait is None else float(wait))
+        _refuse(status, url)
+        resumed = status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+        if done and not resumed:  # the server ignored Range: from the start
+            report(-done)
+            return 0
+        return done
 
 
-def _stated(row: Any) -> FileSpec:
-    """A file as the hub lists it. It states the SHA-256 of large ones only."""
-    size, digest = row.get("size"), (row.get("lfs") or {}).get("sha256")
-    return FileSpec(
-        str(row["rfilename"]),
-        size if isinstance(size, int) and 0 < size <= _LARGEST else None,
-        digest if isinstance(digest, str) and re.fullmatch(SHA256, digest) else None,
-    )
+def expected(file: FileSpec, stated: Expected | None) -> Expected:
+    """What a file must be: by the registry, and by the hub as far as the registry does not say.
+
+    Raises:
+        IntegrityError: the hub states more bytes than such files may have.
+    """
+    if file.sha256 is not None:
+        size = file.size if file.size is not None or stated is None else stated.size
+        return Expected(file.path, size, file.sha256, None, REGISTRY)
+    if stated is None:
+        stated = Expected(file.path)
+    if stated.size is not None and stated.size > (limit := size_limit(file.path)):
+        raise IntegrityError(f"{file.path} has {stated.size} bytes, such files may have at most {limit}")
+    return stated._replace(path=file.path) if file.size is None else stated._replace(path=file.path, size=file.size)
 
 
-class _AgainError(Exception):
+def _stated(row: Any) -> Expected:
+    """A file as the hub lists it: SHA-256 of large ones, the id of git's blob of small ones."""
+    lfs = row.get("lfs") or {}
+    return _expected(str(row["rfilename"]), row.get("size"), lfs.get("sha256"), None if lfs else row.get("blobId"))
+
+
+def _expected(path: str, size: Any, sha256: Any, sha1: Any) -> Expected:
+    size = size if type(size) is int and 0 < size < 1 << 50 else None
+    sha256 = sha256 if isinstance(sha256, str) and re.fullmatch(SHA256, sha256) else None
+    sha1 = sha1 if isinstance(sha1, str) and re.fullmatch(_SHA1, sha1) else None
+    return Expected(path, size, sha256, sha1, HUB if sha256 or sha1 else "")
+
+
+class _RetryError(Exception):
     """Worth another try, after `wait` seconds if the server said so."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
@@ -243,41 +291,30 @@ def _write(stream: Any, chunk: bytes, part: Path) -> None:
 
 def _opened(part: Path, *, append: bool) -> Any:
     try:
-        return part.open("ab" if append else "wb", buffering=0)
+        return open(part, "ab" if append else "wb", buffering=0, opener=_for_the_owner)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(part)) from error
 
 
-def _refused(status: int, url: str) -> None:
+def _for_the_owner(path: str, flags: int) -> int:
+    import os
+
+    return os.open(path, flags, FILE_MODE)
+
+
+def _refuse(status: int, url: str) -> None:
     """Say what a client error means to a user."""
     if status == 404:
-        raise _MissingError(f"{url}: HTTP 404, there is no such model, commit or file")
+        raise _MissingError(f"{public(url)}: HTTP 404, there is no such model, commit or file")
     if status in (401, 403):
         raise DownloadError(
-            f"{url}: HTTP {status}. The name is wrong, or the model is private or gated: accept its terms on its page "
-            "and set HF_TOKEN (huggingface.co/settings/tokens)"
+            f"{public(url)}: HTTP {status}. The name is wrong, or the model is private or gated: accept its terms on "
+            "its page and set HF_TOKEN (huggingface.co/settings/tokens)"
         )
     if 400 <= status < 500 and status not in (405, 408, 416, 429):
-        raise DownloadError(f"{url}: HTTP {status}")
+        raise DownloadError(f"{public(url)}: HTTP {status}")
 
 
-def _redirected(url: str, location: str, headers: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """Where a redirect leads and what may be sent there: no token to another origin, nothing but HTTP."""
-    target = urljoin(url, location)
-    here, there = urlsplit(url), urlsplit(target)
-    if there.scheme not in ("http", "https") or (here.scheme == "https" and there.scheme == "http"):
-        raise DownloadError(f"{url} redirects to {target:.200}, which is not followed")
-    if (here.scheme, here.netloc) != (there.scheme, there.netloc):
-        headers = {key: value for key, value in headers.items() if key.lower() not in ("authorization", "cookie")}
-    return target, headers
-
-
-def _seconds(value: str | None) -> float | None:
-    return float(value) if value and value.isdigit() else None
-
-
-def _reason(error: Exception) -> str:
-    """The innermost cause in a few words: `[Errno 111] Connection refused`."""
-    while isinstance(inner := error.__cause__ or error.__context__, Exception):
-        error = inner
-    return str(error) or type(error).__name__
+def _number(text: str) -> int | None:
+    """A number in a header; None if it is none."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None

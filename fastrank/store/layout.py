@@ -1,9 +1,10 @@
-"""A model folder in the cache is complete and verified, or it is absent. Here they are found and checked.
+"""The folders of the cache. A model folder in it is complete and verified, or it is absent.
 
     <cache>/models/<organisation>--<model>/<variant>-<digest>/    complete; real files, no links
-    <cache>/staging/...                                           what is being fetched; resumed by the next run
-    <cache>/locks/...                                             one file a folder
-    <cache>/verified/...                                          stamps of installed wheels whose hashes were checked
+    <cache>/staging/...                                           downloads in progress; resumed by the next run
+    <cache>/locks/...                                             one file per model folder
+    <cache>/verified/...                                          one file per folder whose hashes were checked
+    <cache>/derived/...                                           int8 weights of models that lie elsewhere
 
 The digest is over the files' names and hashes: a new pin is a new folder; two sources of the same files share one.
 """
@@ -12,19 +13,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from stat import S_ISREG
+from typing import Any, Final, NamedTuple
 
-from fastrank.errors import IntegrityError
 from fastrank.models.packages import MANIFEST, read_manifest
-from fastrank.models.spec import FileSpec, ModelSpec, Variant
+from fastrank.models.spec import PATH, SHA256, FileSpec, ModelSpec, Variant
 
-_CHUNK = 1 << 20
+MODELS: Final = "models"
+STAGING: Final = "staging"
+LOCKS: Final = "locks"
+VERIFIED: Final = "verified"
+DERIVED: Final = "derived"
+
+FOLDER_MODE: Final = 0o755  # whatever the umask allows: only the owner may write
+FILE_MODE: Final = 0o644
 
 
-class Place(NamedTuple):
+class CacheEntry(NamedTuple):
     """Where one variant of one model belongs in a cache."""
 
     root: Path
@@ -32,26 +40,26 @@ class Place(NamedTuple):
     key: str
 
     @property
-    def final(self) -> Path:
+    def folder(self) -> Path:
         """The folder of the complete model."""
-        return self.root / "models" / self.model / self.key
-
-    def twins(self) -> Iterator[Path]:
-        """Folders of other models with the same files."""
-        yield from (folder for folder in sorted((self.root / "models").glob(f"*/{self.key}")) if folder != self.final)
+        return self.root / MODELS / self.model / self.key
 
     @property
     def lock(self) -> Path:
-        """The lock that guards fetching it."""
-        return self.root / "locks" / f"{self.model}--{self.key}.lock"
+        """The lock that guards a download."""
+        return self.root / LOCKS / f"{self.model}--{self.key}.lock"
 
     @property
     def staging(self) -> Path:
-        """Where a fetch under the lock works; what a broken one left is resumed."""
-        return self.root / "staging" / f"{self.model}--{self.key}"
+        """Where a download under the lock works; the next run resumes what an interrupted one left."""
+        return self.root / STAGING / f"{self.model}--{self.key}"
+
+    def twins(self) -> Iterator[Path]:
+        """Folders of other models with the same files."""
+        yield from (each for each in sorted((self.root / MODELS).glob(f"*/{self.key}")) if each != self.folder)
 
 
-def place(root: Path, spec: ModelSpec, variant: Variant) -> Place:
+def cache_entry(root: Path, spec: ModelSpec, variant: Variant) -> CacheEntry:
     """The place of a variant in the cache at `root`."""
     content = [[file.path, file.sha256] for file in variant.files]
     if not variant.pinned:  # then the source says which files these are
@@ -59,144 +67,90 @@ def place(root: Path, spec: ModelSpec, variant: Variant) -> Place:
     if variant.open:
         content += [["open", variant.model]]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-    return Place(root, spec.name.replace("/", "--"), f"{variant.name}-{digest}")
+    return CacheEntry(root, spec.name.replace("/", "--"), f"{variant.name}-{digest}")
 
 
-def complete(folder: Path, variant: Variant) -> bool:
-    """Whether every file is there with its size: some `stat` calls, on the path of every load."""
-    manifest: dict[str, Any] | None = None
-    variant = written_down(folder, variant)
-    for file in variant.files:
+class FileRecord(NamedTuple):
+    """What a manifest states of a file. `stated_by`: who stated the hash when it was fetched; empty: nobody did."""
+
+    size: int | None = None
+    sha256: str | None = None
+    stated_by: str = ""
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a published folder; empty if there is none, or none that can be read."""
+    try:
+        return read_manifest(folder)
+    except RecursionError:
+        return {}
+
+
+def records(folder: Path) -> dict[str, FileRecord]:
+    """The files that a folder's manifest states, by path. Rows that are no such statement are left out."""
+    stated = manifest(folder).get("files")
+    if not isinstance(stated, dict):
+        return {}
+    return {path: _record(row) for path, row in stated.items() if re.fullmatch(PATH, path)}
+
+
+def _record(row: Any) -> FileRecord:
+    if not isinstance(row, dict):
+        return FileRecord()
+    size, digest, stated_by = row.get("size"), row.get("sha256"), row.get("stated_by")
+    return FileRecord(
+        size if type(size) is int and size >= 0 else None,
+        digest if isinstance(digest, str) and re.fullmatch(SHA256, digest) else None,
+        stated_by if isinstance(stated_by, str) else "",
+    )
+
+
+def resolved(folder: Path, variant: Variant) -> Variant:
+    """An open variant with the files that were fetched for it; any other as it is."""
+    if not variant.open:
+        return variant
+    files = tuple(FileSpec(path, None, None) for path in records(folder))
+    model = manifest(folder).get("model_file")
+    if not (isinstance(model, str) and re.fullmatch(PATH, model)):
+        model = variant.model
+    return variant._replace(model=model, files=files or variant.files, open=False)
+
+
+def complete(folder: Path, variant: Variant, *, needs_manifest: bool = True) -> bool:
+    """Whether every file is there with its size: some `stat` calls, on the path of every load.
+
+    `needs_manifest`: a file whose size neither the registry nor the folder's manifest states does not count.
+    """
+    stated: dict[str, FileRecord] | None = None
+    for file in resolved(folder, variant).files:
         try:
-            size = (folder / file.path).stat().st_size
+            status = (folder / file.path).stat()
         except (FileNotFoundError, NotADirectoryError):
             if file.optional:
                 continue
             return False
-        wanted = file.size
-        if wanted is None:
-            manifest = read_manifest(folder) if manifest is None else manifest
-            wanted = manifest.get("files", {}).get(file.path, {}).get("size")
-        if size != wanted:
+        size = file.size
+        if size is None:
+            stated = records(folder) if stated is None else stated
+            size = stated.get(file.path, FileRecord()).size
+        known = size is not None or needs_manifest
+        if not S_ISREG(status.st_mode) or (known and status.st_size != size):
             return False
     return True
 
 
-def written_down(folder: Path, variant: Variant) -> Variant:
-    """An open variant with the files that were fetched for it; any other as it is."""
-    if not variant.open:
-        return variant
-    manifest = read_manifest(folder)
-    files = tuple(FileSpec(path, None, None) for path in manifest.get("files", {}))
-    return variant._replace(model=manifest.get("model_file", variant.model), files=files or variant.files, open=False)
-
-
-def mismatch(folder: Path, variant: Variant) -> str | None:
-    """Why a packed folder is not this variant, by its manifest and the sizes alone; None: it is.
-
-    Its files were hashed when it was packed, so the manifest has the hashes; `faults` reads the files again.
-    """
-    stated = read_manifest(folder).get("files", {})
-    for file in variant.files:
-        noted = stated.get(file.path)
-        if noted is None:
-            if not file.optional:
-                return f"{file.path} is missing"
-            continue
-        if file.sha256 not in (None, noted["sha256"]):
-            return f"{file.path} has SHA-256 {noted['sha256']}, the registry states {file.sha256}"
-        path = folder / file.path
-        size = path.stat().st_size if path.is_file() else "no"
-        if size != noted["size"]:
-            return f"{file.path} has {size} bytes, {noted['size']} were packed"
-    return None
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def check(path: Path, file: FileSpec) -> str:
-    """The SHA-256 of a file that is what the registry states.
-
-    Raises:
-        IntegrityError: it is not.
-    """
-    size = path.stat().st_size
-    if file.size is not None and size != file.size:
-        raise IntegrityError(f"{file.path} has {size} bytes, the registry states {file.size}")
-    found = sha256(path)
-    if file.sha256 is not None and found != file.sha256:
-        raise IntegrityError(f"{file.path} has SHA-256 {found}, the registry states {file.sha256}")
-    return found
-
-
-def faults(folder: Path, variant: Variant) -> list[str]:
-    """What is wrong with a folder: one line a file, read and hashed in full. Empty: nothing."""
-    variant = written_down(folder, variant)
-    stated = read_manifest(folder).get("files", {})
-    found = []
-    for file in variant.files:
-        noted = stated.get(file.path, {})
-        if not (folder / file.path).is_file():
-            if not file.optional:
-                found.append(f"{file.path} is missing")
-            continue
-        try:
-            check(
-                folder / file.path,
-                FileSpec(file.path, file.size or noted.get("size"), file.sha256 or noted.get("sha256")),
-            )
-        except IntegrityError as error:
-            found.append(str(error))
-    return found
-
-
-def verified(folder: Path, variant: Variant, root: Path) -> bool:
-    """Whether files that others installed are the registry's; hashed once, then recognised by a stamp in the cache."""
-    return damage(folder, variant, root) is None
-
-
-def damage(folder: Path, variant: Variant, root: Path | None) -> str | None:
-    """How an installed folder's files differ from the SHA-256 that registry or manifest state; None: not at all.
-
-    A folder that was found unchanged leaves a stamp in the cache at `root`, over size, modification time and inode of
-    each file, and is hashed again only when one of these changes. Without a `root` it is hashed each time.
-    """
-    stated = read_manifest(folder).get("files", {})
-    identity: list[tuple[object, ...]] = []
-    for file in variant.files:
-        try:
-            status = (folder / file.path).stat()
-        except OSError:
-            if file.optional:
-                continue
-            return f"{file.path} is missing"
-        expected = file.sha256 or stated.get(file.path, {}).get("sha256")
-        identity.append((file.path, expected, status.st_size, status.st_mtime_ns, status.st_ino))
-    digest = hashlib.sha256(json.dumps([str(folder.resolve()), identity]).encode()).hexdigest()
-    stamp = None if root is None else root / "verified" / digest[:32]
-    if stamp and stamp.exists():
-        return None
-    if wrong := faults(folder, variant):
-        return "; ".join(wrong)
-    if stamp:
-        with suppress(OSError):  # a read-only cache costs a hash at every start, no more
-            stamp.parent.mkdir(parents=True, exist_ok=True)
-            stamp.touch()
-    return None
-
-
 def published(root: Path) -> Iterator[Path]:
     """Every folder of the cache that was published."""
-    yield from sorted(path.parent for path in (root / "models").glob(f"*/*/{MANIFEST}"))
+    yield from sorted(path.parent for path in (root / MODELS).glob(f"*/*/{MANIFEST}"))
 
 
 def size_on_disk(folder: Path) -> int:
     """Bytes of all files under a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and its parents, for the owner alone to write into whatever the umask is."""
+    if not path.is_dir():
+        make_folders(path.parent)
+        path.mkdir(FOLDER_MODE, exist_ok=True)

@@ -375,7 +375,7 @@ def test_download_verify_cache_remove(fastrank, hub):
     assert status == 0
     assert out.splitlines() == [
         f"acme/tiny  own  {folder}: ok",
-        "  files that are not pinned are compared with what was downloaded",
+        "  files that are not pinned are compared with what the hub stated when they were fetched",
         "  no known answers for text-embedding",
         "1 ok, 0 wrong, 0 unchecked",
     ]

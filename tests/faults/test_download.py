@@ -22,9 +22,8 @@ from fastrank import TextEmbedding, store
 from fastrank.cli import main as fastrank
 from fastrank.errors import DownloadError, IntegrityError, ModelNotCachedError
 from fastrank.models.spec import TEXT_EMBEDDING
-from fastrank.store import layout as folders
-from fastrank.store import publish
-from fastrank.store.hub import _redirected
+from fastrank.store import layout, publish
+from fastrank.store.http import redirected
 from fastrank.store.lock import exclusive
 
 # More bytes than arrive at once, so that a download has a middle.
@@ -106,7 +105,7 @@ def refused_offline(hub, spec, **options):
     assert time.thread_time() - begin < 0.1
     assert "downloading is off" in str(error.value)
     assert "fastrank download acme/tiny" in str(error.value)
-    assert str(folders.place(store.root(), spec, spec.variants[0]).final) in str(error.value)
+    assert str(layout.cache_entry(store.root(), spec, spec.variants[0]).folder) in str(error.value)
     assert isinstance(error.value, FileNotFoundError)
     assert hub.requests == []
 
@@ -181,7 +180,7 @@ def test_d10_wrong_content_of_the_right_length(hub, spec, cache, fault):
     hub.fault("GET", "/cdn/", fault, times=1)
     with pytest.raises(DownloadError, match=r"has SHA-256 .*, the registry states "):
         store.locate(spec)
-    assert list(folders.published(cache)) == []
+    assert list(layout.published(cache)) == []
     assert not [path for path in leftovers(cache) if path.name.startswith("model.onnx")]
     assert content(store.locate(spec)) == FILES  # the next run
 
@@ -190,7 +189,7 @@ def test_d11_a_captive_portal(hub, spec, cache, quick):
     hub.fault("GET", ".", Fault(body=b"<html>Please log in</html>", headers={"Content-Type": "text/html"}))
     with pytest.raises(DownloadError, match="has 26 bytes, the registry states "):
         store.locate(spec)
-    assert list(folders.published(cache)) == []
+    assert list(layout.published(cache)) == []
 
 
 def test_d12_a_body_without_end(hub, spec, cache):
@@ -221,9 +220,9 @@ def test_d15_redirects_that_lead_nowhere(hub, spec, target, quick):
 
 
 def test_d15_from_https_to_http_is_not_followed():
-    assert _redirected("https://hub/x", "//cdn/y", {})[0] == "https://cdn/y"
+    assert redirected("https://hub/x", "//cdn/y", {})[0] == "https://cdn/y"
     with pytest.raises(DownloadError, match="redirects to http://cdn/y, which is not followed"):
-        _redirected("https://hub/x", "http://cdn/y", {})
+        redirected("https://hub/x", "http://cdn/y", {})
 
 
 def test_d25_the_pinned_commit_is_served_when_the_branch_moves(hub, spec):
@@ -240,7 +239,7 @@ def test_d16_a_killed_download_is_resumed_by_the_next_process(hub, spec, cache):
     wait_until(lambda: [p for p in leftovers(cache) if p.name == "model.onnx.part" and p.stat().st_size], 60)
     child.kill()
     child.communicate()
-    assert list(folders.published(cache)) == []
+    assert list(layout.published(cache)) == []
     assert content(store.locate(spec)) == FILES
     assert any(request.headers.get("Range") for request in hub.requests)
     assert leftovers(cache) == []
@@ -252,9 +251,9 @@ def kept(spec, cache):
         found = store.locate(spec, local_files_only=True)
     except ModelNotCachedError:
         ours = {*LARGE, *(f"{path}.part" for path in LARGE)}
-        staging = folders.place(cache, spec, spec.variants[0]).staging
+        staging = layout.cache_entry(cache, spec, spec.variants[0]).staging
         return sum(path.stat().st_size for name in ours if (path := staging / name).is_file())
-    assert store.faults(spec, found) == []
+    assert store.problems(spec, found) == []
     return sum(map(len, LARGE.values()))
 
 
@@ -268,7 +267,7 @@ def test_d17_a_process_killed_at_any_change_loses_nothing(hub, cache, breaking, 
         order("kill 16")
     elif before == "a damaged model":
         order("run 0")
-        (next(folders.published(cache)) / "config.json").unlink()
+        (next(layout.published(cache)) / "config.json").unlink()
     least = kept(spec, cache)
     cache.rename(tmp_path / "before")
     for number in itertools.count(1):
@@ -383,7 +382,7 @@ def test_d26_all_is_on_the_disk_before_the_rename_and_the_rename_after_it(spec, 
     monkeypatch.setattr(publish, "move", lambda a, b: (order.append(("move", a.stat().st_ino)), move(a, b)))
     folder = store.locate(spec).folder
     published = order.index(("move", folder.stat().st_ino))
-    for path in (*FILES, folders.MANIFEST):
+    for path in (*FILES, layout.MANIFEST):
         assert order.index(("sync", (folder / path).stat().st_ino)) < published
     assert order[published + 1 :] == [("sync", folder.parent.stat().st_ino)]
 

@@ -75,9 +75,9 @@ def test_a_cached_model_costs_no_request(hub, monkeypatch):
     assert len(hub.requests) == requests
     spec = registry.find(NAME, TEXT_EMBEDDING)
     (copy,) = store.copies(spec)
-    assert (copy.model, store.faults(spec, copy)) == ("model.safetensors", [])
+    assert (copy.model, store.problems(spec, copy)) == ("model.safetensors", [])
     (copy.folder / "2_Dense" / "config.json").unlink()
-    assert store.faults(spec, copy) == ["2_Dense/config.json is missing"]
+    assert store.problems(spec, copy) == ["2_Dense/config.json is missing"]
     with pytest.raises(ModelNotCachedError, match="load it there once"):
         TextEmbedding(NAME)
 

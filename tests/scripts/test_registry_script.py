@@ -83,7 +83,7 @@ def test_what_is_locked_can_be_fetched(run, hub, monkeypatch):
     run("lock", "--all")
     spec = model_spec(run.model())
     found = store.locate(spec)
-    assert store.faults(spec, found) == []
+    assert store.problems(spec, found) == []
 
 
 def test_lock_keeps_the_commit_it_has(run, hub):
