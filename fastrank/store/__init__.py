@@ -261,21 +261,32 @@ def _on_this_machine(
     verify: bool,
 ) -> Iterator[ModelFiles]:
     """Variants that are here, in the order in which they are to be used. Those that are damaged go to `damaged`."""
-    cache = find_root(cache_dir)  # a packed model needs none
-    stamps = cache if cache and cache.is_dir() else None  # and none is made for it
+    cache = find_root(cache_dir)
+    yield from _in_packages(spec, variants, cache, verify=verify)
+    if cache is not None:
+        yield from _in_cache(spec, variants, cache, damaged, verify=verify)
+
+
+def _in_packages(
+    spec: ModelSpec, variants: tuple[Variant, ...], cache: Path | None, *, verify: bool
+) -> Iterator[ModelFiles]:
+    """Variants in installed packages. They need no cache, and none is made for them."""
+    stamps = cache if cache and cache.is_dir() else None
     for files, variant, packed in _packaged(spec, variants):
         if packed and not verify and not registry.is_builtin(spec.name):  # the package itself says what its files are
             usable = layout.complete(files.folder, variant)
         else:
-            usable = integrity.intact(
-                files.folder, variant, stamps, trust_stamps=not verify, needs_manifest=packed
-            )  # fmt: skip
+            usable = integrity.intact(files.folder, variant, stamps, trust_stamps=not verify, needs_manifest=packed)
         if usable:
             yield files._replace(model=layout.resolved(files.folder, variant).model)
         elif wrong := integrity.problems(files.folder, variant):
             log.warning("%s: the %s is not used: %s", spec.name, files.origin, "; ".join(wrong))
-    if cache is None:
-        return
+
+
+def _in_cache(
+    spec: ModelSpec, variants: tuple[Variant, ...], cache: Path, damaged: list[str], *, verify: bool
+) -> Iterator[ModelFiles]:
+    """Variants in the cache. If others may write there, no earlier check counts."""
     for variant in variants:
         for folder in _cached(spec, variant, cache):
             if not layout.complete(folder, variant):
