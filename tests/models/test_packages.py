@@ -332,9 +332,8 @@ def test_a_file_that_changes_is_hashed_again(site, builtin, cache, hashed, caplo
 @pytest.mark.parametrize("where", ["no home", "no folder"])
 def test_without_a_cache_folder_files_are_hashed_once_per_process(site, builtin, cache, hashed, monkeypatch, where):
     if where == "no home":
-        monkeypatch.setattr(
-            "fastrank.environment.cache_root", lambda: (_ for _ in ()).throw(OSError("no home folder is known"))
-        )
+        monkeypatch.delenv("FASTRANK_CACHE")
+        monkeypatch.setenv("XDG_CACHE_HOME", "~nosuchuser/cache")
     install(site, manifest(like=None))
     for _ in range(2):
         store.locate(builtin, local_files_only=True)
