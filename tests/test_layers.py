@@ -20,7 +20,7 @@ ALLOWED = {
     "sparse": "bm25 engine errors inputs models store",
     "rerank": "engine errors inputs models store",
     "late_interaction": "engine errors inputs maxsim models rerank store",
-    "compat": "bm25 engine environment errors models postprocess sparse store",
+    "compat": "bm25 dense engine environment errors inputs models postprocess sparse store",
     "integrations": "compat dense engine environment errors fusion inputs late_interaction models rerank sparse",
     "cli": "bm25 dense engine environment errors fastrank fusion inputs models store",
     "server": "environment fastrank inputs",
@@ -29,7 +29,7 @@ ALLOWED = {
 }
 HOMES = {
     "onnxruntime": "engine.session engine.providers",
-    "tokenizers": "engine.tokenizer",
+    "tokenizers": "engine.tokenizer compat.classes",  # compat counts the tokens of static models as FastEmbed does
     "huggingface_hub": "store",
     "subprocess": "store.pip",
     "socket": "server.process",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from enum import Enum
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
@@ -16,53 +16,37 @@ from numpy.typing import NDArray
 
 from fastrank import environment
 from fastrank.bm25 import LANGUAGES
+from fastrank.bm25.weights import Stemmer
+from fastrank.compat import metadata, utils
 from fastrank.compat.classes import (
     Bm25,
     ImageEmbedding,
+    JinaEmbedding,
     LateInteractionMultimodalEmbedding,
     LateInteractionTextEmbedding,
+    Muvera,
     SparseTextEmbedding,
     TextCrossEncoder,
     TextEmbedding,
 )
+from fastrank.compat.descriptions import BaseModelDescription, DenseModelDescription, SparseModelDescription
+from fastrank.compat.metadata import VERSION
 from fastrank.engine.options import Device, OnnxProvider
 from fastrank.models.spec import ModelSource, PoolingType
-from fastrank.postprocess import Muvera
 from fastrank.sparse.embedding import SparseEmbedding
-
-VERSION = "0.9.1"  # the FastEmbed that is stood in for
 
 PathInput: TypeAlias = "str | Path"
 NumpyArray: TypeAlias = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class BaseModelDescription:
-    """FastEmbed's description of a model, for programs that make one."""
+class Task(int, Enum):
+    """The tasks of jinaai/jina-embeddings-v3, as `task_id` takes them."""
 
-    model: str
-    sources: ModelSource
-    model_file: str
-    description: str
-    license: str
-    size_in_GB: float  # noqa: N815 - FastEmbed's name
-    additional_files: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class DenseModelDescription(BaseModelDescription):
-    """FastEmbed's description of a dense model."""
-
-    dim: int | None = None
-    tasks: dict[str, Any] | None = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class SparseModelDescription(BaseModelDescription):
-    """FastEmbed's description of a sparse model."""
-
-    requires_idf: bool | None = None
-    vocab_size: int | None = None
+    RETRIEVAL_QUERY = 0
+    RETRIEVAL_PASSAGE = 1
+    SEPARATION = 2
+    CLASSIFICATION = 3
+    TEXT_MATCHING = 4
 
 
 def _named(*values: Any) -> dict[str, Any]:
@@ -76,31 +60,49 @@ _LATE = _named(LateInteractionTextEmbedding)
 _IMAGE = _named(ImageEmbedding)
 _MULTIMODAL = _named(LateInteractionMultimodalEmbedding)
 _CROSS_ENCODER = _named(TextCrossEncoder)
+_PUBLIC = {**_TEXT, **_SPARSE, **_IMAGE, **_LATE, **_MULTIMODAL}  # what `from fastembed import *` gives
 
 _MODULES: Mapping[str, Mapping[str, Any]] = {
-    "fastembed": {**_TEXT, **_SPARSE, **_LATE, **_IMAGE, **_MULTIMODAL, "__version__": VERSION},
-    "fastembed.common": _TYPES,
+    "fastembed": {**_PUBLIC, "__all__": list(_PUBLIC), "__version__": VERSION, "version": VERSION},
+    "fastembed.common": {**_TYPES, "__all__": list(_TYPES)},
     "fastembed.common.model_description": _named(
         ModelSource, PoolingType, BaseModelDescription, DenseModelDescription, SparseModelDescription
     ),
     "fastembed.common.types": {**_TYPES, "Device": Device, "NumpyArray": NumpyArray},
-    "fastembed.embedding": {**_TEXT, "DefaultEmbedding": TextEmbedding, "FlagEmbedding": TextEmbedding},
-    "fastembed.image": _IMAGE,
+    "fastembed.common.utils": _named(
+        utils.normalize,
+        utils.mean_pooling,
+        utils.last_token_pooling,
+        utils.iter_batch,
+        utils.define_cache_dir,
+        utils.get_all_punctuation,
+        utils.remove_non_alphanumeric,
+    ),
+    "fastembed.embedding": {
+        **_TEXT,
+        **_named(JinaEmbedding),
+        "DefaultEmbedding": TextEmbedding,
+        "FlagEmbedding": TextEmbedding,
+    },
+    "fastembed.image": {**_IMAGE, "__all__": list(_IMAGE)},
     "fastembed.image.image_embedding": _IMAGE,
-    "fastembed.late_interaction": _LATE,
+    "fastembed.late_interaction": {**_LATE, "__all__": list(_LATE)},
     "fastembed.late_interaction.late_interaction_text_embedding": _LATE,
-    "fastembed.late_interaction_multimodal": _MULTIMODAL,
+    "fastembed.late_interaction_multimodal": {**_MULTIMODAL, "__all__": list(_MULTIMODAL)},
     "fastembed.late_interaction_multimodal.late_interaction_multimodal_embedding": _MULTIMODAL,
-    "fastembed.postprocess": _named(Muvera),
+    "fastembed.postprocess": {**_named(Muvera), "__all__": ["Muvera"]},
     "fastembed.postprocess.muvera": _named(Muvera),
     "fastembed.rerank": {},
-    "fastembed.rerank.cross_encoder": _CROSS_ENCODER,
+    "fastembed.rerank.cross_encoder": {**_CROSS_ENCODER, "__all__": list(_CROSS_ENCODER)},
     "fastembed.rerank.cross_encoder.text_cross_encoder": _CROSS_ENCODER,
-    "fastembed.sparse": _SPARSE,
-    "fastembed.sparse.bm25": {**_named(Bm25), "supported_languages": list(LANGUAGES)},
+    "fastembed.sparse": {**_SPARSE, "__all__": list(_SPARSE)},
+    "fastembed.sparse.bm25": {**_named(Bm25, Stemmer), "supported_languages": list(LANGUAGES)},
     "fastembed.sparse.sparse_embedding_base": _named(SparseEmbedding),
     "fastembed.sparse.sparse_text_embedding": _SPARSE,
-    "fastembed.text": _TEXT,
+    "fastembed.sparse.utils": {},
+    "fastembed.sparse.utils.tokenizer": _named(utils.SimpleTokenizer),
+    "fastembed.text": {**_TEXT, "__all__": list(_TEXT)},
+    "fastembed.text.multitask_embedding": _named(Task),
     "fastembed.text.text_embedding": _TEXT,
 }
 
@@ -131,6 +133,7 @@ def install() -> None:
         parent, _, child = name.rpartition(".")
         if parent:
             setattr(_ours[parent], child, module)
+    metadata.install()
 
 
 def uninstall() -> None:
@@ -140,6 +143,7 @@ def uninstall() -> None:
     for name in _loaded():
         del sys.modules[name]
     sys.modules.update(_replaced)
+    metadata.uninstall()
     _ours.clear()
     _replaced.clear()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +31,7 @@ from fastrank.models.spec import (
 _warned: set[str] = set()  # models whose licence was warned of
 _custom: dict[tuple[str, str], ModelSpec] = {}
 _custom_lock = threading.Lock()
+_reserved: ContextVar[Collection[str] | None] = ContextVar("reserved", default=None)  # None: all names
 
 
 def find(name: str, task: str | None = None) -> ModelSpec:
@@ -86,13 +89,24 @@ def note_license(spec: ModelSpec) -> None:
 def entries(task: str | None = None) -> list[ModelSpec]:
     """All entries, or those for one task: the registry's in its order, then custom and packaged ones."""
     installed = list(packages.packages())
-    specs = [*(_with_quantized(spec, installed) for spec in builtin()), *_custom.values(), *_packaged(installed)]
+    shipped = [spec for spec in builtin() if (spec.name.casefold(), task) not in _custom]
+    specs = [*(_with_quantized(spec, installed) for spec in shipped), *_custom.values(), *_packaged(installed)]
     return [spec for spec in specs if task is None or task in spec.tasks]
 
 
 def builtin() -> tuple[ModelSpec, ...]:
     """The entries of model_registry.json, in its order."""
     return _shipped().all()
+
+
+@contextmanager
+def replacing_shipped(reserved: Collection[str]) -> Iterator[None]:
+    """Within this context, custom models may have any name of the registry but these, in lower case."""
+    token = _reserved.set(reserved)
+    try:
+        yield
+    finally:
+        _reserved.reset(token)
 
 
 def add(spec: ModelSpec, task: str) -> None:
@@ -103,8 +117,9 @@ def add(spec: ModelSpec, task: str) -> None:
     """
     key = spec.name.casefold()
     with _custom_lock:
-        existing = _shipped().get(key)
-        if (key, task) in _custom or (existing and task in existing.tasks):
+        reserved, existing = _reserved.get(), _shipped().get(key)
+        taken = bool(existing and task in existing.tasks) if reserved is None else key in reserved
+        if (key, task) in _custom or taken:
             raise ValueError(
                 f"Model {spec.name} is already registered in {CLASSES[task]}, if you still want to add this model, "
                 "please use another model name"

@@ -1,6 +1,7 @@
 """Programs written for FastEmbed give the same results on fastrank, both ways, as on FastEmbed where that is there."""
 
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import shutil
@@ -15,10 +16,11 @@ from support.processes import run_python
 import fastrank
 from fastrank import ModelSource, PoolingType
 from fastrank.bm25.languages import stopwords
-from fastrank.compat import classes, fake_modules
+from fastrank.compat import classes, descriptions, facade, fake_modules
 from fastrank.errors import ModelNotFoundError
 from fastrank.graph import build
 from fastrank.models import registry
+from fastrank.models.spec import CROSS_ENCODER, TEXT_EMBEDDING
 
 PROGRAMS = Path(__file__).with_name("programs")
 SETTINGS = {"pad_token": "[PAD]"}  # of tokenizer_config.json
@@ -101,10 +103,15 @@ def test_a_program_gives_what_it_gives_on_fastembed(run, tmp_path, name):
 
 
 @pytest.fixture
-def shimmed(monkeypatch):
-    """`import fastembed` gives ours until the test ends. What was imported of the real one is put back."""
+def not_imported(monkeypatch):
+    """Nothing of FastEmbed has been imported. What was is put back."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "fastembed"]:
         monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.fixture
+def shimmed(not_imported):
+    """`import fastembed` gives ours until the test ends."""
     fake_modules.install()
     yield importlib.import_module("fastembed")
     fake_modules.uninstall()
@@ -122,25 +129,85 @@ def test_every_module_people_import_is_there(shimmed):
         importlib.import_module("fastembed.text.onnx_embedding")
 
 
-def test_names_are_those_of_an_installed_fastembed():
+@pytest.fixture
+def no_fastembed(not_imported, monkeypatch):
+    """FastEmbed is not installed."""
+
+    def find(context):
+        return iter(()) if (context.name or "").lower() == "fastembed" else real(context)
+
+    real = importlib.metadata.MetadataPathFinder.find_distributions
+    monkeypatch.setattr(importlib.metadata.MetadataPathFinder, "find_distributions", find)
+
+
+def test_the_version_is_known_where_fastembed_is_absent(no_fastembed):
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("fastembed")
+    fake_modules.install()
+    for name in ("fastembed", "FastEmbed"):
+        assert importlib.metadata.version(name) == fake_modules.VERSION
+    assert importlib.metadata.distribution("fastembed").metadata["Name"] == "fastembed"
+    assert "fastembed" in [each.metadata["Name"] for each in importlib.metadata.distributions()]
+    assert "fastembed" in importlib.metadata.packages_distributions()["fastembed"]
+    assert list(importlib.metadata.distributions(path=["/nowhere"])) == []
+    fake_modules.uninstall()
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("fastembed")
+
+
+def test_the_version_of_an_installed_fastembed_is_its_own(shimmed):
+    pytest.importorskip("fastembed")
+    installed = [each for each in importlib.metadata.distributions() if each.metadata["Name"] == "fastembed"]
+    assert len(installed) == 1
+
+
+def test_shipped_names_are_fastembeds():
     real = pytest.importorskip("fastembed", reason="fastembed is not installed")
-    assert real.__version__ == fake_modules.VERSION
-    for name, content in fake_modules._MODULES.items():
-        module = importlib.import_module(name)
-        assert not [each for each in content if not hasattr(module, each)], name
-    assert set(real.__all__) <= fake_modules._MODULES["fastembed"].keys()
+    rerank = importlib.import_module("fastembed.rerank.cross_encoder")
+    for task, kind in ((TEXT_EMBEDDING, real.TextEmbedding), (CROSS_ENCODER, rerank.TextCrossEncoder)):
+        assert descriptions.SHIPPED[task] == {row["model"].casefold() for row in kind.list_supported_models()}
     for name in ("ImageEmbedding", "LateInteractionMultimodalEmbedding"):
-        listed = {row["model"]: row["dim"] for row in getattr(real, name).list_supported_models()}
-        assert getattr(classes, name)._dims == listed
+        assert getattr(classes, name).list_supported_models() == getattr(real, name).list_supported_models()
 
 
-def test_the_shim_wins_over_an_installed_fastembed_and_can_be_undone(tmp_path, monkeypatch):
+def test_rows_have_fastembeds_keys():
+    real = pytest.importorskip("fastembed", reason="fastembed is not installed")
+    for name in ("TextEmbedding", "SparseTextEmbedding", "LateInteractionTextEmbedding"):
+        keys = list(getattr(real, name).list_supported_models()[0])
+        assert all(list(row) == keys for row in getattr(classes, name).list_supported_models()), name
+
+
+def test_a_replaced_name_is_replaced_everywhere_but_only_by_the_drop_in():
+    name = "intfloat/multilingual-e5-small"
+    with pytest.raises(ValueError, match="already registered"):
+        fastrank.TextEmbedding.add_custom_model(name, PoolingType.CLS, False, ModelSource(hf="acme/own"), 7)
+    classes.TextEmbedding.add_custom_model(name, PoolingType.CLS, False, ModelSource(hf="acme/own"), 7)
+    with pytest.raises(ValueError, match="already registered"):
+        fastrank.TextEmbedding.add_custom_model(name, PoolingType.CLS, False, ModelSource(hf="acme/own"), 7)
+    for kind in (classes.TextEmbedding, fastrank.TextEmbedding):
+        assert kind.get_embedding_size(name) == 7
+        assert [row["sources"]["hf"] for row in kind.list_supported_models() if row["model"] == name] == ["acme/own"]
+    assert registry.find(name, TEXT_EMBEDDING).name == name
+
+
+def test_what_is_not_there_says_so(tmp_path):
+    folder = tiny_models.write_model(tmp_path / "large", tiny_models.tiny_encoder(1024))
+    model = classes.TextEmbedding("thenlper/gte-large", specific_model_path=folder, lazy_load=True)
+    with pytest.raises(AttributeError, match=r"tokenizer of FastEmbed's model objects is not there"):
+        _ = model.model.tokenizer
+    assert model.model.model_name == model.model_name
+    assert model.model._model_dir == folder
+    assert next(model.model.embed("cat")).shape == (1024,)
+    with pytest.raises(ModelNotFoundError, match="is not supported in Bm25"):
+        classes.Bm25("prithivida/Splade_PP_en_v1", lazy_load=True)
+    assert not hasattr(classes.Bm25(), "model")
+
+
+def test_the_shim_wins_over_an_installed_fastembed_and_can_be_undone(tmp_path, not_imported, monkeypatch):
     (tmp_path / "fastembed").mkdir()
     (tmp_path / "fastembed" / "__init__.py").write_text("TextEmbedding = 'theirs'")
     (tmp_path / "fastembed" / "other.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "fastembed"]:
-        monkeypatch.delitem(sys.modules, name)
     theirs = importlib.import_module("fastembed")
     with pytest.warns(UserWarning, match="imported before"):
         fake_modules.install()
@@ -166,8 +233,7 @@ def test_the_shim_wins_over_an_installed_fastembed_and_can_be_undone(tmp_path, m
     ],
 )
 def test_limits_and_files_are_fastembeds(model, limit, variant):
-    found = classes._as_fastembed(registry.find(model), None, {}, [])
-    assert found == {"max_length": limit, "variant": variant}
+    assert facade.like_fastembed(registry.find(model), None, {}) == {"max_length": limit, "variant": variant}
 
 
 def test_fastembeds_file_is_named_where_it_must_be_fetched(monkeypatch):
@@ -177,7 +243,7 @@ def test_fastembeds_file_is_named_where_it_must_be_fetched(monkeypatch):
 
 
 def test_every_limit_belongs_to_a_model():
-    assert {registry.find(name).name for name in classes._LIMITS} == set(classes._LIMITS)
+    assert {registry.find(name).name for name in facade.LIMITS} == set(facade.LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +258,7 @@ def test_every_limit_belongs_to_a_model():
 )
 def test_the_limit_of_a_folder_is_fastembeds(tiny, settings, limit):
     for_fastembed(tiny, **settings)
-    assert classes._limit(tiny) == limit
+    assert facade._limit(tiny) == limit
     with classes.TextEmbedding("thenlper/gte-large", specific_model_path=tiny, lazy_load=True) as model:
         assert model.token_count("cat " * 1000) == limit or 512
 
