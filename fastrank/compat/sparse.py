@@ -23,7 +23,9 @@ from fastrank.sparse.bm25_encoder import BM25Encoder
 from fastrank.sparse.embedding import SparseEmbedding
 from fastrank.sparse.sparse_text_embedding import OPTIONS
 
-_NOT_FASTEMBEDS = {"analyzer", "idf"}  # options of sparse models that only fastrank has
+_FASTEMBEDS = {  # options of sparse models; fastrank has more
+    *("language", "k", "b", "avg_len", "token_max_length", "disable_stemmer", "stemmer", "stopwords", "alpha"),
+}
 _DTYPES = {  # of ids and values, where they differ from fastrank's
     "splade": (np.int64, np.float64),
     "bm42": (np.int64, np.float64),
@@ -39,10 +41,10 @@ class SparseTextEmbedding(FastEmbedModel, fastrank.SparseTextEmbedding):
     @property
     def model(self) -> Any:
         """For BM25 a `Bm25`, whose settings are this model's; else see `Implementation`."""
-        return self._bm25 if isinstance(self._engine, BM25Encoder) else super().model
+        return self._inner if isinstance(self._engine, BM25Encoder) else super().model
 
     @cached_property
-    def _bm25(self) -> Bm25:
+    def _inner(self) -> Bm25:
         return Bm25.inside(self)
 
     def embed(
@@ -77,7 +79,7 @@ class SparseTextEmbedding(FastEmbedModel, fastrank.SparseTextEmbedding):
 
     def _known_options(self, spec: ModelSpec) -> frozenset[str]:
         kind = spec.task(SPARSE_EMBEDDING, SparseTask).kind
-        return super()._known_options(spec) | (OPTIONS[kind] - _NOT_FASTEMBEDS)
+        return super()._known_options(spec) | (OPTIONS[kind] & _FASTEMBEDS)
 
     def _looks_queries_up(self) -> bool:
         """Whether queries need no session."""
