@@ -51,6 +51,7 @@ OUTPUT: Final[Mapping[str, str]] = {
     "masked-lm": "logits",
     "token-weights": "token_weights",
     "sequence-classification": "logits",
+    "logit-score": "logits",
 }
 """The heads that `build` writes, and the output of each that holds its result."""
 
@@ -60,6 +61,7 @@ RANGES: Final = "ranges"
 _ALIASES: Final = {
     "camembert": "roberta",
     "new": "gte",
+    "qwen2": "qwen3",
     "xlm-roberta": "roberta",
 }
 """The module in `architectures` of each `model_type` that none is named after."""
@@ -114,6 +116,7 @@ def build(
     activations: ActivationQuantization = _PER_TOKEN,
     half: bool = False,
     unpadded: bool = False,
+    score_tokens: tuple[int, int | None] | None = None,
 ) -> bytes:
     """Write the ONNX model of the checkpoint in `folder`.
 
@@ -128,6 +131,7 @@ def build(
         colbert                   token_vectors       [batch, sequence, dim], L2-normalized
         masked-lm                 logits              [batch, sequence, vocabulary]
         sequence-classification   logits              [batch, labels]
+        logit-score               logits              [batch, 1]
         token-weights             token_weights       [batch, sequence]
 
     Weights may be F32, F16 or BF16; they are cast to the compute dtype when the session is created.
@@ -143,6 +147,8 @@ def build(
         half: Compute in float16, for a GPU: outputs agree to about 3e-3; a CPU casts back to float32.
         unpadded: All texts of a batch have the same length; attention is faster then, and `attention_mask` is read by
             the heads "attention" and "colbert" only.
+        score_tokens: For the head "logit-score", which needs it: the ids of the tokens that mean yes and no. The score
+            is the logit of "yes" minus that of "no"; with None for "no" it is the former alone.
 
     Returns:
         A serialized ModelProto (opset 17; onnxruntime's contrib operators only where weights are int8 or nothing is
@@ -152,7 +158,8 @@ def build(
         ModelLoadError: A file is missing, damaged or of an unsupported kind, or the checkpoint has no such head. The
             message names the file and the field or tensor.
     """
-    return _graph(folder, head, weights, activations, half=half, unpadded=unpadded).to_bytes()
+    graph = _graph(folder, head, weights, activations, half=half, unpadded=unpadded, score_tokens=score_tokens)
+    return graph.to_bytes()
 
 
 def recipe(folder: Path, head: str = "encoder") -> Recipe:
@@ -161,7 +168,7 @@ def recipe(folder: Path, head: str = "encoder") -> Recipe:
     Raises:
         ModelLoadError: As `build`, or the model has no matrix products to quantize.
     """
-    graph = _graph(folder, head, None, _PER_TOKEN)
+    graph = _graph(folder, head, None, _PER_TOKEN, score_tokens=(0, None))  # any: rows are looked up, not multiplied by
     if not graph.matmul_weights:
         raise ModelLoadError(f"{folder}: a static model multiplies by no weights, so int8 is not for it; leave it out")
     normed = [x for x in graph.matmul_weights if x in graph.normed]
@@ -192,6 +199,7 @@ def _graph(
     *,
     half: bool = False,
     unpadded: bool = False,
+    score_tokens: tuple[int, int | None] | None = None,
 ) -> Graph:
     if weights is None:
         stored = checkpoint.read(folder)
@@ -207,6 +215,7 @@ def _graph(
         )
     graph = Graph(stored.path, stored.tensors, activations, half=half, unpadded=unpadded and head not in _MASKED_HEADS)
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
+    graph.score_tokens = score_tokens
     encoded = architecture.encoder(graph, config)
     _head(architecture, head)(graph, config, encoded)
     if hasattr(architecture, "IGNORED_FIELDS"):

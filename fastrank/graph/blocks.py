@@ -76,6 +76,25 @@ def layer_norm(graph: Graph, x: str, name: str, size: int, epsilon: float, *, bi
     return normed
 
 
+def rms_norm(graph: Graph, x: str, name: str, size: int, epsilon: float, *, offset: float = 0.0) -> str:
+    """`x / sqrt(mean(x^2) + epsilon) * (weight + offset)` over the last axis (Zhang and Sennrich 2019).
+
+    In half precision it is float32, as in transformers. onnxruntime fuses the nodes into SimplifiedLayerNormalization;
+    int8 graphs, which it does not optimize, are written with that operator.
+    """
+    weight = graph.weight(f"{name}.weight", size, float32=True)
+    weight = graph.op("Add", weight, graph.scalar(offset, float32=True)) if offset else weight
+    if graph.in_int8:
+        normed = graph.op("SimplifiedLayerNormalization", x, weight, axis=-1, epsilon=epsilon)
+    else:
+        x = graph.to_float32(x)
+        mean = graph.op("ReduceMean", graph.op("Pow", x, graph.scalar(2.0, float32=True)), axes=[-1])
+        root = graph.op("Sqrt", graph.op("Add", mean, graph.scalar(epsilon, float32=True)))
+        normed = graph.to_compute_dtype(graph.op("Mul", graph.op("Div", x, root), weight))
+    graph.normed.add(normed)
+    return normed
+
+
 def gelu(graph: Graph, x: str) -> str:
     """`x / 2 * (1 + erf(x / sqrt(2)))` (Hendrycks and Gimpel 2016), in the order that onnxruntime fuses into Gelu."""
     if graph.in_int8:  # whose rounding error is 40 times that of the tanh approximation, which takes 3/4 of the time
@@ -112,9 +131,9 @@ ACTIVATIONS: Final[dict[str, Callable[[Graph, str], str]]] = {
 """The supported values of `hidden_act`, by transformers' names."""
 
 
-def padding_mask(graph: Graph, attention_mask: str) -> str:
-    """Which tokens may be attended to: bool [batch, 1, 1, sequence], from int64 [batch, sequence]."""
-    return graph.op("Unsqueeze", graph.op("Cast", attention_mask, to=onnx_proto.BOOL), graph.integers(1, 2))
+def padding_mask(graph: Graph, attention_mask: str, axes: tuple[int, ...] = (1, 2)) -> str:
+    """Which tokens may be attended to: bool [batch, 1, 1, sequence] (1 at `axes`), from int64 [batch, sequence]."""
+    return graph.op("Unsqueeze", graph.op("Cast", attention_mask, to=onnx_proto.BOOL), graph.integers(*axes))
 
 
 def score_bias(graph: Graph, visible: str) -> str:
@@ -137,6 +156,13 @@ def first_token(graph: Graph, x: str, input_ids: str, size: int) -> str:
     """The first token of every text: [batch * sequence, size] to [batch, size]."""
     x = graph.op("Reshape", x, text_shape(graph, input_ids, size))
     return graph.op("Gather", x, graph.integer(0), axis=1)
+
+
+def rows_of(graph: Graph, input_ids: str, positions: str) -> str:
+    """The rows, in [batch * sequence], of one token per text at `positions`: int64 [batch]."""
+    batch, length = (graph.op("Gather", graph.op("Shape", input_ids), graph.integer(axis)) for axis in (0, 1))
+    texts = graph.op("Range", graph.integer(0), batch, graph.integer(1))
+    return graph.op("Add", graph.op("Mul", texts, length), positions)
 
 
 def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, heads: int, width: int) -> tuple[str, str]:
@@ -168,6 +194,48 @@ def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, head
     mixed = graph.op("MatMul", graph.to_compute_dtype(probabilities), values)
     mixed = graph.op("Transpose", mixed, perm=[0, 2, 1, 3])
     return graph.op("Reshape", mixed, graph.integers(-1, heads * width)), probabilities
+
+
+def grouped_attention(
+    graph: Graph,
+    query: str,
+    key: str,
+    value: str,
+    *,
+    bias: str,
+    scale: float,
+    kv_heads: int,
+    group: int,
+    width: int,
+) -> tuple[str, str]:
+    """Attention in which every head of keys and values serves a group of query heads; none is copied.
+
+    Args:
+        graph: Receives the nodes.
+        query: [batch, queries, kv_heads * group, width], projected and rotated.
+        key: [batch, sequence, kv_heads, width], projected and rotated.
+        value: As `key`, not rotated.
+        bias: Added to the scores: float32, broadcast to [batch, kv_heads, group, queries, sequence]. Empty: no bias.
+        scale: Multiplies the scores.
+        kv_heads: Number of heads of keys and values.
+        group: Number of query heads that share one of them.
+        width: Dimensions of one head.
+
+    Returns:
+        The output before its projection, [batch * queries, kv_heads * group * width]; and the attention probabilities,
+        float32 [batch, kv_heads, group, queries, sequence].
+    """
+    scaled = graph.op("Mul", query, graph.scalar(scale))
+    rows = graph.op("Reshape", scaled, graph.integers(0, 0, kv_heads, group, width))
+    rows = graph.op("Transpose", rows, perm=[0, 2, 3, 1, 4])
+    key, value = (graph.op("Reshape", x, graph.integers(0, 0, kv_heads, 1, width)) for x in (key, value))
+    columns = graph.op("Transpose", key, perm=[0, 2, 3, 4, 1])
+    scores = graph.to_float32(graph.op("MatMul", rows, columns))
+    probabilities = graph.op("Softmax", graph.op("Add", scores, bias) if bias else scores, axis=-1)
+    values = graph.op("Transpose", value, perm=[0, 2, 3, 1, 4])
+    attended = graph.op("MatMul", graph.to_compute_dtype(probabilities), values)
+    attended = graph.op("Transpose", attended, perm=[0, 3, 1, 2, 4])
+    return graph.op("Reshape", attended, graph.integers(-1, kv_heads * group * width)), probabilities
 
 
 def _fused_attention(graph: Graph, query: str, key: str, value: str, *, heads: int, width: int) -> str:

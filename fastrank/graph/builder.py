@@ -60,6 +60,8 @@ class Graph:
         """An optional prefix of tensor names; checkpoints saved with a head have one ("bert.")."""
         self.hint = ""
         """Appended to the message about a missing tensor."""
+        self.score_tokens: tuple[int, int | None] | None = None
+        """The ids of the tokens that mean yes and no, for the head "logit-score"."""
         self.activations = activations
         self.in_int8 = any(tensor.dtype == "I8" for tensor in tensors.values())
         """Whether the checkpoint has int8 weights."""

@@ -30,6 +30,7 @@ class Encoded(NamedTuple):
             attention probabilities of the last layer, float32 [batch, heads, sequence, sequence].
         first_token: Writes the last layer for the first token of every text only, where the architecture can; returns
             its last hidden states, float32 [batch, hidden]. Of 6 layers that saves an eighth of the time.
+        token_at: The same for one token of every text, at the given positions, int64 [batch]. Of decoders only.
     """
 
     input_ids: str
@@ -37,3 +38,4 @@ class Encoded(NamedTuple):
     sizes: Sizes
     all_tokens: Callable[[], tuple[str, str]]
     first_token: Callable[[], str]
+    token_at: Callable[[str], str] | None = None

@@ -34,7 +34,7 @@ def _hidden_states(graph: Graph, encoded: Encoded, rows: str) -> None:
     graph.output("last_hidden_state", states, onnx_proto.FLOAT, ["batch", "sequence", hidden])
 
 
-def label_logits(graph: Graph, x: str, name: str, size: int) -> None:
+def label_logits(graph: Graph, x: str, name: str, size: int, *, bias: bool = True) -> None:
     """Write the output `logits`, float32 [batch, labels], from float32 [batch, size] and a linear layer's name.
 
     The number of labels is the number of rows of the weight; configurations spell it in several ways or omit it.
@@ -44,7 +44,10 @@ def label_logits(graph: Graph, x: str, name: str, size: int) -> None:
     """
     labels = graph.rows(f"{name}.weight")
     graph.output(
-        "logits", blocks.linear(graph, x, name, size, labels, float32=True), onnx_proto.FLOAT, ["batch", labels]
+        "logits",
+        blocks.linear(graph, x, name, size, labels, bias=bias, float32=True),
+        onnx_proto.FLOAT,
+        ["batch", labels],
     )
 
 

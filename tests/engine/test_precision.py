@@ -28,8 +28,12 @@ from fastrank.store import derived
 
 FIXTURES = support.FIXTURES / "graph"
 NAMES = sorted(folder.name for folder in FIXTURES.iterdir() if (folder / "model.safetensors").is_file())
-HEADS = {"masked_lm": "masked-lm", "classifier": "sequence-classification", "cls": "sequence-classification"}
-OUTPUTS = {"encoder": "last_hidden_state", "masked-lm": "logits", "sequence-classification": "logits"}
+HEADS = {
+    "masked_lm": "masked-lm",
+    "classifier": "sequence-classification",
+    "cls": "sequence-classification",
+    "logit_score": "logit-score",
+}
 NAME = "acme/tiny"
 
 
@@ -59,8 +63,8 @@ def batch(ids):
 def outputs(folder, head, ids, *, checkpoint=None, rounding=None):
     path = checkpoint or folder / "model.safetensors"
     rounding = rounding or graph.ActivationQuantization()
-    build = lambda: graph.build(folder, head, weights=checkpoint, activations=rounding)  # noqa: E731
-    return Session(path, Options(threads=1, cuda=Device.CPU), build).run(batch(ids), OUTPUTS[head])
+    build = lambda: graph.build(folder, head, weights=checkpoint, activations=rounding, score_tokens=(9, 4))  # noqa: E731
+    return Session(path, Options(threads=1, cuda=Device.CPU), build).run(batch(ids), graph.OUTPUT[head])
 
 
 def alike(found, expected):
@@ -88,7 +92,7 @@ def test_every_architecture_in_int8_is_near_itself(name, rounding, tmp_path):
         found = outputs(folder, head, ids, checkpoint=tmp_path / "int8", rounding=rounding)
         assert found.shape == expected.shape
         assert not np.array_equal(found, expected)  # it is int8
-        if head == "sequence-classification":  # too few numbers for an angle
+        if head in ("logit-score", "sequence-classification"):  # too few numbers for an angle
             np.testing.assert_allclose(found, expected, atol=0.2)
         else:
             assert alike(found, expected) > 0.995
@@ -161,10 +165,10 @@ def test_a_text_has_the_same_bits_alone_and_among_others(name, tmp_path):
     dice = np.random.default_rng(3)
     for length in (1, 2, 7, 19):
         ids = dice.integers(5, 40, (6, length))
-        together = session.run(batch(ids), OUTPUTS[head], wide=False)
+        together = session.run(batch(ids), graph.OUTPUT[head], wide=False)
         for row in range(6):
             for wide in (True, False):
-                alone = session.run(batch(ids[row : row + 1]), OUTPUTS[head], wide=wide)
+                alone = session.run(batch(ids[row : row + 1]), graph.OUTPUT[head], wide=wide)
                 assert np.array_equal(alone[0], together[row])
 
 

@@ -10,10 +10,9 @@ import tracemalloc
 import numpy as np
 import pytest
 import support
-from support.checkpoints import FIXTURES, copy_of, edit_config, read_tensors, write_tensors
+from support.checkpoints import FIXTURES, build, copy_of, edit_config, read_tensors, write_tensors
 
 from fastrank import ModelLoadError, OutputError, PoolingType, SparseTextEmbedding, TextCrossEncoder, TextEmbedding
-from fastrank.graph import build
 from fastrank.graph.safetensors import MAX_HEADER
 
 TOKENIZER = support.FIXTURES / "static" / "model2vec" / "tokenizer.json"  # 20 tokens
@@ -29,6 +28,8 @@ HEADS = {
     "new_masked_lm": "masked-lm",
     "nomic_bert_masked_lm": "masked-lm",
     "nomic_bert_old_masked_lm": "masked-lm",
+    "qwen2_logit_score": "logit-score",
+    "qwen3_classifier": "sequence-classification",
     "xlm_roberta_classifier": "sequence-classification",
 }
 """One checkpoint of each architecture, and its own head."""

@@ -1,5 +1,6 @@
 """Checkpoints on disk and what they should give, for the tests of `fastrank.graph`."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 import support
-from fastrank.graph import build
+from fastrank import graph
 from fastrank.graph.safetensors import read_header
 
 FIXTURES = support.FIXTURES / "graph"
@@ -19,6 +20,7 @@ OUTPUTS = {
     "attention": ["last_hidden_state", "attention"],
     "masked-lm": ["logits"],
     "sequence-classification": ["logits"],
+    "logit-score": ["logits"],
     "token-weights": ["token_weights"],
 }
 SUMMARIES = {"attention", "last_hidden_state", "logits", "splade", "token_weights"}
@@ -28,7 +30,8 @@ def heads_of(name):
     """The heads for which a fixture has expectations, that of the checkpoint first."""
     stored = EXPECTED[name]["one"]
     if "logits" in stored:
-        yield "masked-lm" if "splade" in stored else "sequence-classification"
+        classifies = "logit-score" if name.endswith("logit_score") else "sequence-classification"
+        yield "masked-lm" if "splade" in stored else classifies
     if "token_weights" in stored:
         yield "token-weights"
     if "attention" in stored:
@@ -36,6 +39,8 @@ def heads_of(name):
     yield "encoder"
 
 
+SCORE_TOKENS = (9, 4)  # of the fixtures' scores
+build = functools.partial(graph.build, score_tokens=SCORE_TOKENS)
 HEADS = [(name, head) for name in NAMES for head in heads_of(name)]
 
 
