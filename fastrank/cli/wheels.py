@@ -16,6 +16,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -237,6 +238,7 @@ def _own(name: str, path: Path, like: str | None, license: str | None) -> Parcel
         like = base.name
     spec = spec._replace(license=license or spec.license)
     model = store.locate(spec, given=path).model
+    _refuse_links_out(path, [model])
     form = "onnx" if model.endswith(".onnx") else "safetensors"
     variant = _belonging(Variant(form, "unknown", model, (), ()), path)
     return _sealed(spec, variant, path)._replace(like=like)
@@ -284,14 +286,30 @@ def _belonging(variant: Variant, folder: Path) -> Variant:
 
 
 def _sealed(spec: ModelSpec, variant: Variant, folder: Path) -> Parcel:
-    """With the size and hash of every file, and with the licence and README that lie beside them."""
+    """With the size and hash of every file, and with the licence and README that lie beside them.
+
+    Raises:
+        ModelLoadError: a file is behind a link that leads out of the folder.
+    """
     paths = [file.path for file in variant.files if (folder / file.path).is_file()]
     papers = [path.name for path in folder.iterdir() if path.is_file() and _PAPERS.fullmatch(path.name)]
+    _refuse_links_out(folder, [*paths, *papers])
     files = tuple(
         FileSpec(path, (folder / path).stat().st_size, integrity.sha256(folder / path))
         for path in sorted({*paths, *papers} - {packages.MANIFEST})
     )
     return Parcel(spec, variant._replace(files=files), folder.absolute())
+
+
+def _refuse_links_out(folder: Path, paths: Iterable[str]) -> None:
+    """A link may lead to any file of this machine, which nobody means to hand on."""
+    real = folder.resolve()
+    for path in paths:
+        if not (folder / path).resolve().is_relative_to(real):
+            raise ModelLoadError(
+                f"{folder} cannot be packed: {path} is a link that leads out of the folder. "
+                "Copy the folder with the files behind its links (cp -rL) and pack the copy."
+            )
 
 
 # -- the wheel --------------------------------------------------------------------------------------------------------

@@ -402,3 +402,29 @@ def test_refusals(folder, tmp_path):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelLoadError, match=r"cannot be packed: it has no tokenizer\.json"):
         wheels.gather("acme/mine", path=folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("linked", ["config.json", "onnx/model.onnx", "LICENSE", "onnx"])
+@pytest.mark.parametrize("name", ["acme/mine", NAME])
+def test_links_out_of_the_folder_are_refused(folder, tmp_path, capsys, name, linked):
+    outside = tmp_path / "outside"
+    if linked == "LICENSE":
+        outside.write_text("a file of this machine")
+    else:
+        (folder / linked).rename(outside)
+    (folder / linked).symlink_to(outside)
+    assert cli.main(["pack", name, "--path", str(folder), "-o", str(tmp_path / "dist")]) == 1
+    assert "is a link that leads out of the folder" in capsys.readouterr().err
+    assert not (tmp_path / "dist").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_inside_the_folder_are_packed_as_files(folder, tmp_path):
+    (folder / "onnx" / "model.onnx").rename(folder / "graph")
+    (folder / "onnx" / "model.onnx").symlink_to("../graph")
+    reached = tmp_path / "link to the folder"
+    reached.symlink_to(folder)
+    with zipfile.ZipFile(make(NAME, "--path", reached, output=tmp_path / "dist")) as archive:
+        assert archive.read(f"{PACKAGE}/onnx/model.onnx") == FILES["onnx/model.onnx"]
+        assert not any(stat.S_ISLNK(member.external_attr >> 16) for member in archive.infolist())
