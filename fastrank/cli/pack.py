@@ -17,19 +17,19 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "pack",
         help="pack a model as a wheel",
-        description="Pack a model as a wheel. Where it is installed with pip, the model is there: offline, without a "
-        "cache or any configuration.",
+        description="Pack a model as a wheel. Where the wheel is installed, the model works offline, without a cache "
+        "and without configuration.",
     )
     parser.add_argument("model", help="a name that `fastrank models` lists, or with --path any organisation/model")
     parser.add_argument("-o", "--output", default="dist", metavar="FOLDER", help="where to write (%(default)s)")
     parser.add_argument("--path", type=Path, metavar="FOLDER", help="pack the files in this folder")
-    parser.add_argument("--like", metavar="MODEL", help="a model of the registry with the same configuration as yours")
-    parser.add_argument("--license", metavar="SPDX", help="the licence of a model that is not in the registry")
+    parser.add_argument("--like", metavar="MODEL", help="a built-in model with the same configuration as yours")
+    parser.add_argument("--license", metavar="SPDX", help="the licence of your own model")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        "--precision", choices=wheels.PRECISIONS, help="of the weights (that of the model's first variant)"
+        "--precision", choices=wheels.PRECISIONS, help="precision of the weights (default: the model's first variant)"
     )
-    what.add_argument("--variant", help="which variant to pack, such as onnx, safetensors or fp16")
+    what.add_argument("--variant", help="variant to pack, such as onnx, safetensors or fp16")
     parser.add_argument(
         "--format",
         choices=tuple(wheels.FORMATS),
@@ -38,7 +38,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument(
         "--version",
-        help="of the package; give rising ones if newer files are to replace older ones (0.<a number from the hashes>)",
+        help="version of the package; increase it to replace an older one (default: 0.<number from the hashes>)",
     )
     add_store_options(parser)
     parser.set_defaults(run=run)
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _pack(options: argparse.Namespace, scratch: Path) -> int:
-    parcel = wheels.gather(
+    bundle = wheels.gather(
         options.model,
         path=options.path,
         like=options.like,
@@ -62,10 +62,10 @@ def _pack(options: argparse.Namespace, scratch: Path) -> int:
         local_files_only=options.offline,
         scratch=scratch,
     )
-    if parcel.model.noncommercial:
+    if bundle.model.noncommercial:
         print(
-            f"fastrank: {parcel.model.name} is licensed for non-commercial use only ({parcel.model.license})",
+            f"fastrank: {bundle.model.name} is licensed for non-commercial use only ({bundle.model.license})",
             file=sys.stderr,
         )
-    print(wheels.FORMATS[options.format](parcel, Path(options.output), options.version))
+    print(wheels.FORMATS[options.format](bundle, Path(options.output), options.version))
     return 0

@@ -1,11 +1,11 @@
-"""Model wheels: a model as a Python package, for machines that reach no model hub.
+"""Model wheels: a model as a Python package, for machines without access to a model hub.
 
     fastrank_model_<organisation>_<model>/                  the model's files and fastrank.json, the manifest
     fastrank_model_<organisation>_<model>-<version>.dist-info/
 
-`pip install` of such a wheel is all it takes: `store` finds the package by its entry point and uses the files where
-they lie, with no cache. hatchling (the extra `pack`) builds the wheel, and the same files give the same bytes each
-time: members are sorted, their times are SOURCE_DATE_EPOCH's or fixed, their modes are normalised.
+Installing such a wheel is enough: `store` finds the package by its entry point and uses the files in place, without a
+cache. hatchling (the extra `pack`) builds the wheel. Builds are reproducible: members are sorted, their times are fixed
+(or SOURCE_DATE_EPOCH), their modes are normalized.
 """
 
 from __future__ import annotations
@@ -30,24 +30,29 @@ from fastrank.store import choose, integrity, layout
 PRECISIONS = ("fp32", "fp16", "int8")
 
 _LAYER = "python"  # AWS Lambda puts this folder of a layer on the import path
-_PAPERS = re.compile(r"(licen[cs]e|notice|copying|readme)(\.(md|txt))?", re.IGNORECASE)
+_DOCUMENTS = re.compile(r"(licen[cs]e|notice|copying|readme)(\.(md|txt))?", re.IGNORECASE)  # packed with the model
 
 
-class Parcel(NamedTuple):
-    """What is packed: the files of one variant, which lie in `folder` and all have size and SHA-256.
+class Bundle(NamedTuple):
+    """A model to pack: the files of one variant, in `folder`, each with size and SHA-256.
 
-    `like` is the model of the registry with the same configuration, if it is said of a model of the user's own.
+    Attributes:
+        model: the registry's entry, or one made for a user's own model.
+        variant: the variant with the files.
+        folder: where the files are.
+        like: for a user's own model, the built-in model with the same configuration; None: not stated.
+        made_of: the registry's file from which the weights were quantized; None: they are the model's own.
     """
 
     model: ModelSpec
     variant: Variant
     folder: Path
     like: str | None = None
-    made_of: FileSpec | None = None  # the registry's file of which the weights were made
+    made_of: FileSpec | None = None
 
     @property
     def source(self) -> HubSource | None:
-        """The repository whose files these are; None: a folder of the user's own."""
+        """The repository of the files; None: a user's own folder."""
         return next((source for source in self.variant.sources if isinstance(source, HubSource)), None)
 
 
@@ -62,28 +67,28 @@ def gather(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     scratch: Path | None = None,
-) -> Parcel:
-    """The files of a model, fetched if need be, and read in full to be checked.
+) -> Bundle:
+    """Collect the files of a model, fetching them if necessary, and check their hashes.
 
-    Int8 weights that the registry has not are made of a checkpoint that it has, as `precision="int8"` makes them.
+    Int8 weights that the registry does not list are quantized from its checkpoint, as `precision="int8"` does.
 
     Args:
-        name: a model of the registry, or with `path` any name `organisation/model`.
-        path: a folder to take the files from.
-        like: for a model that is not in the registry, one there of the same tasks, pooling, prefixes ...: then it can
-            be used by its name wherever the package is installed. Without, `add_custom_model` must say all that.
-        license: of a model that is not in the registry, as an SPDX expression.
-        variant: which variant; None: the first of the precision that is on this machine, else that can be had.
+        name: a built-in model, or with `path` any name like `organisation/model`.
+        path: a folder with the files.
+        like: for your own model, the built-in model with the same tasks, pooling, prefixes and so on. Then your model
+            can be used by its name wherever the package is installed. Otherwise `add_custom_model` must state them.
+        license: SPDX expression of your own model's licence.
+        variant: which variant; None: the first of the precision that is on this machine, else that can be fetched.
         precision: one of `PRECISIONS`; None: that of the model's first variant.
         cache_dir: the cache folder; None: FASTRANK_CACHE or the user's.
         local_files_only: open no connection.
-        scratch: a folder for files that must be made; it must be there until all is packed.
+        scratch: a folder for quantized weights; it must exist until the bundle is packed.
 
     Raises:
         ModelNotFoundError: no such model, and no `path`.
-        ValueError: no such variant or precision; a name that is none; a model without files.
-        IntegrityError: the files are not what the registry states.
-        ModelLoadError: `path` holds no model.
+        ValueError: no such variant or precision, an invalid name, or a model without files.
+        IntegrityError: the files differ from what the registry states.
+        ModelLoadError: `path` holds no model, or a link that leads out of it.
         DownloadError, ModelNotCachedError, OSError: as `store.locate`.
     """
     try:
@@ -92,11 +97,11 @@ def gather(
         if path is None:
             raise
         own = _own(name, path, like, license)
-        return _in_int8(own, scratch) if precision == "int8" else own
+        return _quantized(own, scratch) if precision == "int8" else own
     checkpoint = next((each for each in spec.variants if each.model.endswith(".safetensors")), None)
     if precision == "int8" and checkpoint and all(_short(each) != "int8" for each in spec.variants):
         full = gather(name, path=path, variant=checkpoint.name, cache_dir=cache_dir, local_files_only=local_files_only)
-        return _in_int8(full, scratch)
+        return _quantized(full, scratch)
     wanted = spec._replace(variants=_wanted(spec, variant, precision))
     if path is None:
         files = store.locate(wanted, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -104,33 +109,33 @@ def gather(
             raise IntegrityError(f"{spec.name} in {files.folder} is damaged: {'; '.join(problems)}")
     else:
         files = _matching(wanted, path)
-    return _sealed(spec, layout.resolved(files.folder, spec.variant(files.variant)[0]), files.folder)
+    return _hashed(spec, layout.resolved(files.folder, spec.variant(files.variant)[0]), files.folder)
 
 
-def wheel(parcel: Parcel, output: Path, version: str | None = None) -> Path:
-    """Build the wheel in `output`; its path.
+def wheel(bundle: Bundle, output: Path, version: str | None = None) -> Path:
+    """Build a wheel in `output` and return its path.
 
     Raises:
         ModuleNotFoundError: hatchling is not installed.
-        ValueError: `version` is none (PEP 440).
+        ValueError: `version` is not a valid version (PEP 440).
     """
     try:
         from hatchling.builders.wheel import WheelBuilder
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error.name} is not installed, which builds wheels. Run: pip install 'fastrank-onnx[pack]'",
+            f"{error.name}, which builds wheels, is not installed. Run: pip install 'fastrank-onnx[pack]'",
             name=error.name,
         ) from error
     with tempfile.TemporaryDirectory() as scratch:
-        project = _project(parcel, Path(scratch), version)
+        project = _project(bundle, Path(scratch), version)
         builder = WheelBuilder(scratch, config=project)
         return Path(next(iter(builder.build(directory=str(output.absolute()), versions=["standard"]))))
 
 
-def layer_zip(parcel: Parcel, output: Path, version: str | None = None) -> Path:
+def layer_zip(bundle: Bundle, output: Path, version: str | None = None) -> Path:
     """Build a zip for an AWS Lambda layer: the installed wheel under `python/`."""
     with tempfile.TemporaryDirectory() as scratch:
-        made = wheel(parcel, Path(scratch), version)
+        made = wheel(bundle, Path(scratch), version)
         target = output / f"{_stem(made)}.zip"
         part = target.with_name(f"{target.name}.part")
         output.mkdir(parents=True, exist_ok=True)
@@ -145,13 +150,13 @@ def layer_zip(parcel: Parcel, output: Path, version: str | None = None) -> Path:
     return target
 
 
-def layer_dir(parcel: Parcel, output: Path, version: str | None = None) -> Path:
+def layer_dir(bundle: Bundle, output: Path, version: str | None = None) -> Path:
     """Build a folder for an image or an import path: the installed wheel under `python/`."""
     with tempfile.TemporaryDirectory() as scratch:
-        made = wheel(parcel, Path(scratch), version)
+        made = wheel(bundle, Path(scratch), version)
         target = output / _stem(made)
         if target.exists():
-            raise FileExistsError(f"{target} is there already; remove it first")
+            raise FileExistsError(f"{target} exists already; remove it first")
         output.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(made) as source, tempfile.TemporaryDirectory(dir=output) as part:
             source.extractall(Path(part, target.name, _LAYER))
@@ -162,29 +167,29 @@ def layer_dir(parcel: Parcel, output: Path, version: str | None = None) -> Path:
 FORMATS = MappingProxyType({"wheel": wheel, "zip": layer_zip, "dir": layer_dir})
 
 
-def distribution(parcel: Parcel) -> str:
-    """The name of the package: `fastrank-model-<organisation>-<model>`, and the variant unless it is of full precision.
+def distribution(bundle: Bundle) -> str:
+    """The name of the package: `fastrank-model-<organisation>-<model>`, then the variant unless it is full precision.
 
-    So a model's int8 files do not pass for a newer version of its full ones.
+    Otherwise a model's int8 files would look like a newer version of its full-precision files.
     """
-    variant = "" if parcel.variant.precision in ("fp32", "unknown") else f"-{parcel.variant.name}"
-    return re.sub(r"[^a-z0-9]+", "-", f"fastrank-model-{parcel.model.name}{variant}".lower()).strip("-")
+    variant = "" if bundle.variant.precision in ("fp32", "unknown") else f"-{bundle.variant.name}"
+    return re.sub(r"[^a-z0-9]+", "-", f"fastrank-model-{bundle.model.name}{variant}".lower()).strip("-")
 
 
-def manifest(parcel: Parcel) -> dict[str, Any]:
-    """What `fastrank.json` says."""
-    source = parcel.source
+def manifest(bundle: Bundle) -> dict[str, Any]:
+    """The content of `fastrank.json`, as `models.packages` reads it."""
+    source = bundle.source
     return {
-        "model": parcel.model.name,
-        "variant": parcel.variant.name,
-        "precision": parcel.variant.precision,
-        "model_file": parcel.variant.model,
-        "like": parcel.like,
-        "made_of": parcel.made_of.sha256 if parcel.made_of else None,
-        "license": parcel.model.license,
+        "model": bundle.model.name,
+        "variant": bundle.variant.name,
+        "precision": bundle.variant.precision,
+        "model_file": bundle.variant.model,
+        "like": bundle.like,
+        "made_of": bundle.made_of.sha256 if bundle.made_of else None,
+        "license": bundle.model.license,
         "source": f"hub repository {source.hub}" if source else "a folder",
         "commit": source.revision if source else None,
-        "files": {file.path: {"size": file.size, "sha256": file.sha256} for file in parcel.variant.files},
+        "files": {file.path: {"size": file.size, "sha256": file.sha256} for file in bundle.variant.files},
     }
 
 
@@ -209,30 +214,30 @@ def _short(variant: Variant) -> str:
 
 
 def _matching(spec: ModelSpec, path: Path) -> store.ModelFiles:
-    """The variant whose files are in the folder."""
-    here = [
+    """The variant whose files are in the folder, with the registry's hashes."""
+    candidates = [
         store.ModelFiles(path, each.model, each.name, "given folder")
         for each in spec.variants
         if (path / each.model).is_file()
     ]
-    problems = [store.problems(spec, files) for files in here]
-    for files, found in zip(here, problems, strict=True):
+    problems = [store.problems(spec, files) for files in candidates]
+    for files, found in zip(candidates, problems, strict=True):
         if not found:
             return files
-    reason = "; ".join(problems[0]) if here else f"no {' or '.join(each.model for each in spec.variants)}"
+    reason = "; ".join(problems[0]) if candidates else f"no {' or '.join(each.model for each in spec.variants)}"
     raise IntegrityError(
         f"{path} does not hold the files of {spec.name}: {reason}. "
         "To pack a model of your own, give it a name that is not in the registry."
     )
 
 
-def _own(name: str, path: Path, like: str | None, license: str | None) -> Parcel:  # noqa: A002
-    """A model that is in no registry: its graph or checkpoint, with what belongs to it."""
+def _own(name: str, path: Path, like: str | None, license: str | None) -> Bundle:  # noqa: A002
+    """A user's own model: its graph or checkpoint with the files it needs."""
     if not re.fullmatch(NAME, name):
         raise ValueError(f"model {name!r} is not valid: it must be like 'organisation/model'")
     if like is None:
         unknown = Variant("onnx", "unknown", "onnx/model.onnx", (), ())
-        spec = ModelSpec(name, "A model of its user's own", "unknown", (), MappingProxyType({}), (unknown,))
+        spec = ModelSpec(name, "A user's own model", "unknown", (), MappingProxyType({}), (unknown,))
     else:
         spec = (base := registry.find(like))._replace(name=name, description=f"A model like {base.name}")
         like = base.name
@@ -240,22 +245,22 @@ def _own(name: str, path: Path, like: str | None, license: str | None) -> Parcel
     model = store.locate(spec, given=path).model
     _refuse_links_out(path, [model])
     form = "onnx" if model.endswith(".onnx") else "safetensors"
-    variant = _belonging(Variant(form, "unknown", model, (), ()), path)
-    return _sealed(spec, variant, path)._replace(like=like)
+    variant = _own_variant(Variant(form, "unknown", model, (), ()), path)
+    return _hashed(spec, variant, path)._replace(like=like)
 
 
-def _in_int8(full: Parcel, scratch: Path | None) -> Parcel:
-    """The checkpoint with its weights in int8: one file for each way in which it is used."""
+def _quantized(full: Bundle, scratch: Path | None) -> Bundle:
+    """The model with int8 weights: one weight file per task, as each needs its own."""
     import fastrank
 
     if scratch is None:
-        raise ValueError("int8 weights must be made: pass scratch=<a folder for them>")
+        raise ValueError("int8 weights must be quantized first: pass scratch=<a folder for them>")
     if not full.model.tasks:
-        raise ValueError("How a model is used decides which weights it needs in int8: say which model it is like")
+        raise ValueError("A model's task decides which weights become int8: state a built-in model that it is like")
     for task in full.model.tasks:
         model = getattr(fastrank, CLASSES[task])
         with model(full.like or full.model.name, scratch, specific_model_path=full.folder, precision="int8"):
-            pass  # made at the load
+            pass  # loading it quantizes the weights
     made = sorted(scratch.glob("derived/*/int8-*.safetensors"))
     target = scratch / "int8"
     for file in full.variant.files:
@@ -267,11 +272,11 @@ def _in_int8(full: Parcel, scratch: Path | None) -> Parcel:
     files = tuple(FileSpec(path.relative_to(target).as_posix(), None, None) for path in target.rglob("*"))
     origin = next(file for file in full.variant.files if file.path == full.variant.model)
     variant = Variant("int8", "int8-weights", made[0].name, files, full.variant.sources)
-    return _sealed(full.model, variant, target)._replace(like=full.like, made_of=origin)
+    return _hashed(full.model, variant, target)._replace(like=full.like, made_of=origin)
 
 
-def _belonging(variant: Variant, folder: Path) -> Variant:
-    """With its external data or shards, modules, configuration, vocabularies. Other graphs and weights stay behind."""
+def _own_variant(variant: Variant, folder: Path) -> Variant:
+    """The variant with its external data or shards, modules, configuration and vocabularies, but no other weights."""
     listed = [
         FileSpec(name, None, None)
         for path in sorted(folder.rglob("*"))
@@ -285,24 +290,24 @@ def _belonging(variant: Variant, folder: Path) -> Variant:
         raise ModelLoadError(f"{folder} cannot be packed: {error}") from None
 
 
-def _sealed(spec: ModelSpec, variant: Variant, folder: Path) -> Parcel:
-    """With the size and hash of every file, and with the licence and README that lie beside them.
+def _hashed(spec: ModelSpec, variant: Variant, folder: Path) -> Bundle:
+    """A bundle with size and hash of every file, including licence files and README.
 
     Raises:
-        ModelLoadError: a file is behind a link that leads out of the folder.
+        ModelLoadError: a file is a link that leads out of the folder.
     """
     paths = [file.path for file in variant.files if (folder / file.path).is_file()]
-    papers = [path.name for path in folder.iterdir() if path.is_file() and _PAPERS.fullmatch(path.name)]
-    _refuse_links_out(folder, [*paths, *papers])
+    documents = [path.name for path in folder.iterdir() if path.is_file() and _DOCUMENTS.fullmatch(path.name)]
+    _refuse_links_out(folder, [*paths, *documents])
     files = tuple(
         FileSpec(path, (folder / path).stat().st_size, integrity.sha256(folder / path))
-        for path in sorted({*paths, *papers} - {packages.MANIFEST})
+        for path in sorted({*paths, *documents} - {packages.MANIFEST})
     )
-    return Parcel(spec, variant._replace(files=files), folder.absolute())
+    return Bundle(spec, variant._replace(files=files), folder.absolute())
 
 
 def _refuse_links_out(folder: Path, paths: Iterable[str]) -> None:
-    """A link may lead to any file of this machine, which nobody means to hand on."""
+    """Raise if a path leads out of the folder by a link: it may be any file of this machine."""
     real = folder.resolve()
     for path in paths:
         if not (folder / path).resolve().is_relative_to(real):
@@ -315,57 +320,57 @@ def _refuse_links_out(folder: Path, paths: Iterable[str]) -> None:
 # -- the wheel --------------------------------------------------------------------------------------------------------
 
 
-def _project(parcel: Parcel, scratch: Path, version: str | None) -> dict[str, Any]:
-    """The wheel as hatchling takes it (a pyproject.toml); small files are written to `scratch`."""
-    name = distribution(parcel)
+def _project(bundle: Bundle, scratch: Path, version: str | None) -> dict[str, Any]:
+    """The project as hatchling's configuration (a pyproject.toml); small files are written to `scratch`."""
+    name = distribution(bundle)
     package = name.replace("-", "_")
-    notes = json.dumps(manifest(parcel), indent=1)
-    written = {packages.MANIFEST: notes, "__init__.py": f'"""The files of {parcel.model.name}, for fastrank."""\n'}
-    included = {str(parcel.folder / file.path): f"{package}/{file.path}" for file in parcel.variant.files}
+    notes = json.dumps(manifest(bundle), indent=1)
+    written = {packages.MANIFEST: notes, "__init__.py": f'"""The files of {bundle.model.name}, for fastrank."""\n'}
+    included = {str(bundle.folder / file.path): f"{package}/{file.path}" for file in bundle.variant.files}
     for file, content in written.items():
         (scratch / file).write_text(content, encoding="utf-8", newline="\n")
         included[str(scratch / file)] = f"{package}/{file}"
-    papers = [file.path for file in parcel.variant.files if _PAPERS.fullmatch(file.path)]
-    for paper in papers:
-        shutil.copyfile(parcel.folder / paper, scratch / paper)
-    source = parcel.source
+    documents = [file.path for file in bundle.variant.files if _DOCUMENTS.fullmatch(file.path)]
+    for document in documents:
+        shutil.copyfile(bundle.folder / document, scratch / document)
+    source = bundle.source
     page = f"https://huggingface.co/{source.hub}/tree/{source.revision or 'main'}" if source else None
     project = {
         "name": name,
-        "version": version or _version(parcel),
-        "description": f"The model {parcel.model.name} ({parcel.variant.name}) for fastrank",
-        "readme": {"text": _readme(parcel, page), "content-type": "text/markdown"},
+        "version": version or _version(bundle),
+        "description": f"The model {bundle.model.name} ({bundle.variant.name}) for fastrank",
+        "readme": {"text": _readme(bundle, page), "content-type": "text/markdown"},
         "requires-python": ">=3.11",
-        "license-files": papers,
+        "license-files": documents,
         "classifiers": ["Private :: Do Not Upload"],  # the public index refuses it: models have owners
-        "entry-points": {packages.ENTRY_POINTS: {parcel.model.name: package}},
+        "entry-points": {packages.ENTRY_POINTS: {bundle.model.name: package}},
     }
-    if parcel.model.license not in ("", "unknown"):
-        project["license"] = _spdx(parcel.model.license)
+    if bundle.model.license not in ("", "unknown"):
+        project["license"] = _spdx(bundle.model.license)
     if page:
         project["urls"] = {"Source": page}
     target = {"force-include": included, "core-metadata-version": "2.4"}
     return {"project": project, "tool": {"hatch": {"build": {"targets": {"wheel": target}}}}}
 
 
-def _version(parcel: Parcel) -> str:
-    """One for each set of files, older than any that a user may give: hashes have no order."""
-    files = json.dumps([[file.path, file.sha256] for file in parcel.variant.files])
+def _version(bundle: Bundle) -> str:
+    """A version derived from the hashes. Hashes have no order, so it is 0.x, older than any version a user gives."""
+    files = json.dumps([[file.path, file.sha256] for file in bundle.variant.files])
     return f"0.{int(hashlib.sha256(files.encode()).hexdigest()[:8], 16)}"
 
 
-def _readme(parcel: Parcel, page: str | None) -> str:
-    files = "\n".join(f"| {file.path} | {file.size} | {file.sha256} |" for file in parcel.variant.files)
+def _readme(bundle: Bundle, page: str | None) -> str:
+    files = "\n".join(f"| {file.path} | {file.size} | {file.sha256} |" for file in bundle.variant.files)
     return (
-        f"# {parcel.model.name}\n\n{parcel.model.description}\n\n"
-        f"Variant: {parcel.variant.name}. Licence: {parcel.model.license}. Source: {page or 'a folder'}.\n\n"
+        f"# {bundle.model.name}\n\n{bundle.model.description}\n\n"
+        f"Variant: {bundle.variant.name}. Licence: {bundle.model.license}. Source: {page or 'a folder'}.\n\n"
         "Packed by `fastrank pack`. Where it is installed, fastrank uses it; nothing needs to be configured.\n\n"
         f"| file | bytes | SHA-256 |\n|---|---|---|\n{files}\n"
     )
 
 
 def _spdx(license: str) -> str:  # noqa: A002
-    """A licence as packages state it; one that SPDX does not list becomes a reference."""
+    """The licence as an SPDX expression; one that SPDX does not list becomes a LicenseRef."""
     from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
     try:

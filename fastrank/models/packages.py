@@ -7,7 +7,6 @@ package is imported or run. A package whose metadata is not as it should be is l
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastrank import log
-from fastrank.errors import FastrankError, RegistryError
+from fastrank.errors import FastrankError, ModelLoadError, RegistryError
 from fastrank.models.config import read_object
 from fastrank.models.spec import COMMIT, NAME, PATH, PRECISIONS, SHA256, VARIANT, FileSpec
 
@@ -98,12 +97,11 @@ def has_distribution(name: str) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder in the cache, unchecked; empty if there is none."""
+    """The manifest of a folder in the cache, its fields unchecked; empty if there is none that can be read."""
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(folder / MANIFEST)
+    except ModelLoadError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 # -- entry points -----------------------------------------------------------------------------------------------------
