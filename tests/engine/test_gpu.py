@@ -413,12 +413,14 @@ def test_every_device_is_busy_and_the_order_is_kept(tiny_model, gpu, runs):
 
 
 def test_an_error_of_one_device_arrives_and_names_it(tiny_model, gpu, monkeypatch):
-    broken = []
+    devices, failed = [], threading.Event()
 
     def run(plain, *arguments, real=pinned_memory.run, **options):
-        broken.append(plain)
-        if plain is not broken[0]:
+        devices.append(plain)
+        if plain is not devices[0]:
+            failed.set()
             raise RuntimeError("out of memory")
+        failed.wait(patience(5))  # on a busy machine the first would do all the work before the second begins
         return real(plain, *arguments, **options)
 
     monkeypatch.setattr(pinned_memory, "run", run)
