@@ -40,6 +40,7 @@ from fastrank.errors import FastrankError
 from fastrank.graph.safetensors import read_header
 from fastrank.models import registry
 from fastrank.models.spec import CROSS_ENCODER
+from fastrank.store.lookup import Lookup
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 # What fastrank, FastEmbed and FlashRank take our folder for: one logit, not changed; the last is only a file's name.
@@ -102,7 +103,7 @@ def prepare(folder: Path, model: str | None) -> str:
         if not exact:
             raise beir.DataError(f"{spec.name} has no fp32 weights")
         chosen = max(exact, key=lambda each: each.model == CHECKPOINT)  # all engines can use a checkpoint
-        files = store.locate(spec, variant=chosen.name)
+        files = store.locate(spec, Lookup(variant=chosen.name))
         _copied(files.folder, folder, files.model)
         about = f"{spec.name} ({files.variant})"
     folders.complete_tokenizer(folder, MAX_LENGTH)
@@ -113,7 +114,7 @@ def prepare(folder: Path, model: str | None) -> str:
 
 def _made(folder: Path) -> None:
     """A sequence classification checkpoint: the encoder of `BASE` and a head of seeded noise."""
-    source = store.locate(registry.find(BASE), variant="safetensors").folder
+    source = store.locate(registry.find(BASE), Lookup(variant="safetensors")).folder
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     labels = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "num_labels": 1}
     config.update(labels, architectures=["BertForSequenceClassification"])

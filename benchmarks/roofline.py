@@ -38,8 +38,9 @@ from fastrank.engine import cpu, precision
 from fastrank.engine.batching import collate, plan
 from fastrank.engine.options import Device, Options
 from fastrank.engine.tokenizer import Tokenizer
-from fastrank.models import registry
+from fastrank.models import registry, tokenization
 from fastrank.models.spec import ModelSpec
+from fastrank.store.lookup import Lookup
 
 QUERIES, QUERY_WORDS = 200, 8  # of so many words, and two special tokens
 ROWS, RUNS = 512, 40  # of a product, and how often a thread does it before the clock is read
@@ -132,20 +133,20 @@ def reached(setup: engines.Setup, documents: list[str], work: int, hidden: int, 
 
 def profile(spec: ModelSpec, files: store.ModelFiles, name: str, documents: list[str], most: int) -> dict[str, float]:
     """The share of each purpose in the time of all operators, at most so many texts at a time."""
-    how = precision.arithmetic(spec, files, "encoder", Options(cuda=Device.CPU, precision=name), None)
-    assert how.build is not None  # noqa: S101 - of a checkpoint, it is always built
+    how = precision.plan(spec, files, "encoder", Options(cuda=Device.CPU, precision=name), None)
+    assert how.model.build is not None  # noqa: S101 - of a checkpoint, it is always built
     options = _one_thread()
     options.enable_profiling = True
-    if how.finished:
+    if not how.model.optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    folder = str(how.path.resolve().parent)
+    folder = str(how.model.path.resolve().parent)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    tokenizer = Tokenizer(files.folder, MAX_LENGTH)
+    tokenizer = Tokenizer(tokenization.read(files.folder), MAX_LENGTH)
     tokens = tokenizer.encode(documents)
-    batches = plan([len(each.ids) for each in tokens], BUDGET, 1 if how.alone else most, equal=how.equal)
+    batches = plan([len(each.ids) for each in tokens], BUDGET, how.max_batch or most, equal=how.uniform_length)
     with tempfile.TemporaryDirectory() as place:
         options.profile_file_prefix = str(Path(place) / "profile")
-        session = onnxruntime.InferenceSession(how.build(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(how.model.build(), options, providers=["CPUExecutionProvider"])
         for positions in batches:
             batch = collate(tokens, positions, tokenizer.pad_id)
             named = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": batch.types}
@@ -192,16 +193,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = machine.describe()
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     spec = registry.find(engines.MODEL)
-    files = store.locate(spec, variant="safetensors")
+    files = store.locate(spec, Lookup(variant="safetensors"))
     config = json.loads((files.folder / "config.json").read_text(encoding="utf-8"))
     documents = list(islice(texts.generated(files.folder / "tokenizer.json", texts.mixed), given.documents))
-    lengths = [len(each.ids) for each in Tokenizer(files.folder, MAX_LENGTH).encode(documents)]
+    lengths = [len(each.ids) for each in Tokenizer(tokenization.read(files.folder), MAX_LENGTH).encode(documents)]
     setup = engines.Setup(files.folder, given.threads, MAX_LENGTH)
     report: dict[str, Any] = {"machine": about, "model": engines.MODEL, "threads": given.threads}
     report |= {"documents": len(documents), "tokens": sum(lengths), "rounds": given.rounds}
     work = operations(lengths, config)
     report["speeds"] = reached(setup, documents, work, config["hidden_size"], given.rounds)
-    narrowed = {name: precision.narrowed(spec, Options(precision=name), None, given=False) for name in PRECISIONS}
+    narrowed = {name: precision.candidates(spec, Options(precision=name), Lookup()).spec for name in PRECISIONS}
     tokenizer = files.folder / "tokenizer.json"
     queries = list(islice(texts.generated(tokenizer, lambda _dice: QUERY_WORDS, seed=1), QUERIES))
     report["profile"] = {

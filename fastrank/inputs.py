@@ -87,6 +87,16 @@ def workers(parallel: Any) -> int | None:
     return number
 
 
+def batching(batch_size: Any, parallel: Any) -> tuple[int, int | None]:
+    """`batch_size` and `parallel`, checked.
+
+    Raises:
+        TypeError: one is no integer.
+        ValueError: one is out of range.
+    """
+    return positive(batch_size, "batch_size"), workers(parallel)
+
+
 def _integer(value: Any, name: str) -> int:
     if isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, not bool")

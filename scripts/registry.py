@@ -38,6 +38,7 @@ from jsonschema import Draft202012Validator, exceptions, validators
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import FastrankError, RegistryError
 from fastrank.models import registry as package
+from fastrank.models import tokenization
 from fastrank.models.spec import CROSS_ENCODER, NAME, SPARSE_EMBEDDING, TEXT_EMBEDDING
 
 REGISTRY = Path(__file__).parent.parent / "model_registry.json"
@@ -314,7 +315,7 @@ def new_entry(repository: str, hub: Hub, options: argparse.Namespace) -> Row:
         for path in {*SETTINGS, "tokenizer.json"} & {*found.files}:
             hub.fetch(repository, found.commit, path, scratch)
         settings = {path: _read(Path(scratch, path)) for path in SETTINGS}
-        max_length = options.max_length or Tokenizer(Path(scratch)).max_length
+        max_length = options.max_length or Tokenizer(tokenization.read(Path(scratch))).max_length
     if (license_ := options.license or _license(card)) is None:
         raise HubError(f"{repository}: its card states no licence; say --license")
     entry: Row = {

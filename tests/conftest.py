@@ -12,6 +12,7 @@ from support.hub import HubStandIn
 from fastrank import store
 from fastrank.models import registry
 from fastrank.models.spec import TEXT_EMBEDDING
+from fastrank.store.lookup import Lookup
 
 REAL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -104,6 +105,6 @@ def real_model_folder():
 
     spec = registry.find(REAL, TEXT_EMBEDDING)
     try:
-        return store.locate(spec, variant="safetensors").folder
+        return store.locate(spec, Lookup(variant="safetensors")).folder
     except DownloadError as error:
         pytest.skip(f"the real model cannot be had here: {error}")

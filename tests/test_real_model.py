@@ -50,7 +50,7 @@ def test_the_limit_is_the_models_own_and_not_the_files(model):
 def test_token_vectors_are_those_of_text_embeddings_inference(model):
     """Snapshots of huggingface/text-embeddings-inference, backends/candle/tests/test_bert.rs."""
     texts = ["What is Deep Learning?", "Deep Learning is...", "What is Deep Learning?"]
-    pipeline = model._engine.get()
+    pipeline = model._model.get().documents
     tokens = pipeline.tokenizer.encode(texts)
     batch = collate(tokens, [0, 1, 2], pipeline.tokenizer.pad_id)
     states = pipeline.session.run(batch)[batch.mask.astype(bool)]
@@ -86,12 +86,12 @@ def test_hub_onnx_safetensors_and_given_folder_give_the_same_vectors(model, real
 
     given = rows(model.embed(TEXTS))
     with TextEmbedding(REAL, variant="onnx") as from_hub:
-        assert from_hub._engine.get().files.folder.is_relative_to(store.root())
+        assert Path(from_hub.info()["folder"]).is_relative_to(store.root())
         assert hub.count("GET", "/cdn/") == 1
         np.testing.assert_allclose(rows(from_hub.embed(TEXTS)), given, atol=1e-5)
     monkeypatch.setattr("fastrank.store.pip.installed", lambda _source: real_model_folder)
     with TextEmbedding(REAL, variant="safetensors") as from_wheel:
-        assert from_wheel._engine.get().files.folder == real_model_folder
+        assert Path(from_wheel.info()["folder"]) == real_model_folder
         np.testing.assert_allclose(rows(from_wheel.embed(TEXTS)), given, atol=1e-5)
 
 

@@ -22,6 +22,7 @@ from fastrank.engine.options import Options
 from fastrank.errors import FastrankError
 from fastrank.models import registry
 from fastrank.models.spec import TEXT_EMBEDDING
+from fastrank.store.lookup import Lookup
 
 CHECKPOINT, GRAPH = "model.safetensors", "model.onnx"
 _MODULES = ("Transformer", "Pooling", "Normalize")
@@ -36,7 +37,7 @@ def prepare(folder: Path, model: str, max_length: int) -> None:
         FastrankError: the model is not to be had.
     """
     spec = registry.find(model, TEXT_EMBEDDING)
-    files = store.locate(spec, variant="safetensors")
+    files = store.locate(spec, Lookup(variant="safetensors"))
     for name in (CHECKPOINT, "config.json", "tokenizer.json"):
         shutil.copy(files.folder / name, folder)
     complete_tokenizer(folder, max_length)
@@ -61,12 +62,12 @@ def prepare(folder: Path, model: str, max_length: int) -> None:
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     if importlib.util.find_spec("onnx") is None:
         return
-    made = precision.arithmetic(spec, files, "encoder", Options(precision="int8"), None)
+    made = precision.plan(spec, files, "encoder", Options(precision="int8"), None)
     # Ours has no mask, as it never pads.
     padded = graph.build(
-        folder, weights=made.path, activations=graph.ActivationQuantization(qmax=precision.exact_levels())
+        folder, weights=made.model.path, activations=graph.ActivationQuantization(qmax=precision.exact_levels())
     )
-    graphs = {"onnx": (graph.build(folder), folder), "int8": (padded, made.path.parent)}
+    graphs = {"onnx": (graph.build(folder), folder), "int8": (padded, made.model.path.parent)}
     for name, (built, weights) in graphs.items():
         (folder / name).mkdir()
         export(built, weights, folder / name / GRAPH)

@@ -14,7 +14,7 @@ from fastrank import environment
 from fastrank.cli.options import add_model_options, add_text_options, model_arguments, read_texts
 
 if TYPE_CHECKING:
-    from fastrank.dense.text_embedding import Vector
+    from fastrank.dense.heads import Vector
 
 
 def add_to(commands: Any) -> None:

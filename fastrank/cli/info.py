@@ -10,7 +10,6 @@ from typing import Any
 from fastrank import __version__, environment
 from fastrank.cli.options import add_run_options, run_arguments
 from fastrank.engine import cpu
-from fastrank.engine.providers import runtime
 from fastrank.models.spec import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDING, TEXT_EMBEDDING
 
 
@@ -29,7 +28,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what is known."""
+    """Print facts about this machine, and the model."""
     facts = _machine()
     if options.model:
         facts |= _model(options)
@@ -45,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _machine() -> dict[str, Any]:
     from fastrank.engine import precision
+    from fastrank.engine.providers import runtime
 
     version, providers = runtime()
     exact = precision.exact_levels() == precision.ALL_LEVELS

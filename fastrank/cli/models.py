@@ -19,6 +19,7 @@ from fastrank.models.spec import (
     TEXT_EMBEDDING,
     ModelSpec,
 )
+from fastrank.store.lookup import Lookup
 
 _TASKS = {"dense": TEXT_EMBEDDING, "sparse": SPARSE_EMBEDDING, "late": LATE_INTERACTION, "cross-encoder": CROSS_ENCODER}
 _SHORT = {task: short for short, task in _TASKS.items()}
@@ -157,7 +158,7 @@ def _download(options: argparse.Namespace) -> int:
             print(f"{spec.name} needs no files")
             continue
         files = store.locate(
-            spec, cache_dir=options.cache_dir, local_files_only=options.offline, variant=options.variant
+            spec, Lookup(cache_dir=options.cache_dir, local_files_only=options.offline, variant=options.variant)
         )
         print(f"{spec.name}  {files.variant}  {files.folder}")
     return 0

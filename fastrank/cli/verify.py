@@ -15,6 +15,7 @@ from fastrank.errors import DownloadError, FastrankError, ModelNotCachedError
 from fastrank.models import registry
 from fastrank.models.spec import CLASSES, Answer, ModelSpec, WheelSource
 from fastrank.store.http import UnreachableError
+from fastrank.store.lookup import Lookup
 
 OK, WRONG, UNCHECKED = "ok", "wrong", "unchecked"
 
@@ -77,7 +78,7 @@ def _reports(specs: list[ModelSpec], options: argparse.Namespace, *, fetch: bool
             yield _Report(spec.name, UNCHECKED, problems=[unreachable])
         elif fetch:
             try:
-                copy = store.locate(spec, cache_dir=options.cache_dir, local_files_only=options.offline)
+                copy = store.locate(spec, Lookup(cache_dir=options.cache_dir, local_files_only=options.offline))
             except ModelNotCachedError:
                 yield _Report(spec.name, UNCHECKED, problems=["not on this machine, and downloading is off"])
                 continue

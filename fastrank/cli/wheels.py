@@ -26,6 +26,7 @@ from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, Model
 from fastrank.models import packages, registry
 from fastrank.models.spec import CLASSES, NAME, PATH, FileSpec, HubSource, ModelSpec, Variant, is_checkpoint
 from fastrank.store import choose, integrity, layout
+from fastrank.store.lookup import Lookup
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -104,7 +105,7 @@ def gather(
         return _quantized(full, scratch)
     wanted = spec._replace(variants=_wanted(spec, variant, precision))
     if path is None:
-        files = store.locate(wanted, cache_dir=cache_dir, local_files_only=local_files_only)
+        files = store.locate(wanted, Lookup(cache_dir=cache_dir, local_files_only=local_files_only))
         if problems := store.problems(spec, files):
             raise IntegrityError(f"{spec.name} in {files.folder} is damaged: {'; '.join(problems)}")
     else:
@@ -242,7 +243,7 @@ def _own(name: str, path: Path, like: str | None, license: str | None) -> Bundle
         spec = (base := registry.find(like))._replace(name=name, description=f"A model like {base.name}")
         like = base.name
     spec = spec._replace(license=license or spec.license)
-    model = store.locate(spec, given=path).model
+    model = store.locate(spec, Lookup(path=path)).model
     _refuse_links_out(path, [model])
     form = "onnx" if model.endswith(".onnx") else "safetensors"
     variant = _own_variant(Variant(form, "unknown", model, (), ()), path)

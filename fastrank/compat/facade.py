@@ -12,10 +12,11 @@ from typing import Any, ClassVar, NamedTuple
 
 from fastrank import environment, store
 from fastrank.compat import descriptions
-from fastrank.engine.model import Closeable
+from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider
 from fastrank.models import registry
 from fastrank.models.spec import HubSource, ModelSpec
+from fastrank.store.lookup import Lookup
 
 # Tokens at which FastEmbed truncates: `max_length` in tokenizer_config.json of its own copies of these models.
 LIMITS = {
@@ -29,7 +30,7 @@ _OPTIONS = frozenset({"specific_model_path", "local_files_only", "device_id", "e
 _NO_EFFECT = {"mmap"}  # FastEmbed's choice of how a static model is read: the vectors are the same
 
 
-class FastEmbedModel(Closeable):
+class FastEmbedModel(PublicModel):
     """A fastrank class with FastEmbed's defaults: limits, files and ignored options. Put before that class.
 
     Attributes:
@@ -111,10 +112,12 @@ class Inside(NamedTuple):
         """The folder of the model's files, which are fetched if need be."""
         return store.locate(
             self.spec,
-            cache_dir=self.cache_dir,
-            given=self.options.get("specific_model_path"),
-            local_files_only=self.options.get("local_files_only", False),
-            variant=half_precision(self.spec),
+            Lookup(
+                cache_dir=self.cache_dir,
+                path=self.options.get("specific_model_path"),
+                local_files_only=self.options.get("local_files_only", False),
+                variant=half_precision(self.spec),
+            ),
         ).folder
 
 
@@ -171,7 +174,7 @@ def like_fastembed(spec: ModelSpec, cache_dir: str | Path | None, options: Mappi
     given = options.get("specific_model_path")
     if given is not None or spec not in registry.builtin():
         files = store.locate(
-            spec, cache_dir=cache_dir, given=given, local_files_only=options.get("local_files_only", False)
+            spec, Lookup(cache_dir=cache_dir, path=given, local_files_only=options.get("local_files_only", False))
         )
         return {"max_length": _limit(files.folder)}
     return {"max_length": LIMITS.get(spec.name), "variant": half_precision(spec)}

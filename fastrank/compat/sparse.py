@@ -41,7 +41,7 @@ class SparseTextEmbedding(FastEmbedModel, fastrank.SparseTextEmbedding):
     @property
     def model(self) -> Any:
         """For BM25 a `Bm25`, whose settings are this model's; else see `Implementation`."""
-        return self._inner if isinstance(self._engine, BM25Encoder) else super().model
+        return super().model if self._encoder is None else self._inner
 
     @cached_property
     def _inner(self) -> Bm25:
@@ -155,15 +155,15 @@ class Bm25(SparseTextEmbedding):
     @classmethod
     def inside(cls, embedding: SparseTextEmbedding) -> Bm25:
         """The BM25 of a SparseTextEmbedding: what is set here counts there."""
-        bm25 = cls.__new__(cls)
+        bm25: Bm25 = object.__new__(cls)
         vars(bm25).update(vars(embedding))
         return bm25
 
     @property
     def encoder(self) -> BM25Encoder:
         """What holds the settings."""
-        assert isinstance(self._engine, BM25Encoder)  # noqa: S101 - for type checkers
-        return self._engine
+        assert self._encoder is not None  # noqa: S101 - for type checkers
+        return self._encoder
 
     @property
     def model(self) -> Any:

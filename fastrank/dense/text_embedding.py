@@ -1,24 +1,27 @@
-"""Dense vectors for texts."""
+"""Dense embeddings: one vector per text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastrank import inputs, store
-from fastrank.dense import heads
-from fastrank.engine.loading import LazyPipeline, prepare
-from fastrank.engine.model import Closeable
+from fastrank import inputs
+from fastrank.dense import loading
+from fastrank.dense.heads import Vector
+from fastrank.dense.loading import DenseModel, passages
+from fastrank.dense.settings import extra_inputs
+from fastrank.engine.loaded import Lazy
+from fastrank.engine.loading import Request, checked
+from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider, Options
-from fastrank.engine.pipeline import Head
-from fastrank.engine.tokenizer import Tokenizer
+from fastrank.engine.pipeline import Pipeline
 from fastrank.models import registry
 from fastrank.models.custom import custom_spec
 from fastrank.models.spec import TEXT_EMBEDDING, DenseTask, ModelSource, PoolingType, Prefixes
-
-Vector = heads.Vector
+from fastrank.store.lookup import Lookup
 
 _POOLINGS = {
     PoolingType.CLS: "cls",
@@ -28,7 +31,7 @@ _POOLINGS = {
 }
 
 
-class TextEmbedding(Closeable):
+class TextEmbedding(PublicModel):
     """Dense vectors for texts, with FastEmbed's names, order and defaults.
 
     >>> from fastrank import TextEmbedding
@@ -111,31 +114,26 @@ class TextEmbedding(Closeable):
         self.model_name = spec.name
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
-        self._entry = spec.task(TEXT_EMBEDDING, DenseTask)
-        self._told = self._entry._replace(
-            pooling=self._entry.pooling if pooling is None else _POOLINGS[PoolingType(pooling)],
-            normalize=self._entry.normalize if normalize is None else normalize,
+        entry = spec.task(TEXT_EMBEDDING, DenseTask)
+        task = entry._replace(
+            pooling=entry.pooling if pooling is None else _POOLINGS[PoolingType(pooling)],
+            normalize=entry.normalize if normalize is None else normalize,
         )
+        self._dim, self._task_input = task.dim, task.task_input
         self._prefixes = prefixes
-        self._task_id = task_id
-        numbers = self._numbers("embed", task_id)
-        self._recipe: heads.Recipe | None = None
-        self._engine: LazyPipeline[Vector] = prepare(
+        self._task_id = self._checked_task(task_id)
+        request = Request(
             spec,
-            self._make_head,
+            Lookup(cache_dir, specific_model_path, local_files_only, variant, verify),
             Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena, precision),
-            cache_dir=cache_dir,
-            given=specific_model_path,
-            local_files_only=local_files_only,
-            variant=variant,
-            max_length=max_length,
-            verify=verify,
-            special_tokens_in_text=special_tokens_in_text,
-            output=self._told.output,
-            numbers=numbers,
+            None if max_length is None else inputs.positive(max_length, "max_length"),
+            special_tokens_in_text,
         )
+        request = checked(request)
+        self._settings = partial(loading.settings, request, task)
+        self._model: Lazy[DenseModel] = Lazy(partial(loading.load, request, task))
         if not lazy_load:
-            self._engine.get()
+            self._model.get()
 
     # -- embedding --------------------------------------------------------------------------------------------------
 
@@ -167,8 +165,12 @@ class TextEmbedding(Closeable):
             ValueError: `batch_size` or `parallel` is out of range, or the model has no such task.
             OutputError: the model returned NaN or infinity; the message names the text.
         """
-        numbers = self._numbers("embed", self._task_id if task_id is None else task_id)
-        return self._rows(inputs.texts(documents), batch_size, parallel, numbers)
+        asked = self._task_id if task_id is None else self._checked_task(task_id)
+        arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
+        pipeline = self._model.get().documents
+        if asked is not None:
+            pipeline = replace(pipeline, extra_inputs=extra_inputs(self._task_input, "embed", asked))
+        return pipeline.run(*arguments)
 
     def query_embed(
         self,
@@ -182,8 +184,8 @@ class TextEmbedding(Closeable):
 
         FastEmbed adds no prefixes; `prefixes=False` (here or in the constructor) gives its vectors.
         """
-        given = self._prefixed(inputs.texts(query, "query"), "query", prefixes)
-        return self._rows(given, batch_size, parallel, self._numbers("query"))
+        arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
+        return self._prefixed(self._model.get().queries, prefixes).run(*arguments)
 
     def passage_embed(
         self,
@@ -194,48 +196,28 @@ class TextEmbedding(Closeable):
         prefixes: bool | None = None,
     ) -> Iterator[Vector]:
         """Vectors of passages: `embed` with the model's passage prefix, if it has one, before each."""
-        given = self._prefixed(inputs.texts(texts, "texts"), "passage", prefixes)
-        return self._rows(given, batch_size, parallel, self._numbers("passage"))
+        arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
+        return self._prefixed(passages(self._model.get()), prefixes).run(*arguments)
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """Tokens the model would see: of all texts together, after truncation, special tokens included."""
-        found = inputs.texts(texts, "texts")
-        return self._engine.get().token_count(found, inputs.positive(batch_size, "batch_size"))
+        found, size = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
+        return self._model.get().documents.token_count(found, size)
 
-    def _rows(
-        self, texts: Iterator[str], batch_size: int, parallel: int | None, numbers: Mapping[str, int]
-    ) -> Iterator[Vector]:
-        size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
-        pipeline = self._engine.get()
-        return (replace(pipeline, numbers=numbers) if numbers else pipeline).run(texts, size, workers)
+    def _prefixed(self, pipeline: Pipeline[Vector], prefixes: bool | None) -> Pipeline[Vector]:
+        """The pipeline with its prefix, or without."""
+        return pipeline if (self._prefixes if prefixes is None else prefixes) else replace(pipeline, prefix="")
 
-    def _numbers(self, method: str, task_id: int | None = None) -> Mapping[str, int]:
-        """The number of the task that a vector is for, where the graph asks for one."""
-        if (asked := self._entry.task_input) is None:
-            if task_id is not None:
-                raise ValueError(f"{self.model_name} has no tasks to choose from with task_id")
-            return {}
-        if task_id is not None and task_id not in asked.tasks.values():
-            known = ", ".join(f"{number} ({name})" for name, number in asked.tasks.items())
-            raise ValueError(f"task_id must be one of {known}, not {task_id!r}")
-        return {asked.name: asked.tasks[getattr(asked, method)] if task_id is None else int(task_id)}
-
-    def _prefixed(self, texts: Iterator[str], kind: str, wanted: bool | None) -> Iterator[str]:
-        if not (self._prefixes if wanted is None else wanted):
-            return texts
-        prefix: str = getattr(self._told.prefixes or self._completed().prefixes, kind)
-        return map(prefix.__add__, texts) if prefix else texts
-
-    def _make_head(self, files: store.ModelFiles, _tokenizer: Tokenizer) -> Head[Vector]:
-        if files.variant == "given" and self._told.pooling == self._entry.pooling:
-            heads.compare(self.model_name, self._told, files.folder)
-        return heads.head(self.model_name, self._completed(), self._told.dim)
-
-    def _completed(self) -> heads.Recipe:
-        """What was told, with what the folder says. Threads that come together find the same."""
-        if self._recipe is None:
-            self._recipe = heads.recipe(self.model_name, self._told, self._engine.files().folder)
-        return self._recipe
+    def _checked_task(self, task_id: int | None) -> int | None:
+        """`task_id`, if the model has such a task."""
+        if task_id is None:
+            return None
+        if self._task_input is None:
+            raise ValueError(f"{self.model_name} has no tasks to choose from with task_id")
+        if task_id not in self._task_input.tasks.values():
+            tasks = ", ".join(f"{number} ({name})" for name, number in self._task_input.tasks.items())
+            raise ValueError(f"task_id must be one of {tasks}, not {task_id!r}")
+        return int(task_id)
 
     # -- the model --------------------------------------------------------------------------------------------------
 
@@ -245,7 +227,7 @@ class TextEmbedding(Closeable):
 
         Of a custom model that was added without `dim` its files say it, and if they do not, a first run.
         """
-        return self._told.dim or self._completed().dim or len(next(self.embed("")))
+        return self._dim or self._settings().dim or len(next(self.embed("")))
 
     @classmethod
     def get_embedding_size(cls, model_name: str) -> int:

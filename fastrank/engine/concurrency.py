@@ -1,58 +1,66 @@
-"""Worker threads: batches side by side, and the next window tokenized ahead."""
+"""Work done ahead in a thread."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Self, TypeVar
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class SideBySide:
-    """A `map` over so many threads. onnxruntime lets go of the interpreter lock, so they do run side by side."""
-
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._pool: ThreadPoolExecutor | None = None
-
-    def map(self, function: Callable[[list[int]], R], batches: Sequence[list[int]]) -> Iterable[R]:
-        """Results in the order of `batches`."""
-        if len(batches) == 1 or self._workers == 1:
-            return map(function, batches)
-        if self._pool is None:
-            from concurrent.futures import ThreadPoolExecutor  # a query in a new process needs none
-
-            self._pool = ThreadPoolExecutor(self._workers, "fastrank")
-        return self._pool.map(function, batches)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-
 def one_by_one(function: Callable[[T], R], items: Iterator[T]) -> Generator[tuple[T, R], None, None]:
-    """Each item with what the function makes of it."""
+    """Each item with the function's result for it."""
     for item in items:
         yield item, function(item)
 
 
 def ahead(function: Callable[[T], R], items: Iterator[T]) -> Generator[tuple[T, R], None, None]:
-    """The same, but while an item is in use a thread makes that of the next, which this thread has taken before."""
-    from concurrent.futures import ThreadPoolExecutor
+    """The same; while an item is in use, a thread computes the result for the next, which this thread has fetched."""
+    for item in items:
+        result = function(item)
+        break
+    else:
+        return
+    for following in items:
+        computed = _Computed(function, following)
+        try:
+            yield item, result
+        finally:
+            computed.wait()
+        item, result = following, computed.result()
+    yield item, result
 
-    with ThreadPoolExecutor(1, "fastrank-ahead") as thread:
-        make: Callable[[], R] | None = None
-        item = next(items, None)
-        while item is not None:
-            made = make() if make else function(item)
-            following = next(items, None)
-            make = None if following is None else thread.submit(function, following).result
-            yield item, made
-            item = following
+
+class _Computed(Generic[R]):
+    """A function's result, computed in a thread of its own."""
+
+    def __init__(self, function: Callable[[T], R], item: T) -> None:
+        self._function: Callable[[], R] = lambda: function(item)
+        self._results: list[R] = []
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="fastrank-ahead", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads, or Python is ending
+            self._thread = None
+
+    def wait(self) -> None:
+        """Wait until the thread has ended."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def result(self) -> R:
+        """The result, after `wait`."""
+        if self._thread is None:
+            return self._function()
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+    def _run(self) -> None:
+        try:
+            self._results.append(self._function())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is wanted
+            self._error = error

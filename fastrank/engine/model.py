@@ -1,31 +1,40 @@
-"""What the public classes have in common beside their constructors: a name, an end, and use in a `with` statement."""
+"""Base of the public classes: close(), info(), context manager, pickling, repr."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from fastrank.engine.loaded import Lazy, LoadedModel
 
 
-class _Closes(Protocol):
-    def close(self) -> None: ...
-    def info(self) -> dict[str, Any]: ...
-
-
-class Closeable:
-    """A model that can be closed."""
+class PublicModel:
+    """A model that can be closed, and pickled as its configuration: weights are loaded again where it arrives."""
 
     model_name: str
-    _engine: _Closes
+    _model: Lazy[LoadedModel[Any, Any, Any]]
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remember the arguments, which are what is pickled."""
+        model = super().__new__(cls)
+        model._arguments = args, kwargs
+        return model
 
     def close(self) -> None:
         """Free the model's memory. Iterators that are running finish; new calls raise RuntimeError."""
-        self._engine.close()
+        self._model.close()
 
     def info(self) -> dict[str, Any]:
-        """How this model runs on this machine and why: its file, precision, provider, threads. Loads the model.
+        """How this model runs on this machine and why: file, precision, provider, threads. Loads the model.
 
-        The keys are for people to read; what they are may change.
+        The keys are for people to read and may change.
         """
-        return self._engine.info()
+        return dict(self._model.get().info)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _construct, (type(self), *self._arguments)
 
     def __enter__(self) -> Self:
         return self
@@ -35,3 +44,7 @@ class Closeable:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model_name!r})"
+
+
+def _construct(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return cls(*args, **kwargs)

@@ -1,27 +1,26 @@
-"""The path of a text: gate, tokens, schedule, session, head, order. One loaded model is shared by all threads."""
+"""The path of a text: tokens, units, session, head, order. One loaded model is shared by all threads.
+
+Whoever has texts and a pool of threads of its own goes the same way in three steps: `tokenize`, `units`, `run_unit`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from fastrank import store
 from fastrank.engine import cpu
 from fastrank.engine.batching import Batch, Tokens, Window, collate, plan, spans, step, windows
+from fastrank.engine.concurrency import ahead, one_by_one
+from fastrank.engine.loaded import DOCUMENTS, Names
 from fastrank.engine.pooling import Floats
-from fastrank.engine.precision import Arithmetic
+from fastrank.engine.scheduler import Flow
 from fastrank.engine.session import Session
 from fastrank.engine.tokenizer import Text, Tokenizer
 from fastrank.errors import OutputError
-
-if TYPE_CHECKING:
-    pass
-from fastrank.engine.concurrency import SideBySide, ahead, one_by_one
 
 T = TypeVar("T")
 Head: TypeAlias = "Callable[[Floats, Batch], Sequence[T]]"
@@ -29,107 +28,110 @@ Head: TypeAlias = "Callable[[Floats, Batch], Sequence[T]]"
 
 @dataclass(frozen=True)
 class Pipeline(Generic[T]):
-    """A loaded model, whose head makes a T of each text or pair of texts."""
+    """A loaded model whose head turns each text, or pair of texts, into a T.
 
-    files: store.ModelFiles
-    how: Arithmetic
+    Attributes:
+        tokenizer: text -> token ids.
+        session: token ids -> the model's output.
+        head: the output -> one T per text.
+        output: the name of the session's output that the head reads; None: the first.
+        uniform_length: only texts of equal length may share a batch.
+        max_batch: texts per batch at most; None: `batch_size`.
+        prefix: put before each text.
+        extra_inputs: scalar inputs that differ from the session's.
+    """
+
     tokenizer: Tokenizer
     session: Session
     head: Head[T]
     output: str | None = None
-    numbers: Mapping[str, int] = field(default_factory=dict)  # scalar inputs that differ from the session's
+    uniform_length: bool = False
+    max_batch: int | None = None
+    prefix: str = ""
+    extra_inputs: Mapping[str, int] = field(default_factory=dict)
 
-    def run(
-        self,
-        texts: Iterator[Text],
-        batch_size: int,
-        workers: int | None,
-        named: Callable[[int], str] = "documents[{}]".format,
-    ) -> Iterator[T]:
-        """One result for each text, in order. `named` says how errors call the n-th.
+    def run(self, texts: Iterator[Text], batch_size: int, workers: int | None, names: Names = DOCUMENTS) -> Iterator[T]:
+        """One result per text, in order.
 
         Texts are read ahead by a window, never more, so memory stays flat over endless iterators; for a GPU by two, as
-        the second is tokenized while the first runs. What comes before an error in the iterator is delivered before the
-        error is raised.
+        the second is tokenized while the first runs. Results that precede an error are delivered before it is raised.
+
+        Args:
+            texts: what to run; any error they raise is passed on.
+            batch_size: texts per batch at most.
+            workers: batches that run at a time: None or more than the session has: as many as it has; 0: one per core.
+            names: how errors call the n-th text.
 
         Raises:
             OutputError: the model returned NaN or infinity for a text.
         """
+        limit = self.session.workers if workers is None else workers or cpu.available()
         read = windows(texts, max(self.session.window, batch_size))
-        with SideBySide(self._workers(workers)) as side_by_side, closing(self._tokenized(read)) as tokenized:
-            start = 0
+        position = 0
+        with self.session.scheduler.flow(limit) as flow, closing(self._tokenized(read)) as tokenized:
             for window, tokens in tokenized:
-                yield from self._window(tokens, partial(_offset, named, start), batch_size, side_by_side)
+                for result in self._window(tokens, batch_size, flow):
+                    _check_finite(result, names, position)
+                    yield result
+                    position += 1
                 if window.error:
                     raise window.error
-                start += len(window.items)
+
+    def tokenize(self, texts: Sequence[Text]) -> list[Tokens]:
+        """Token ids of each text, with the prefix, truncated to the model's limit."""
+        if self.prefix:
+            texts = [self.prefix + text if isinstance(text, str) else text for text in texts]
+        return self.tokenizer.encode(texts)
+
+    def units(self, tokens: Sequence[Tokens], batch_size: int) -> list[list[int]]:
+        """The positions of the texts that run together: of similar length, within the session's token budget."""
+        if len(tokens) == 1:  # a query, most likely
+            return [[0]]
+        lengths = [self._padded(len(each.ids)) for each in tokens]
+        most = batch_size if self.max_batch is None else min(self.max_batch, batch_size)
+        session = self.session
+        return plan(lengths, session.budget, most, square=session.square, equal=self.uniform_length)
+
+    def run_unit(self, tokens: Sequence[Tokens], positions: Sequence[int], *, intra_op: bool) -> Sequence[T]:
+        """Results of the texts at these positions.
+
+        Args:
+            tokens: of all texts.
+            positions: one of `units`.
+            intra_op: use all threads of the session in this run; else one, as other units run at the same time.
+        """
+        longest = max(len(tokens[position].ids) for position in positions)
+        batch = collate(tokens, positions, self.tokenizer.pad_id, self._padded(longest))
+        output = self.session.run(batch, self.output, intra_op=intra_op, extra_inputs=self.extra_inputs)
+        return self.head(output, batch)
 
     def token_count(self, texts: Iterator[Text], batch_size: int) -> int:
         """Tokens of all texts after truncation, special ones included."""
-        total = 0
-        for window in windows(texts, batch_size):
-            if window.error:
-                raise window.error
-            total += sum(len(tokens.ids) for tokens in self.tokenizer.encode(window.items))
-        return total
-
-    def info(self) -> dict[str, Any]:
-        """How the model runs; see `Closeable.info`."""
-        session, how = self.session, self.how
-        together = "texts of equal length only" if how.equal else f"texts of similar length, {session.budget} tokens"
-        return {
-            "file": str(how.path),
-            "from": self.files.origin,
-            "precision": how.name,
-            "because": how.reason,
-            "provider": session.provider,
-            **({} if session.on_cpu else {"devices": session.devices}),
-            "threads": session.threads,
-            "runs together": "one text alone" if how.alone else together,
-            "max_length": self.tokenizer.max_length,
-        }
-
-    def _workers(self, asked: int | None) -> int:
-        """`parallel` of the public methods: None is what measured best, 0 one a processor."""
-        return self.session.workers if asked is None else asked or cpu.available()
+        return _token_count(self.tokenize, texts, batch_size)
 
     def _tokenized(self, read: Iterator[Window[Text]]) -> Generator[tuple[Window[Text], list[Tokens]], None, None]:
         def tokens(window: Window[Text]) -> list[Tokens]:
-            return self.tokenizer.encode(window.items)
+            return self.tokenize(window.items)
 
         return one_by_one(tokens, read) if self.session.on_cpu else ahead(tokens, read)
 
-    def _window(
-        self, tokens: Sequence[Tokens], named: Callable[[int], str], batch_size: int, side_by_side: SideBySide
-    ) -> Iterator[T]:
-        if len(tokens) == 1:  # a query, most likely: there is nothing to plan
-            yield from self._run(collate(tokens, [0], self.tokenizer.pad_id, self._padded(len(tokens[0].ids))), named)
-            return
+    def _window(self, tokens: Sequence[Tokens], batch_size: int, flow: Flow) -> Iterator[T]:
         for part in spans([len(each.ids) for each in tokens]):
-            yield from self._sorted(tokens[part], partial(_offset, named, part.start), batch_size, side_by_side)
+            yield from self._sorted(tokens[part], batch_size, flow)
 
-    def _sorted(
-        self, tokens: Sequence[Tokens], named: Callable[[int], str], batch_size: int, side_by_side: SideBySide
-    ) -> Iterator[T]:
-        most = 1 if self.how.alone else batch_size
-        lengths = [self._padded(len(each.ids)) for each in tokens]
-        batches = plan(lengths, self.session.budget, most, square=self.session.square, equal=self.how.equal)
-        wide = len(batches) == 1
+    def _sorted(self, tokens: Sequence[Tokens], batch_size: int, flow: Flow) -> Iterator[T]:
+        """Results in the order of the texts, which run in another."""
+        units = self.units(tokens, batch_size)
+        costs = [len(unit) * max(len(tokens[position].ids) for position in unit) for unit in units]
         results: dict[int, T] = {}
 
-        def run(positions: list[int]) -> Sequence[T]:
-            batch = collate(tokens, positions, self.tokenizer.pad_id, lengths[positions[0]])
-            return self._run(batch, named, wide=wide)
+        def run(unit: Sequence[int], alone: bool) -> Sequence[T]:
+            return self.run_unit(tokens, unit, intra_op=alone and len(units) == 1)
 
-        for positions, found in zip(batches, side_by_side.map(run, batches), strict=True):
-            results.update(zip(positions, found, strict=True))
+        for unit, of_unit in zip(units, flow.map(run, units, costs), strict=True):
+            results.update(zip(unit, of_unit, strict=True))
         for position in range(len(tokens)):
             yield results.pop(position)
-
-    def _run(self, batch: Batch, named: Callable[[int], str], *, wide: bool = True) -> Sequence[T]:
-        found = self.head(self.session.run(batch, self.output, wide=wide, numbers=self.numbers), batch)
-        _check_finite(found, batch, named)
-        return found
 
     def _padded(self, length: int) -> int:
         """What a text of this length is padded to at least: on a GPU a length that others have too."""
@@ -138,12 +140,34 @@ class Pipeline(Generic[T]):
         return max(length, min(step(length), self.tokenizer.max_length))
 
 
-def _offset(named: Callable[[int], str], start: int, position: int) -> str:
-    return named(start + position)
+@dataclass(frozen=True)
+class LookupPipeline(Generic[T]):
+    """Texts whose result follows from their tokens, without running the model."""
+
+    tokenizer: Tokenizer
+    lookup: Callable[[Tokens], T]
+
+    def run(self, texts: Iterator[Text], batch_size: int, workers: int | None, names: Names = DOCUMENTS) -> Iterator[T]:
+        """One result per text, in order; arguments as `Pipeline.run` has them."""
+        del batch_size, workers, names
+        for text in texts:
+            yield self.lookup(self.tokenizer.encode([text])[0])
+
+    def token_count(self, texts: Iterator[Text], batch_size: int) -> int:
+        """Tokens of all texts after truncation, special ones included."""
+        return _token_count(self.tokenizer.encode, texts, batch_size)
 
 
-def _check_finite(results: Sequence[T], batch: Batch, named: Callable[[int], str]) -> None:
-    for position, result in zip(batch.positions, results, strict=True):
-        values: Any = getattr(result, "values", result)  # a vector, or something that has values
-        if not np.isfinite(values).all():
-            raise OutputError(f"The model returned NaN or infinity for {named(position)}. Its weights may be damaged.")
+def _token_count(tokenize: Callable[[Sequence[Text]], list[Tokens]], texts: Iterator[Text], batch_size: int) -> int:
+    total = 0
+    for window in windows(texts, batch_size):
+        if window.error:
+            raise window.error
+        total += sum(len(tokens.ids) for tokens in tokenize(window.items))
+    return total
+
+
+def _check_finite(result: Any, names: Names, position: int) -> None:
+    values: Any = getattr(result, "values", result)  # a vector, or something that has values
+    if not np.isfinite(values).all():
+        raise OutputError(f"The model returned NaN or infinity for {names(position)}. Its weights may be damaged.")

@@ -1,8 +1,7 @@
-"""What a precision means for a model on this machine: which of its files, in which arithmetic, in which batches."""
+"""Which of a model's files runs in a precision on this machine, in which arithmetic and in which batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -11,96 +10,101 @@ from typing import NamedTuple
 import numpy as np
 
 from fastrank import store
-from fastrank.engine import cpu
+from fastrank.engine import cpu, session
 from fastrank.engine.batching import Batch
-from fastrank.engine.options import Device, Options
-from fastrank.engine.session import Session
+from fastrank.engine.options import Options
+from fastrank.engine.session import Model
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import ModelLoadError
+from fastrank.models import tokenization
 from fastrank.models.spec import CHECKPOINTS, ModelSpec, Variant, is_checkpoint
+from fastrank.store.lookup import Lookup
 
-ALL_LEVELS = 127  # to each side of 0, of 8 bits
+ALL_LEVELS = 127  # the largest magnitude of 8 bits
 _FEW_LEVELS = 63
 
-_ONNX_INT8 = "int8"  # what the registry calls ready-made graphs begins so: "int8-dynamic", "int8-weights"
+_ONNX_INT8 = "int8"  # the registry calls ready-made graphs "int8-dynamic" and "int8-weights"
 
 
-class Arithmetic(NamedTuple):
+class Candidates(NamedTuple):
+    """What may run in a precision.
+
+    Attributes:
+        spec: the model with the variants that can, best first.
+        names: the model files to look for in a folder of the caller's own; None: any.
+    """
+
+    spec: ModelSpec
+    names: tuple[str, ...] | None
+
+
+class Plan(NamedTuple):
     """How a model runs.
 
     Attributes:
-        path: the graph, or the checkpoint that `build`'s graph points into.
-        build: writes the graph; None: `path` is it.
-        options: for the session; those asked for, but that int8 stays on the CPU.
-        equal: only texts of the same length may share a batch, so that a vector does not depend on its neighbours.
-        alone: no texts may, for the same reason.
-        name: what it is, for people.
+        model: what the session opens.
+        options: for the session; those asked for, but int8 stays on the CPU.
+        uniform_length: only texts of the same length share a batch, so that a vector does not depend on its neighbours.
+        max_batch: 1: no texts do, for the same reason; None: any number.
+        name: the precision, for people.
         reason: why it was chosen.
-        finished: onnxruntime need not optimize the graph: it would find little, and takes half of the start for it.
     """
 
-    path: Path
-    build: Callable[[], bytes] | None
+    model: Model
     options: Options
-    equal: bool
-    alone: bool
     name: str
     reason: str
-    finished: bool = False
+    uniform_length: bool = False
+    max_batch: int | None = None
 
 
-def narrowed(spec: ModelSpec, options: Options, variant: str | None, *, given: bool) -> ModelSpec:
-    """The model with those of its variants that can run in this precision, best first; at least one.
-
-    Args:
-        spec: the model.
-        options: say the precision.
-        variant: a variant that was named: then no other.
-        given: the files are in a folder of the caller's, so the registry does not know which there are.
+def candidates(spec: ModelSpec, options: Options, lookup: Lookup) -> Candidates:
+    """The variants of a model that can run in this precision; at least one, or names to look for.
 
     Raises:
         ValueError: there are none, or the one that was named cannot.
     """
-    variants = spec.variant(variant)
-    own = given and not variants
-    if options.precision == "auto" or (options.precision == "fp32" and own):
-        return spec._replace(variants=variants)
+    variants, own, named = spec.variant(lookup.variant), lookup.path is not None, lookup.variant is not None
+    if options.precision == "auto" or (options.precision == "fp32" and own and not variants):
+        return Candidates(spec._replace(variants=variants), None)
+    checkpoints = tuple(each for each in map(_as_checkpoint, variants) if each)
+    names: tuple[str, ...] | None = CHECKPOINTS
     if options.in_int8:
-        able = _checkpoints(variants, given=given, named=variant is not None)
-        able += [each for each in variants if each.precision.startswith(_ONNX_INT8)]
+        able = (*checkpoints, *(each for each in variants if each.precision.startswith(_ONNX_INT8)))
     elif options.precision == "fp16":
-        able = [each for each in variants if each.precision == "fp16"]
-        able += _checkpoints(variants, given=given, named=variant is not None)
-        able += [each for each in variants if each.precision == "unknown"]
+        able = (
+            *(each for each in variants if each.precision == "fp16"),
+            *checkpoints,
+            *(each for each in variants if each.precision == "unknown"),
+        )
     else:
-        able = [each for each in variants if each.precision in ("fp32", "unknown")]
-    if not able:
-        known = ", ".join(f"{each.name} ({each.precision})" for each in variants)
+        able, names = tuple(each for each in variants if each.precision in ("fp32", "unknown")), None
+    if named and checkpoints:
+        names = None
+    if not able and not (own and names):
+        listed = ", ".join(f"{each.name} ({each.precision})" for each in variants)
         advice = (
-            f"; {options.precision} is made of a checkpoint: pass specific_model_path=<a folder with {CHECKPOINTS[0]}>"
+            f"; {options.precision} is made from a checkpoint: pass specific_model_path=<a folder with "
+            f"{CHECKPOINTS[0]}>"
             if options.precision != "fp32"
             else ""
         )
-        raise ValueError(f"{spec.name} has no files for precision={options.precision!r}. It has: {known}{advice}")
-    return spec._replace(variants=tuple(able))
+        raise ValueError(f"{spec.name} has no files for precision={options.precision!r}. It has: {listed}{advice}")
+    return Candidates(spec._replace(variants=able), names if own else None)
 
 
-def _checkpoints(variants: Sequence[Variant], *, given: bool, named: bool) -> list[Variant]:
-    """The variants that are checkpoints, or may be."""
-    able = [each for each in variants if is_checkpoint(each.model)]
-    able += [each._replace(model=CHECKPOINTS[0]) for each in variants if each.open and not each.model]
-    if given and not (named and able):  # the folder may have one
-        able += [Variant(store.GIVEN, "unknown", name, (), ()) for name in CHECKPOINTS]
-    return able
+def _as_checkpoint(variant: Variant) -> Variant | None:
+    """A variant that is a checkpoint, or may have one; None: it is not."""
+    if is_checkpoint(variant.model):
+        return variant
+    return variant._replace(model=CHECKPOINTS[0]) if variant.open and not variant.model else None
 
 
-def arithmetic(
-    spec: ModelSpec, files: store.ModelFiles, head: str, options: Options, cache_dir: str | Path | None
-) -> Arithmetic:
+def plan(spec: ModelSpec, files: store.ModelFiles, head: str, options: Options, cache_dir: str | Path | None) -> Plan:
     """How these files run in this precision. An int8 checkpoint is made now, if it is wanted and not there.
 
     Raises:
-        ValueError: `files` are of the caller's folder, and none for this precision.
+        ValueError: `files` are in the caller's own folder, and none is for this precision.
         ModelLoadError: the checkpoint cannot be used.
         OSError: there is no room for an int8 checkpoint, neither in the cache nor in the temporary folder.
     """
@@ -109,12 +113,12 @@ def arithmetic(
         stated = next((each.precision for each in spec.variants if each.model == files.model), "unknown")
         if options.in_int8 and not stated.startswith(_ONNX_INT8):
             raise ValueError(
-                f"precision={options.precision!r} is made of a checkpoint, and {files.folder} has {files.model} and no "
-                f"{CHECKPOINTS[0]}. Put it there, or leave `precision` out to run the graph as it is"
+                f"precision={options.precision!r} is made from a checkpoint, and {files.folder} has {files.model} and "
+                f"no {CHECKPOINTS[0]}. Put it there, or leave `precision` out to run the graph as it is"
             )
-        # One scale for all that runs at once is what a dynamically quantized graph has.
-        alone = stated == "int8-dynamic"
-        return Arithmetic(path, None, options, False, alone, stated, f"{files.model} is what there is")
+        # A dynamically quantized graph has one scale for all that runs together.
+        alone = 1 if stated == "int8-dynamic" else None
+        return Plan(Model(path), options, stated, f"the only file available is {files.model}", max_batch=alone)
     from fastrank.engine import quantize  # a ready-made graph does not need it
 
     if quantize.is_made(files.model):
@@ -130,28 +134,29 @@ def arithmetic(
             files.model,
             made.name,
             # With the folder's own tokenizer: what is kept must not depend on who came first.
-            lambda target: quantize.quantize(path, head, Tokenizer(files.folder), target, options.threads),
+            lambda target: quantize.quantize(
+                path, head, Tokenizer(tokenization.read(files.folder)), target, options.threads
+            ),
             quantize.is_whole,
             store.find_root(cache_dir),
         )
-    return _in_int8(path, made, head, options, f"made of {files.model}")
+    return _in_int8(path, made, head, options, f"made from {files.model}")
 
 
-def _as_built(path: Path, head: str, options: Options) -> Arithmetic:
+def _as_built(path: Path, head: str, options: Options) -> Plan:
     """A checkpoint in fp32, or in fp16 where a GPU runs it: a CPU would only cast it back."""
     from fastrank import graph
 
     name, reason = "fp32", f"a graph built on {path.name}"
     if options.precision == "fp16":
-        if Session(Path("a trial of the provider"), options, graph.trial).on_cpu:
-            reason += "; fp16 is for GPUs, and this runs on a CPU"
-        else:
+        if session.runs_on_gpu(options, graph.trial()):
             name = "fp16"
-    build = partial(graph.build, path.parent, head, half=name == "fp16")
-    return Arithmetic(path, build, options, False, False, name, reason)
+        else:
+            reason += "; fp16 is for GPUs, and this runs on a CPU"
+    return Plan(Model(path, partial(graph.build, path.parent, head, half=name == "fp16")), options, name, reason)
 
 
-def _packed(path: Path, head: str, options: Options) -> Arithmetic:
+def _packed(path: Path, head: str, options: Options) -> Plan:
     """An int8 checkpoint that stands alone."""
     from fastrank.engine import quantize
 
@@ -164,33 +169,37 @@ def _packed(path: Path, head: str, options: Options) -> Arithmetic:
         )
     if not options.in_int8:
         options = replace(options, precision="int8")  # whose kernels are the CPU's
-    return _in_int8(path, path, head, options, f"{path.name} is what there is")
+    return _in_int8(path, path, head, options, f"the only file available is {path.name}")
 
 
-def _in_int8(path: Path, made: Path, head: str, options: Options, reason: str) -> Arithmetic:
+def _in_int8(path: Path, made: Path, head: str, options: Options, reason: str) -> Plan:
     from fastrank import graph
 
     levels = exact_levels()
-    each_row = options.precision == "int8" or levels < ALL_LEVELS
-    activations = graph.ActivationQuantization(per_token=each_row, qmax=levels)
+    per_token = options.precision == "int8" or levels < ALL_LEVELS
+    activations = graph.ActivationQuantization(per_token=per_token, qmax=levels)
     build = partial(graph.build, path.parent, head, weights=made, activations=activations, unpadded=True)
-    name = f"int8, a scale {'a token' if each_row else 'a text'}, {levels} levels"
-    processor = "adds 8-bit products exactly" if levels == ALL_LEVELS else "adds 8-bit products in 16 bits"
-    because = f"{reason}; this processor {processor}"
-    return Arithmetic(made, build, options, each_row, not each_row, name, because, finished=True)
+    exact = "adds 8-bit products exactly" if levels == ALL_LEVELS else "adds 8-bit products in 16 bits"
+    return Plan(
+        Model(made, build, optimize=False),  # onnxruntime would find little, and takes half of the start for it
+        options,
+        f"int8, activations scaled per {'token' if per_token else 'text'}, {levels} levels",
+        f"{reason}; this CPU {exact}",
+        uniform_length=per_token,
+        max_batch=None if per_token else 1,
+    )
 
 
 @cache
 def exact_levels() -> int:
-    """How far activations may go to each side of 0: 127, or 63 where the sum of two products has 16 bits only.
+    """The largest magnitude of quantized activations: 127, or 63 where the sum of two products has 16 bits only.
 
-    x86 processors without VNNI saturate there. Where the system does not say what it has, a product is tried out.
+    x86 CPUs without VNNI saturate there. Where the system does not say what the CPU has, a product is tried.
     """
     if (exact := cpu.adds_bytes_exactly()) is not None:
         return ALL_LEVELS if exact else _FEW_LEVELS
     from fastrank import graph
 
-    session = Session(Path("a trial of 8-bit products"), Options(threads=1, cuda=Device.CPU), graph.trial)
     one = np.full((1, 1), 255, np.int64)
-    found = session.run(Batch([0], one, one, one))
-    return ALL_LEVELS if np.all(found == graph.TRIAL_ANSWER) else _FEW_LEVELS
+    result = session.run_once(graph.trial(), Batch([0], one, one, one))
+    return ALL_LEVELS if np.all(result == graph.TRIAL_ANSWER) else _FEW_LEVELS

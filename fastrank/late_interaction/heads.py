@@ -1,4 +1,4 @@
-"""From the states of all tokens to the vectors of those that count."""
+"""From token states to the token embeddings that count."""
 
 from __future__ import annotations
 
@@ -6,45 +6,40 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastrank.engine import pooling
 from fastrank.engine.batching import Batch
 from fastrank.engine.pipeline import Head
-from fastrank.engine.pooling import Floats
+from fastrank.engine.pooling import Floats, unit
 from fastrank.errors import ModelLoadError
 
 
-def documents(name: str, dim: int, skipped: Sequence[int], *, normalize: bool) -> Head[Floats]:
-    """(texts, length, dim) -> one (tokens, dim) a text, without tokens whose ids are `skipped`."""
-    left_out = np.asarray(skipped, np.int64)
+def documents(name: str, dim: int, skiplist: Sequence[int], *, normalize: bool) -> Head[Floats]:
+    """(texts, tokens, dim) -> one (tokens, dim) per text, without tokens whose ids are in `skiplist`."""
+    skipped = np.asarray(skiplist, np.int64)
 
     def head(output: Floats, batch: Batch) -> list[Floats]:
         _check(output, name, dim)
-        kept = batch.mask.astype(bool) & ~np.isin(batch.ids, left_out)
-        return [_finished(states[tokens], normalize=normalize) for states, tokens in zip(output, kept, strict=True)]
+        kept = batch.mask.astype(bool) & ~np.isin(batch.ids, skipped)
+        rows = [states[tokens] for states, tokens in zip(output, kept, strict=True)]
+        return [unit(row) for row in rows] if normalize else rows
 
     return head
 
 
 def queries(name: str, dim: int, length: int, *, normalize: bool) -> Head[Floats]:
-    """(texts, length, dim) -> one (tokens, dim) a text; at least `length` tokens, as what fills up counts too."""
+    """(texts, tokens, dim) -> one (tokens, dim) per text; at least `length` tokens, as expansion tokens count too."""
 
     def head(output: Floats, batch: Batch) -> list[Floats]:
         _check(output, name, dim)
         counts = np.maximum(batch.mask.sum(axis=1), length)
         # Copies, as a view would keep the states of all texts alive.
-        return [
-            _finished(states[:count].copy(), normalize=normalize) for states, count in zip(output, counts, strict=True)
-        ]
+        rows = [states[:count].copy() for states, count in zip(output, counts, strict=True)]
+        return [unit(row) for row in rows] if normalize else rows
 
     return head
 
 
-def _finished(vectors: Floats, *, normalize: bool) -> Floats:
-    return pooling.unit(vectors) if normalize else vectors
-
-
 def _check(output: Floats, name: str, dim: int) -> None:
     if output.ndim != 3:
-        raise ModelLoadError(f"{name}: the model's output has shape {output.shape}, which is not a vector a token")
+        raise ModelLoadError(f"{name}: the model's output has shape {output.shape}, not one vector per token")
     if output.shape[2] != dim:
-        raise ModelLoadError(f"{name}: the model returns vectors of {output.shape[2]} numbers, not of {dim}")
+        raise ModelLoadError(f"{name}: the model returns {output.shape[2]}-dimensional vectors; expected {dim}")

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from fastrank import inputs
-from fastrank.engine.loading import LazyPipeline, prepare
-from fastrank.engine.model import Closeable
+from fastrank.engine.loaded import Lazy
+from fastrank.engine.loading import Request, checked
+from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider, Options
-from fastrank.engine.pipeline import Head, Pipeline
 from fastrank.engine.pooling import Floats
-from fastrank.engine.tokenizer import Tokenizer
-from fastrank.late_interaction import heads
-from fastrank.late_interaction.tokens import MarkedTokenizer
+from fastrank.late_interaction import loading
+from fastrank.late_interaction.loading import LateInteractionModel
+from fastrank.late_interaction.tokens import LateInteractionTokenizer
 from fastrank.maxsim import maxsim
-from fastrank.models import colbert, registry
+from fastrank.models import registry
 from fastrank.models.custom import custom_spec
 from fastrank.models.spec import LATE_INTERACTION, NORMALIZED, LateInteractionTask, ModelSource
 from fastrank.rerank.ranking import Document, RankedDocument, best, listed, text_of
-from fastrank.store import ModelFiles
+from fastrank.store.lookup import Lookup
 
 
-class LateInteractionTextEmbedding(Closeable):
+class LateInteractionTextEmbedding(PublicModel):
     """One vector a token for texts, with FastEmbed's names, order and defaults.
 
     >>> from fastrank import LateInteractionTextEmbedding
@@ -92,34 +93,25 @@ class LateInteractionTextEmbedding(Closeable):
         special_tokens_in_text: bool = True,
     ) -> None:
         if specific_model_path is None:
-            self._spec = registry.find(model_name, LATE_INTERACTION)
+            spec = registry.find(model_name, LATE_INTERACTION)
         else:
-            self._spec = registry.find_or_own(model_name, LATE_INTERACTION, LateInteractionTask())
-        self.model_name = self._spec.name
+            spec = registry.find_or_own(model_name, LATE_INTERACTION, LateInteractionTask())
+        self.model_name = spec.name
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
-        self._told = self._spec.task(LATE_INTERACTION, LateInteractionTask)
-        self._max_length = max_length
-        self._special_tokens_in_text = special_tokens_in_text
-        # Queries have a tokenizer and a head of their own, made when the model is loaded.
-        self._query_tokenizer: MarkedTokenizer
-        self._query_head: Head[Floats]
-        self._engine: LazyPipeline[Floats] = prepare(
-            self._spec,
-            self._make_heads,
+        self._dim = spec.task(LATE_INTERACTION, LateInteractionTask).dim
+        request = Request(
+            spec,
+            Lookup(cache_dir, specific_model_path, local_files_only, variant, verify),
             Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena, precision),
-            cache_dir=cache_dir,
-            given=specific_model_path,
-            local_files_only=local_files_only,
-            variant=variant,
-            max_length=max_length,
-            verify=verify,
-            output=self._told.output,
-            graph_head=lambda _folder: "colbert" if self._settings().projection else "encoder",
-            make_tokenizer=self._make_tokenizers,
+            None if max_length is None else inputs.positive(max_length, "max_length"),
+            special_tokens_in_text,
         )
+        request = checked(request)
+        self._settings = partial(loading.settings, request)
+        self._model: Lazy[LateInteractionModel] = Lazy(partial(loading.load, request))
         if not lazy_load:
-            self._engine.get()
+            self._model.get()
 
     # -- embedding --------------------------------------------------------------------------------------------------
 
@@ -147,13 +139,13 @@ class LateInteractionTextEmbedding(Closeable):
             ValueError: `batch_size` or `parallel` is out of range.
             OutputError: the model returned NaN or infinity; the message names the text.
         """
-        return self._rows(inputs.texts(documents), batch_size, parallel)
+        return self._documents(inputs.texts(documents), batch_size, parallel)
 
     def passage_embed(
         self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[Floats]:
         """The token vectors of passages: the same as `embed`."""
-        return self._rows(inputs.texts(texts, "texts"), batch_size, parallel)
+        return self._documents(inputs.texts(texts, "texts"), batch_size, parallel)
 
     def query_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
@@ -162,9 +154,8 @@ class LateInteractionTextEmbedding(Closeable):
 
         Args and errors are those of `embed`.
         """
-        texts = inputs.texts(query, "query")
-        size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
-        return self._queries().run(texts, size, workers)
+        arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
+        return self._model.get().queries.run(*arguments)
 
     def token_count(
         self,
@@ -182,9 +173,9 @@ class LateInteractionTextEmbedding(Closeable):
             include_extension: count markers and what fills queries up.
         """
         found, size = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
-        pipeline = self._engine.get() if is_doc else self._queries()
-        if not include_extension and isinstance(pipeline.tokenizer, MarkedTokenizer):
-            pipeline = replace(pipeline, tokenizer=pipeline.tokenizer.unmarked())
+        pipeline = self._model.get().documents if is_doc else self._model.get().queries
+        if not include_extension and isinstance(pipeline.tokenizer, LateInteractionTokenizer):
+            pipeline = replace(pipeline, tokenizer=pipeline.tokenizer.plain())
         return pipeline.token_count(found, size)
 
     # -- scores -----------------------------------------------------------------------------------------------------
@@ -212,7 +203,7 @@ class LateInteractionTextEmbedding(Closeable):
             OutputError: the model returned NaN or infinity; the message names the document.
         """
         query = inputs.text(query, "query")
-        return self._scores(query, self._rows(inputs.documents(documents), batch_size, parallel))
+        return self._scores(query, self._documents(inputs.documents(documents), batch_size, parallel))
 
     def rank(
         self,
@@ -238,13 +229,13 @@ class LateInteractionTextEmbedding(Closeable):
             TypeError: as `rerank`, and if a mapping has no text under `field`.
         """
         most = None if top_k is None else inputs.positive(top_k, "top_k")
-        given = listed(documents)
-        texts = [text_of(document, field, f"documents[{position}]") for position, document in enumerate(given)]
-        return best(self.rerank(query, texts, batch_size, parallel), given, most)
+        ranked = listed(documents)
+        texts = [text_of(document, field, f"documents[{position}]") for position, document in enumerate(ranked)]
+        return best(list(self.rerank(query, texts, batch_size, parallel)), ranked, most)
 
-    def _rows(self, texts: Iterator[str], batch_size: int, parallel: int | None) -> Iterator[Floats]:
-        size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
-        return self._engine.get().run(texts, size, workers)
+    def _documents(self, texts: Iterator[str], batch_size: int, parallel: int | None) -> Iterator[Floats]:
+        arguments = inputs.batching(batch_size, parallel)
+        return self._model.get().documents.run(texts, *arguments)
 
     def _scores(self, query: str, documents: Iterator[Floats]) -> Iterator[float]:
         asked = next(self.query_embed(query))
@@ -253,54 +244,10 @@ class LateInteractionTextEmbedding(Closeable):
 
     # -- the model --------------------------------------------------------------------------------------------------
 
-    def _queries(self) -> Pipeline[Floats]:
-        """The loaded model, for queries."""
-        pipeline = self._engine.get()
-        return replace(pipeline, tokenizer=self._query_tokenizer, head=self._query_head)
-
-    def _settings(self) -> LateInteractionTask:
-        """What was told, or what the model's folder says. Threads that come together find the same."""
-        if not self._told.dim:
-            self._told = colbert.read(self.model_name, self._engine.files().folder)
-        return self._told
-
-    def _make_tokenizers(self, files: ModelFiles) -> MarkedTokenizer:
-        """Both tokenizers; the documents' is returned."""
-        if self._told.dim and files.variant == "given":
-            colbert.compare(self._spec, self._told, files.folder)
-        task, limit = self._settings(), self._spec.max_length
-        self._query_tokenizer = MarkedTokenizer(
-            files.folder,
-            task.query_max_length or limit,
-            marker=task.query_marker,
-            position=task.marker_position,
-            fill_to=task.query_length or 0,
-            fill=task.mask_token,
-            attend=task.attend_to_masks,
-            capped=True,
-            special_tokens_in_text=self._special_tokens_in_text,
-        )
-        return MarkedTokenizer(
-            files.folder,
-            self._max_length or task.document_max_length or limit,
-            marker=task.document_marker,
-            position=task.marker_position,
-            capped=self._max_length is None,
-            special_tokens_in_text=self._special_tokens_in_text,
-        )
-
-    def _make_heads(self, _files: ModelFiles, tokenizer: Tokenizer) -> Head[Floats]:
-        """Both heads; the documents' is returned."""
-        task, name = self._settings(), self.model_name
-        self._query_head = heads.queries(name, task.dim, task.query_length or 0, normalize=task.normalize == "both")
-        skipped = [*map(tokenizer.first_number, task.skip), *map(tokenizer.number, task.skip_tokens)]
-        known = [number for number in skipped if number is not None]
-        return heads.documents(name, task.dim, known, normalize=task.normalize != "none")
-
     @property
     def embedding_size(self) -> int:
         """The length of a token's vector."""
-        return self._settings().dim
+        return self._dim or self._settings().dim
 
     @classmethod
     def get_embedding_size(cls, model_name: str) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fastrank import log
 from fastrank.errors import ModelLoadError
-from fastrank.graph.projection import dense_folders
 from fastrank.models.config import Config
+from fastrank.models.sentence_transformers import dense_modules
 from fastrank.models.spec import LateInteractionTask, ModelSpec
 
 _PYLATE, _COLBERT = "config_sentence_transformers.json", "artifact.metadata"
@@ -35,7 +35,7 @@ def read(name: str, folder: Path) -> LateInteractionTask:
     )
 
 
-def compare(spec: ModelSpec, told: LateInteractionTask, folder: Path) -> None:
+def warn_if_different(spec: ModelSpec, task: LateInteractionTask, folder: Path) -> None:
     """Say if a PyLate folder that was given for a known name wants other lengths: it is another model, most likely.
 
     What is told is followed: whoever names a model gets that model's vectors.
@@ -44,8 +44,8 @@ def compare(spec: ModelSpec, told: LateInteractionTask, folder: Path) -> None:
         own = _pylate(Config.read(folder / _PYLATE), folder)
     except ModelLoadError:
         return  # nothing that is used
-    limit = told.document_max_length or spec.max_length
-    if (own.dim, own.query_length, own.document_max_length) != (told.dim, told.query_length, limit):
+    limit = task.document_max_length or spec.max_length
+    if (own.dim, own.query_length, own.document_max_length) != (task.dim, task.query_length, limit):
         log.warning(
             "%s: %s has settings of its own, which differ; those of %s are used. For the folder's own give it a name "
             "that is not in the registry.",
@@ -56,11 +56,8 @@ def compare(spec: ModelSpec, told: LateInteractionTask, folder: Path) -> None:
 
 
 def _pylate(config: Config, folder: Path) -> LateInteractionTask:
-    layers = dense_folders(folder)
-    if layers:
-        dim = Config.read(layers[-1] / "config.json").integer("out_features")
-    else:
-        dim = Config.read(folder / "config.json").integer("hidden_size")
+    layers = dense_modules(folder)
+    dim = layers[-1].out_features if layers else Config.read(folder / "config.json").integer("hidden_size")
     length = config.integer("query_length", default=32, high=_LONGEST)
     expanded = config.flag("do_query_expansion", default=True)
     return LateInteractionTask(

@@ -1,4 +1,4 @@
-"""Read `config.json`, checking every field that is used."""
+"""The one reader of a model's JSON files: size-limited, regular files only, every field checked where it is used."""
 
 from __future__ import annotations
 
@@ -16,29 +16,38 @@ MAX_BYTES: Final = 10_000_000
 MAX_INTEGER: Final = 10_000_000  # above any vocabulary
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+def read_json(path: Path, most: int = MAX_BYTES) -> Any:
+    """The value in a JSON file.
 
     Raises:
-        ModelLoadError: The file is missing, unreadable, too large or not a JSON object.
+        ModelLoadError: the file is missing, not a regular file, larger than `most` bytes, or not JSON.
     """
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would wait forever
             raise ModelLoadError(f"{path}: there is no such file")
-        if path.stat().st_size > MAX_BYTES:
-            raise ModelLoadError(f"{path}: larger than {MAX_BYTES} bytes, not a model's configuration")
-        values = json.loads(path.read_bytes())
+        if path.stat().st_size > most:
+            raise ModelLoadError(f"{path}: larger than {most} bytes, which no such file of a model is")
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise ModelLoadError(f"{path}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path}: not valid JSON: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ModelLoadError: as `read_json`, or the value is not an object.
+    """
+    values = read_json(path)
     if not isinstance(values, dict):
         raise ModelLoadError(f"{path}: not a JSON object")
     return values
 
 
 class Config:
-    """A checkpoint's `config.json`.
+    """A JSON object of a model's folder, such as `config.json`.
 
     Every getter raises ModelLoadError naming the file and the field when the value is missing (and there is no
     default), has the wrong type or is out of range. `null` counts as missing. Defaults are those of transformers.
@@ -56,9 +65,14 @@ class Config:
         """The file's values.
 
         Raises:
-            ModelLoadError: The file is missing, unreadable, too large or not a JSON object.
+            ModelLoadError: as `read_object`.
         """
         return cls(path, read_object(path))
+
+    @classmethod
+    def read_if_present(cls, path: Path) -> Config:
+        """The file's values; no values if there is no such file. A path that is no regular file is an error."""
+        return cls.read(path) if path.exists() else cls(path, {})
 
     def integer(self, field: str, default: int | None = None, low: int = 1, high: int = MAX_INTEGER) -> int:
         """An integer from `low` to `high`."""

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from fastrank import inputs, store
-from fastrank.engine import modules
-from fastrank.engine.batching import Batch
-from fastrank.engine.loading import LazyPipeline, prepare
-from fastrank.engine.model import Closeable
+from fastrank import inputs
+from fastrank.engine.loaded import DOCUMENTS, Lazy, Names
+from fastrank.engine.loading import Request, checked
+from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider, Options
-from fastrank.engine.pipeline import Head
-from fastrank.engine.pooling import Floats
-from fastrank.engine.tokenizer import Tokenizer
-from fastrank.errors import ModelLoadError
-from fastrank.models import registry, sentence_transformers
+from fastrank.models import registry
 from fastrank.models.custom import custom_spec
 from fastrank.models.spec import ACTIVATIONS, CROSS_ENCODER, CrossEncoderTask, ModelSource
+from fastrank.rerank import loading
+from fastrank.rerank.loading import CrossEncoderModel
 from fastrank.rerank.ranking import Document, RankedDocument, best, listed, text_of
+from fastrank.store.lookup import Lookup
 
 _TRUNCATIONS = ("longest_first", "only_second")
 
 
-class TextCrossEncoder(Closeable):
+class TextCrossEncoder(PublicModel):
     """Scores of documents for a query, with FastEmbed's names, order and defaults.
 
     >>> from fastrank import TextCrossEncoder
@@ -106,23 +103,17 @@ class TextCrossEncoder(Closeable):
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
         task = spec.task(CROSS_ENCODER, CrossEncoderTask)
-        task = task if activation is None else task._replace(activation=activation)
-        self._engine: LazyPipeline[float] = prepare(
+        request = Request(
             spec,
-            partial(_make_head, spec.name, task),
+            Lookup(cache_dir, specific_model_path, local_files_only, variant, verify),
             Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena, precision),
-            cache_dir=cache_dir,
-            given=specific_model_path,
-            local_files_only=local_files_only,
-            variant=variant,
-            max_length=max_length,
-            verify=verify,
-            special_tokens_in_text=special_tokens_in_text,
-            graph_head=partial(_graph_head, task),
-            truncation=truncation,
+            None if max_length is None else inputs.positive(max_length, "max_length"),
+            special_tokens_in_text,
         )
+        task = task if activation is None else task._replace(activation=activation)
+        self._model: Lazy[CrossEncoderModel] = Lazy(partial(loading.load, checked(request), task, truncation))
         if not lazy_load:
-            self._engine.get()
+            self._model.get()
 
     # -- scores -----------------------------------------------------------------------------------------------------
 
@@ -181,9 +172,10 @@ class TextCrossEncoder(Closeable):
         Raises:
             TypeError: as `rerank`, and if a mapping has no text under `field`.
         """
-        given = listed(documents)
-        names = [f"documents[{position}]" for position in range(len(given))]
-        return self._ranked([query], [given], [names], top_k, batch_size, parallel, field)[0]
+        ranked = listed(documents)
+        pairs = _pairs(inputs.text(query, "query"), ranked, field, "documents")
+        most = _most(top_k)
+        return best(list(self._scores(iter(pairs), batch_size, parallel)), ranked, most)
 
     def rank_batch(
         self,
@@ -202,47 +194,37 @@ class TextCrossEncoder(Closeable):
             ValueError: there are not as many lists of documents as queries.
             OutputError: the model returned NaN or infinity; `documents[1][2]` is the third of the second query.
         """
-        given = [listed(each, f"documents[{number}]") for number, each in enumerate(documents)]
-        names = [[f"documents[{number}][{n}]" for n in range(len(each))] for number, each in enumerate(given)]
-        return self._ranked(queries, given, names, top_k, batch_size, parallel, field)
+        lists = [listed(each, f"documents[{n}]") for n, each in enumerate(documents)]
+        most = _most(top_k)
+        asked = list(inputs.documents(queries, "queries"))
+        if len(asked) != len(lists):
+            raise ValueError(f"{len(asked)} queries, but documents for {len(lists)}")
+        pairs = [
+            pair
+            for n, (query, ranked) in enumerate(zip(asked, lists, strict=True))
+            for pair in _pairs(query, ranked, field, f"documents[{n}]")
+        ]
+        ends = list(accumulate(map(len, lists), initial=0))
+
+        def named(position: int) -> str:
+            n = bisect_right(ends, position) - 1
+            return f"documents[{n}][{position - ends[n]}]"
+
+        scores = list(self._scores(iter(pairs), batch_size, parallel, named))
+        return [
+            best(scores[start:end], ranked, most) for ranked, start, end in zip(lists, ends, ends[1:], strict=False)
+        ]
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Tokens the model would see: of all pairs together, after truncation, special tokens included."""
-        found = inputs.pairs(pairs)
-        return self._engine.get().token_count(found, inputs.positive(batch_size, "batch_size"))
-
-    def _ranked(
-        self,
-        queries: Sequence[str],
-        documents: list[list[Document]],
-        names: list[list[str]],
-        top_k: int | None,
-        batch_size: int,
-        parallel: int | None,
-        field: str,
-    ) -> list[list[RankedDocument]]:
-        """`rank_batch` of lists; `names` is what errors call the documents."""
-        most = None if top_k is None else inputs.positive(top_k, "top_k")
-        asked = list(inputs.documents(queries, "queries"))
-        if len(asked) != len(documents):
-            raise ValueError(f"{len(asked)} queries, but documents for {len(documents)}")
-        pairs = [
-            (query, text_of(document, field, name))
-            for query, each, called in zip(asked, documents, names, strict=True)
-            for document, name in zip(each, called, strict=True)
-        ]
-        scores = self._scores(iter(pairs), batch_size, parallel, list(chain.from_iterable(names)).__getitem__)
-        return [best(scores, each, most) for each in documents]
+        found, size = inputs.pairs(pairs), inputs.positive(batch_size, "batch_size")
+        return self._model.get().documents.token_count(found, size)
 
     def _scores(
-        self,
-        pairs: Iterator[tuple[str, str]],
-        batch_size: int,
-        parallel: int | None,
-        named: Callable[[int], str] = "documents[{}]".format,
+        self, pairs: Iterator[tuple[str, str]], batch_size: int, parallel: int | None, names: Names = DOCUMENTS
     ) -> Iterator[float]:
-        size, workers = inputs.positive(batch_size, "batch_size"), inputs.workers(parallel)
-        return self._engine.get().run(pairs, size, workers, named)
+        arguments = inputs.batching(batch_size, parallel)
+        return self._model.get().documents.run(pairs, *arguments, names)
 
     # -- the model --------------------------------------------------------------------------------------------------
 
@@ -307,52 +289,15 @@ class TextCrossEncoder(Closeable):
         registry.add(spec, CROSS_ENCODER)
 
 
-def _scored_by_modules(task: CrossEncoderTask, folder: Path) -> bool:
-    return len(sentence_transformers.listed(folder)) > 1 if task.modules is None else task.modules
-
-
-def _graph_head(task: CrossEncoderTask, folder: Path) -> str:
-    return "encoder" if _scored_by_modules(task, folder) else "sequence-classification"
-
-
-def _make_head(name: str, task: CrossEncoderTask, files: store.ModelFiles, _tokenizer: Tokenizer) -> Head[float]:
-    scored = _head(name, task)
-    if task.modules is None:
-        sentence_transformers.refuse_prompts(files.folder)
-    if not _scored_by_modules(task, files.folder):
-        return scored
-    chain = modules.chain(files.folder).head
-    return lambda output, batch: scored(chain(output, batch), batch)
-
-
-def _head(name: str, task: CrossEncoderTask) -> Head[float]:
-    """From logits, (pairs,) or (pairs, classes), to one Python float a pair."""
-
-    def head(output: Floats, batch: Batch) -> list[float]:
-        logits = output.reshape(len(batch.ids), -1)
-        classes = logits.shape[1]
-        label = task.label
-        if label is None:
-            if classes != 1:
-                raise ModelLoadError(
-                    f"{name}: the model returns {classes} numbers a pair; which of them is the score? "
-                    "Say so with label=... in add_custom_model"
-                )
-            label = 0
-        if label >= classes:
-            raise ModelLoadError(f"{name}: label {label} of a model with {classes} classes")
-        if task.activation == "softmax":
-            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-            logits = powers / powers.sum(axis=1, keepdims=True)
-        scores = logits[:, label]
-        if task.activation == "sigmoid":
-            scores = 0.5 * (1 + np.tanh(0.5 * scores))  # does not overflow
-        found: list[float] = scores.tolist()
-        return found
-
-    return head
-
-
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+def _pairs(query: str, documents: Sequence[Document], field: str, name: str) -> list[tuple[str, str]]:
+    """(query, text) of each document. `name` is what errors call the documents."""
+    return [(query, text_of(document, field, f"{name}[{n}]")) for n, document in enumerate(documents)]
+
+
+def _most(top_k: int | None) -> int | None:
+    return None if top_k is None else inputs.positive(top_k, "top_k")

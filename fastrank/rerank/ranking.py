@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,12 +26,12 @@ class RankedDocument:
     text: Any
 
 
-def best(scores: Iterator[float], documents: Sequence[Document], most: int | None) -> list[RankedDocument]:
-    """The documents, highest score first, at most so many; equal scores in the order given.
-
-    Of the scores as many are taken as there are documents.
-    """
-    ranked = [RankedDocument(index, next(scores), document) for index, document in enumerate(documents)]
+def best(scores: Sequence[float], documents: Sequence[Document], most: int | None) -> list[RankedDocument]:
+    """The documents, highest score first, `most` at most (None: all); equal scores in the order given."""
+    ranked = [
+        RankedDocument(index, score, document)
+        for index, (score, document) in enumerate(zip(scores, documents, strict=True))
+    ]
     return sorted(ranked, key=lambda each: -each.score)[:most]
 
 

@@ -8,19 +8,19 @@ from fastrank.engine.batching import Batch, Tokens
 from fastrank.engine.pooling import Floats
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import ModelLoadError
-from fastrank.models.spec import SparseTask
 from fastrank.sparse.embedding import SparseEmbedding
+from fastrank.sparse.settings import SparseSettings
 from fastrank.sparse.splade import Query, SparseHead
 from fastrank.sparse.words import Words
 
 
-def bm42(task: SparseTask, tokenizer: Tokenizer) -> SparseHead:
+def documents(settings: SparseSettings, tokenizer: Tokenizer) -> SparseHead:
     """The attention that [CLS] pays to each word: (texts, heads, length, length) -> vectors, float32.
 
     log(1 + w) ** alpha, where w sums the mean attention of a word's pieces; of equal stems the highest.
     Vasnetsov, BM42, 2024 (qdrant/fastembed, sparse/bm42.py). The store applies the IDF.
     """
-    words = Words(task.language or "english", tokenizer)
+    words = Words(settings.language, tokenizer)
 
     def head(output: Floats, batch: Batch) -> list[SparseEmbedding]:
         if output.ndim != 4:
@@ -31,16 +31,16 @@ def bm42(task: SparseTask, tokenizer: Tokenizer) -> SparseHead:
             seen = attention.tolist()
             for number, positions in words.of(ids[:length].tolist()):
                 weights[number] = max(weights.get(number, 0.0), sum(seen[position] for position in positions))
-            values = np.log1p(np.fromiter(weights.values(), np.float32, len(weights))) ** np.float32(task.alpha)
+            values = np.log1p(np.fromiter(weights.values(), np.float32, len(weights))) ** np.float32(settings.alpha)
             vectors.append(SparseEmbedding(values=values, indices=np.fromiter(weights, np.int64, len(weights))))
         return vectors
 
     return head
 
 
-def bm42_query(task: SparseTask, tokenizer: Tokenizer) -> Query:
+def query(settings: SparseSettings, tokenizer: Tokenizer) -> Query:
     """Queries without a model: 1 for each distinct word."""
-    words = Words(task.language or "english", tokenizer)
+    words = Words(settings.language, tokenizer)
 
     def query(tokens: Tokens) -> SparseEmbedding:
         return SparseEmbedding.from_dict({number: 1.0 for number, _ in words.of(tokens.ids.tolist())})

@@ -59,7 +59,7 @@ class MiniCOIL:
         if rows <= len(self._ids):
             raise ModelLoadError(f"{folder / WEIGHTS} has {rows} matrices for {len(self._ids)} words")
         self._words = ["", *self._ids]
-        self._pieces = tokenizer.pieces
+        self._pieces = tokenizer.vocab
         self._special = {self._pieces[number] for number in tokenizer.special_ids}
         self._stop = stopwords("english")
         self._stem = stemmer("english")

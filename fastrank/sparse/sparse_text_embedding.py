@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastrank import inputs
 from fastrank.bm25 import BM25
-from fastrank.engine.model import Closeable
+from fastrank.engine.loaded import Lazy
+from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider, Options
 from fastrank.models import registry
 from fastrank.models.custom import custom_spec
 from fastrank.models.spec import SPARSE_EMBEDDING, ModelSource, SparseTask
 from fastrank.sparse.bm25_encoder import BM25Encoder
 from fastrank.sparse.embedding import SparseEmbedding
+from fastrank.sparse.model import SparseModel
+from fastrank.sparse.model import bm25 as bm25_model
+from fastrank.store.lookup import Lookup
 
 if TYPE_CHECKING:
     from fastrank.bm25.weights import Analyzer, Stemmer
@@ -30,29 +35,7 @@ OPTIONS = {
 }
 
 
-class _Encoder(Protocol):
-    """Texts to sparse vectors, lazily and in order."""
-
-    def documents(self, texts: Iterator[str], batch_size: int, workers: int | None) -> Iterator[SparseEmbedding]:
-        """One vector for each document."""
-
-    def queries(self, texts: Iterator[str], batch_size: int, workers: int | None) -> Iterator[SparseEmbedding]:
-        """One vector for each query."""
-
-    def token_count(self, texts: Iterator[str], batch_size: int) -> int:
-        """Tokens of all texts."""
-
-    def load(self) -> None:
-        """Get ready now instead of at the first use."""
-
-    def info(self) -> dict[str, Any]:
-        """How the model runs."""
-
-    def close(self) -> None:
-        """Free memory."""
-
-
-class SparseTextEmbedding(Closeable):
+class SparseTextEmbedding(PublicModel):
     """Sparse vectors for texts, with FastEmbed's names, order and defaults.
 
     >>> from fastrank import SparseTextEmbedding
@@ -167,28 +150,24 @@ class SparseTextEmbedding(Closeable):
         own: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if foreign := set(own) - OPTIONS[task.kind]:
             raise TypeError(f"{spec.name} has no option {', '.join(sorted(foreign))}")
-        self._engine: _Encoder
-        if task.kind == "bm25":
-            self._engine = BM25Encoder(BM25(**own))
+        self._encoder = BM25Encoder(BM25(**own)) if task.kind == "bm25" else None
+        self._model: Lazy[SparseModel]
+        if self._encoder is not None:
+            self._model = Lazy(partial(bm25_model, self._encoder))
         else:
-            from fastrank.sparse.neural_encoder import (
-                ModelEncoder,  # with all the machinery of models, which BM25 does not need
-            )
+            from fastrank.engine.loading import Request, checked  # the machinery of models, which BM25 does not need
+            from fastrank.sparse import loading
 
-            self._engine = ModelEncoder(
+            request = Request(
                 spec,
-                own,
+                Lookup(cache_dir, specific_model_path, local_files_only, variant, verify),
                 Options(self.threads, providers, cuda, device_ids, device_id, enable_cpu_mem_arena, precision),
-                cache_dir=cache_dir,
-                given=specific_model_path,
-                local_files_only=local_files_only,
-                variant=variant,
-                max_length=max_length,
-                verify=verify,
-                special_tokens_in_text=special_tokens_in_text,
+                None if max_length is None else inputs.positive(max_length, "max_length"),
+                special_tokens_in_text,
             )
+            self._model = Lazy(partial(loading.load, checked(request), own))
         if not lazy_load:
-            self._engine.load()
+            self._model.get()
 
     # -- embedding --------------------------------------------------------------------------------------------------
 
@@ -214,26 +193,27 @@ class SparseTextEmbedding(Closeable):
             ValueError: `batch_size` or `parallel` is out of range, or `fit` is needed first.
             OutputError: the model returned NaN or infinity; the message names the text.
         """
-        texts = inputs.texts(documents)
-        return self._engine.documents(texts, inputs.positive(batch_size, "batch_size"), inputs.workers(parallel))
+        arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
+        return self._model.get().documents.run(*arguments)
 
     def query_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[SparseEmbedding]:
         """Vectors of queries. BM25, BM42 and inference-free models run nothing for them."""
-        texts = inputs.texts(query, "query")
-        return self._engine.queries(texts, inputs.positive(batch_size, "batch_size"), inputs.workers(parallel))
+        arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
+        return self._model.get().queries.run(*arguments)
 
     def passage_embed(
         self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[SparseEmbedding]:
         """Vectors of passages: the same as `embed`."""
-        found = inputs.texts(texts, "texts")
-        return self._engine.documents(found, inputs.positive(batch_size, "batch_size"), inputs.workers(parallel))
+        arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
+        return self._model.get().documents.run(*arguments)
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """Tokens of all texts together: after truncation, special ones included; for BM25 words, stop words too."""
-        return self._engine.token_count(inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size"))
+        found, size = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
+        return self._model.get().documents.token_count(found, size)
 
     def fit(self, corpus: Iterable[str]) -> SparseTextEmbedding:
         """BM25: take the average length and the IDF from a corpus, for `avg_len="auto"` and `idf=True`.
@@ -245,7 +225,7 @@ class SparseTextEmbedding(Closeable):
             TypeError: this model has nothing to fit, or the corpus is no iterable of strings.
             ValueError: the corpus has no words.
         """
-        self._bm25().fit(corpus)
+        self._statistics().fit(corpus)
         return self
 
     def partial_fit(self, corpus: str | Iterable[str]) -> SparseTextEmbedding:
@@ -257,7 +237,7 @@ class SparseTextEmbedding(Closeable):
         Raises:
             TypeError: this model has nothing to fit, or an item is not a string; nothing is added.
         """
-        self._bm25().partial_fit(corpus)
+        self._statistics().partial_fit(corpus)
         return self
 
     def save_statistics(self, path: str | Path) -> None:
@@ -266,7 +246,7 @@ class SparseTextEmbedding(Closeable):
         Raises:
             TypeError: this model has no statistics.
         """
-        self._bm25().save(path)
+        self._statistics().save(path)
 
     def load_statistics(self, path: str | Path) -> SparseTextEmbedding:
         """BM25: take what `save_statistics` wrote, in place of an earlier `fit`.
@@ -280,13 +260,21 @@ class SparseTextEmbedding(Closeable):
             ModelLoadError: the file is damaged, or holds something else.
             ValueError: the statistics are of other terms: language, analyzer or the like differ.
         """
-        self._bm25().load_statistics(path)
+        self._statistics().load_statistics(path)
         return self
 
-    def _bm25(self) -> BM25:
-        if not isinstance(self._engine, BM25Encoder):
+    def _statistics(self) -> BM25:
+        if self._encoder is None:
             raise TypeError(f"{self.model_name} takes no statistics from a corpus; only BM25 does")
-        return self._engine.bm25
+        return self._encoder.bm25
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return *super().__reduce__(), None if self._encoder is None else self._encoder.bm25
+
+    def __setstate__(self, bm25: BM25) -> None:
+        """Go on with the statistics that were pickled."""
+        self._encoder = BM25Encoder(bm25)
+        self._model = Lazy(partial(bm25_model, self._encoder))
 
     # -- the model --------------------------------------------------------------------------------------------------
 

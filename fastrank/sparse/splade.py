@@ -13,21 +13,21 @@ from fastrank.engine.batching import Batch, Tokens
 from fastrank.engine.pooling import Floats
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import ModelLoadError
-from fastrank.models.spec import SparseTask
 from fastrank.sparse.embedding import SparseEmbedding
+from fastrank.sparse.settings import SparseSettings
 
 SparseHead: TypeAlias = Callable[[Floats, Batch], list[SparseEmbedding]]
 Query: TypeAlias = Callable[[Tokens], SparseEmbedding]
 
 
-def splade(task: SparseTask, tokenizer: Tokenizer) -> SparseHead:
+def documents(settings: SparseSettings, tokenizer: Tokenizer) -> SparseHead:
     """Max over tokens of log(1 + relu(logit)) for each word piece: (texts, length, vocabulary) -> vectors, float32.
 
     Formal et al., SPLADE v2, 2021. `activation` "log1p-log1p" is of OpenSearch's inference-free v3 models
     (Shen et al., 2025), which leave special tokens out. The maximum comes first, one text at a time: the
     logarithm keeps the order, so it is needed for a few hundred numbers and not for every token's vocabulary.
     """
-    special = sorted(tokenizer.special_ids) if task.skip_special_tokens else []
+    special = sorted(tokenizer.special_ids) if settings.skip_special_tokens else []
 
     def head(output: Floats, batch: Batch) -> list[SparseEmbedding]:
         if output.ndim != 3:
@@ -40,7 +40,7 @@ def splade(task: SparseTask, tokenizer: Tokenizer) -> SparseHead:
             scores[special] = 0
             indices = np.flatnonzero(~(scores <= 0))  # NaN stays, to be found out
             values = np.log1p(scores[indices])
-            if task.activation == "log1p-log1p":
+            if settings.activation == "log1p-log1p":
                 values = np.log1p(values)
             vectors.append(SparseEmbedding(values=values, indices=indices))
         return vectors
@@ -48,11 +48,11 @@ def splade(task: SparseTask, tokenizer: Tokenizer) -> SparseHead:
     return head
 
 
-def idf_query(folder: Path, file: str, tokenizer: Tokenizer) -> Query:
+def query(folder: Path, file: str, tokenizer: Tokenizer) -> Query:
     """Queries without a model: each distinct word piece has the weight that a table says. float64, ids ascending."""
     try:
         table: dict[str, float] = json.loads((folder / file).read_text(encoding="utf-8"))
-        ids = {piece: number for number, piece in enumerate(tokenizer.pieces) if piece is not None}
+        ids = {piece: number for number, piece in enumerate(tokenizer.vocab) if piece is not None}
         weights = {ids[piece]: float(weight) for piece, weight in table.items() if piece in ids}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelLoadError(f"{folder / file} is no table of word pieces and weights: {error}") from error

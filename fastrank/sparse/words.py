@@ -13,7 +13,7 @@ class Words:
     """Whole words of WordPiece tokens, with BM25's ids: stemmed, without stop words and punctuation."""
 
     def __init__(self, language: str, tokenizer: Tokenizer) -> None:
-        self._pieces = tokenizer.pieces
+        self._pieces = tokenizer.vocab
         self._special = tokenizer.special_ids
         self._terms = terms(language, string.punctuation)
 

@@ -9,7 +9,7 @@ model on disk costs no connection and does not even import huggingface_hub. No o
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +18,7 @@ from fastrank.errors import IntegrityError, ModelLoadError, ModelNotCachedError
 from fastrank.models import packages, registry
 from fastrank.models.spec import ModelSpec, Variant, WheelSource
 from fastrank.store import integrity, layout, permissions
+from fastrank.store.lookup import ANYWHERE, Lookup
 
 if TYPE_CHECKING:
     from fastrank.store.publish import Cleared
@@ -44,57 +45,47 @@ class CachedModel(NamedTuple):
     size: int
 
 
-def locate(
-    spec: ModelSpec,
-    *,
-    cache_dir: str | Path | None = None,
-    given: str | Path | None = None,
-    local_files_only: bool = False,
-    variant: str | None = None,
-    verify: bool = False,
-) -> ModelFiles:
+def locate(spec: ModelSpec, lookup: Lookup = ANYWHERE, names: Sequence[str] | None = None) -> ModelFiles:
     """The files of a model, fetched if need be.
 
     Args:
-        spec: the model.
-        cache_dir: the cache folder; None: FASTRANK_CACHE or the user's.
-        given: a folder of the caller's own, used as it is.
-        local_files_only: open no connection. FASTRANK_OFFLINE and HF_HUB_OFFLINE do the same.
-        variant: the variant to use; None: the first that is on this machine, else the first that can be had.
-        verify: hash files that are on this machine already, too.
+        spec: the model, with the variants that may be used.
+        lookup: where they may come from.
+        names: more model files to look for in a folder of the caller's own, before the usual ones.
 
     Raises:
-        ModelLoadError: `given` is not a folder with a model.
-        IntegrityError: with `verify`, a file on this machine is not what it should be.
+        ModelLoadError: `lookup.path` is not a folder with a model.
+        IntegrityError: with `lookup.verify`, a file on this machine is not what it should be.
         ModelNotCachedError: not on this machine, or damaged there, and connections are off.
         DownloadError: every source failed; an `UnreachableError` if the hub did not even answer.
         OSError: the cache folder cannot be read or written, or the disk is full.
     """
-    variants = spec.variant(variant)
-    if given is not None:
-        if verify:
+    variants = spec.variant(lookup.variant) if names is None else spec.variants
+    if lookup.path is not None:
+        if lookup.verify:
             raise ValueError("verify=True checks models of the registry; a specific_model_path is used as it is")
-        return _in_folder(variants, _expanded(given), named=variant is not None)
+        return _in_folder(variants, _expanded(lookup.path), names, named=lookup.variant is not None)
     damaged: list[str] = []
     try:
-        found = next(_on_this_machine(spec, variants, cache_dir, damaged, verify=verify), None)
+        found = next(_on_this_machine(spec, variants, lookup.cache_dir, damaged, verify=lookup.verify), None)
     except PermissionError as error:
         advice = f"{error.strerror}: this user cannot read the cache. Set FASTRANK_CACHE to another"
         raise OSError(error.errno, advice, error.filename) from error
-    if verify and damaged:
+    if lookup.verify and damaged:
         raise IntegrityError("\n".join(damaged))
     if found:
-        if verify:
-            _discard_damaged(found, find_root(cache_dir))
+        if lookup.verify:
+            _discard_damaged(found, find_root(lookup.cache_dir))
         return found
     for line in damaged:
         log.warning("%s", line)
-    cache = root(cache_dir)
-    if local_files_only or environment.offline():
+    cache = root(lookup.cache_dir)
+    if lookup.local_files_only or environment.offline():
         where = [layout.cache_entry(cache, spec, each).folder for each in variants]
         raise ModelNotCachedError(
             f"{spec.name} is not in {where[0]}, and downloading is off. "
-            f"Fetch it where there is a network: {_how_to_fetch(spec, variant)}" + "".join(f"\n{x}" for x in damaged)
+            f"Fetch it where there is a network: {_how_to_fetch(spec, lookup.variant)}"
+            + "".join(f"\n{x}" for x in damaged)
         )
     from fastrank.store.fetch import fetch  # a model that is here needs none of that
 
@@ -228,20 +219,20 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _in_folder(variants: tuple[Variant, ...], folder: Path, *, named: bool) -> ModelFiles:
+def _in_folder(variants: tuple[Variant, ...], folder: Path, names: Sequence[str] | None, *, named: bool) -> ModelFiles:
     if not folder.is_dir():
         what = "is a file; pass the folder it is in" if folder.exists() else "does not exist"
         raise ModelLoadError(f"specific_model_path={str(folder)!r} {what}.")
     from fastrank.store.choose import PICKLES, USUAL_MODELS
 
     stated = [model for each in variants if (model := layout.resolved(folder, each).model)]
-    named = named and bool(stated)
-    candidates = dict.fromkeys([*stated, *(() if named else USUAL_MODELS)])
+    only = named and bool(stated)
+    candidates = dict.fromkeys([*stated, *(names or ()), *(() if only else USUAL_MODELS)])
     for model in candidates:
         if (folder / model).is_file():
             return ModelFiles(folder.absolute(), model, GIVEN, f"given folder {folder}")
     others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.onnx"))
-    if len(others) == 1 and not named:
+    if len(others) == 1 and not only:
         return ModelFiles(folder.absolute(), others[0], GIVEN, f"given folder {folder}")
     found = f"several graphs ({', '.join(others[:5])}); keep the one to use" if others else "none"
     if not others and (folder / "pytorch_model.bin").is_file():

@@ -21,6 +21,7 @@ from fastrank.cli import wheels
 from fastrank.errors import IntegrityError, ModelLoadError, ModelNotCachedError, ModelNotFoundError
 from fastrank.models import packages, registry
 from fastrank.models.spec import TEXT_EMBEDDING, Answer, DenseTask, FileSpec, HubSource, ModelSpec, Prefixes, Variant
+from fastrank.store.lookup import Lookup
 
 NAME = "acme/tiny-v1.5"
 PACKAGE = "fastrank_model_acme_tiny_v1_5"
@@ -123,7 +124,7 @@ def test_two_models_and_two_precisions_are_installed_side_by_side(wheel, install
         pip=True,
     )
     assert store.locate(registry.find(NAME)).folder == site / PACKAGE  # the registry's first
-    assert store.locate(registry.find(NAME), variant="int8").folder == site / f"{PACKAGE}_int8"
+    assert store.locate(registry.find(NAME), Lookup(variant="int8")).folder == site / f"{PACKAGE}_int8"
     TextCrossEncoder.add_custom_model("acme/judge", ModelSource(hf="acme/judge"), max_length=64)
     assert list(TextCrossEncoder("acme/judge").rerank("cat", ["dog"])) == list(
         TextCrossEncoder("acme/judge", specific_model_path=own).rerank("cat", ["dog"])
@@ -279,7 +280,7 @@ def test_files_of_another_commit_than_the_registry_pins_are_not_used(wheel, inst
     spec = registry.find(NAME)
     moved = spec._replace(variants=(pinned({**FILES, "config.json": b"{}"}),))
     with pytest.raises(ModelNotCachedError):
-        store.locate(moved, local_files_only=True)
+        store.locate(moved, Lookup(local_files_only=True))
     assert f"config.json has {len(FILES['config.json'])} bytes, the registry states 2" in caplog.text
 
 
@@ -372,7 +373,7 @@ def test_layers(folder, tmp_path, monkeypatch, form):
         with pytest.raises(FileExistsError, match="remove it first"):
             wheels.layer_dir(wheels.gather(NAME, path=folder), tmp_path / "dist")
     monkeypatch.syspath_prepend(str(opt / "python"))
-    found = store.locate(registry.find(NAME), local_files_only=True)
+    found = store.locate(registry.find(NAME), Lookup(local_files_only=True))
     assert found.folder == opt / "python" / PACKAGE
     assert store.problems(registry.find(NAME), found) == []
 

@@ -169,7 +169,7 @@ def test_the_entry_of_a_name_goes_before_the_folder_and_a_difference_is_said(fol
         model = TextEmbedding(registered, specific_model_path=folder)
     assert "was made for mean and Dense; pooling mean of the model" in caplog.text
     assert model.embedding_size == 384
-    with pytest.raises(ModelLoadError, match="returns vectors of 32 numbers, not of 384"):
+    with pytest.raises(ModelLoadError, match="returns 32-dimensional vectors; expected 384"):
         list(model.embed("x"))
     caplog.clear()
     for path, content in CASES["pooling mean"]["files"].items():

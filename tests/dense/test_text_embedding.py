@@ -91,7 +91,7 @@ def test_poolings_take_the_right_token(known, tiny, pooling, expected):
     with TextEmbedding(NAME, specific_model_path=tiny) as model:
         from fastrank.engine.batching import collate
 
-        pipeline = model._engine.get()
+        pipeline = model._model.get().documents
         tokens = pipeline.tokenizer.encode(["hello"])
         states = pipeline.session.run(collate(tokens, [0], 0))
         np.testing.assert_allclose(rows(model.embed(["hello", "the cat is red"]))[0], states[0, expected], atol=1e-6)

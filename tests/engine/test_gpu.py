@@ -6,13 +6,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import REAL
 from support.checkpoints import EXPECTED, FIXTURES, HEADS, OUTPUTS, inputs_of, load
-from support.waiting import patience
+from support.waiting import patience, wait_until
 
 import fastrank
 from fastrank import (
@@ -23,13 +24,13 @@ from fastrank import (
     TextEmbedding,
     graph,
 )
-from fastrank.engine import pinned_memory, session
+from fastrank.engine import pinned_memory, providers
 from fastrank.engine.batching import Batch, step
 from fastrank.engine.concurrency import ahead
-from fastrank.engine.options import Device, Options
+from fastrank.engine.options import Options
 from fastrank.engine.pinned_memory import HostMemory
-from fastrank.engine.providers import find_cuda, resolve
-from fastrank.engine.session import Session
+from fastrank.engine.providers import GPU_LIMITS, ExecutionDevice, devices, find_cuda
+from fastrank.engine.session import Model, Session
 from fastrank.errors import ModelLoadError, ProviderError
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -62,14 +63,33 @@ class Runtime:
         return HostMemory(lambda *block: pinned_memory._cuda_lock(self, 0, *block))
 
 
+class Card(ExecutionDevice):
+    """The CPU provider, run as a GPU is."""
+
+    def __init__(self, runtime, name=""):
+        super().__init__([CPU], name)
+        self._runtime = runtime
+
+    only_cpu = False
+
+    def runs_on_cpu(self, _session):
+        return False
+
+    def limits(self, _session):
+        return self._runtime.limits
+
+    def runner(self, session, *, sized):
+        return partial(pinned_memory.run, session, memory=self._runtime.memory(), sized=sized)
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     """Take the CPU provider for CUDA, with as many devices as are named."""
     runtime = Runtime()
-    monkeypatch.setattr(session, "resolve", lambda options, _available: [[CPU]] * max(1, len(options.devices)))
-    monkeypatch.setattr(session, "CUDA", CPU)
-    monkeypatch.setattr(session, "CPU", "none")
-    monkeypatch.setattr(pinned_memory, "_cuda_runtime", lambda: runtime)
+    runtime.limits = GPU_LIMITS
+    monkeypatch.setattr(
+        providers, "devices", lambda options, _available: [Card(runtime, f"GPU {n}") for n in options.devices or [0]]
+    )
     return runtime
 
 
@@ -152,7 +172,7 @@ def test_fp16_on_a_cpu_is_fp32_and_says_so(task):
     model, found = task(precision="fp16")
     assert np.array_equal(found, expected)
     assert model.info()["precision"] == "fp32"
-    assert model.info()["because"].endswith("fp16 is for GPUs, and this runs on a CPU")
+    assert model.info()["reason"].endswith("fp16 is for GPUs, and this runs on a CPU")
 
 
 def test_fp16_of_static_embeddings(request):
@@ -168,7 +188,7 @@ def test_fp16_of_static_embeddings(request):
 
 
 def test_fp16_of_a_graph_is_the_graph(tiny_model, gpu):
-    assert tiny_model(precision="fp16").info()["because"] == "onnx/model.onnx is what there is"
+    assert tiny_model(precision="fp16").info()["reason"] == "the only file available is onnx/model.onnx"
 
 
 @pytest.mark.real_model
@@ -202,7 +222,7 @@ def test_bound_runs_have_the_same_bits(name, head):
 
 def test_a_graph_that_says_nothing_of_its_sizes_runs_too(tiny):
     """Names of sizes that the inputs do not have, and an output that is not float32."""
-    plain = Session(tiny / "onnx" / "model.onnx", Options(cuda=Device.CPU))._open(0, wide=True).session
+    plain = load_graph(tiny / "onnx" / "model.onnx")
     ids = np.array([[4, 9, 5]])
     feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     assert pinned_memory._shape(plain, "last_hidden_state", feed) == [1, 3, 16]
@@ -212,6 +232,12 @@ def test_a_graph_that_says_nothing_of_its_sizes_runs_too(tiny):
             assert pinned_memory._shape(other, value, feed) is None
             found = pinned_memory.run(other, value, feed, memory=HostMemory(), sized=True)
             assert np.array_equal(found, plain.run([value], feed)[0])
+
+
+def load_graph(path):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=[CPU])
 
 
 class Stated:
@@ -281,15 +307,30 @@ def test_memory_that_cannot_be_locked_is_ordinary_memory(place):
     assert made[2] == 7
 
 
-def test_the_device_is_the_sessions(monkeypatch, gpu, tiny_model):
+def test_the_device_is_the_sessions(monkeypatch):
     """Locking memory must not set up the first card for who uses the second."""
-    monkeypatch.setattr("onnxruntime.InferenceSession.get_provider_options", lambda _self: {CPU: {"device_id": "3"}})
-    assert len(rows(tiny_model().embed(TEXTS))) == len(TEXTS)
-    assert gpu.devices == {3}
+    runtime, plain = Runtime(), load(FIXTURES / "bert")
+
+    class OnThirdCard:
+        def __getattr__(self, name):
+            return getattr(plain, name)
+
+        def get_providers(self):
+            return [CUDA, CPU]
+
+        def get_provider_options(self):
+            return {CUDA: {"device_id": "3"}}
+
+    monkeypatch.setattr(pinned_memory, "_cuda_runtime", lambda: runtime)
+    run = ExecutionDevice([CUDA, CPU]).runner(OnThirdCard(), sized=True)
+    assert len(run("last_hidden_state", inputs_of(EXPECTED["bert"]["one"]))) == 1
+    assert runtime.devices == {3}
 
 
 def bert(**options):
-    return Session(FIXTURES / "bert" / "model.safetensors", Options(**options), lambda: graph.build(FIXTURES / "bert"))
+    return Session(
+        Model(FIXTURES / "bert" / "model.safetensors", lambda: graph.build(FIXTURES / "bert")), Options(**options)
+    )
 
 
 def batch(texts, length):
@@ -354,7 +395,7 @@ def test_lengths_repeat_and_batches_are_large(tiny_model, gpu, shapes):
 
 
 def test_long_texts_make_small_batches(tiny_model, gpu, shapes, monkeypatch):
-    monkeypatch.setattr(session, "_GPU_SQUARE", 499 * 1000)
+    gpu.limits = GPU_LIMITS._replace(square=499 * 1000)
     list(tiny_model(max_length=500).embed(["cat " * 600, "cat " * 490, *["cat " * 10] * 100]))
     assert sorted(shapes) == [(1, 500), (1, 500), (100, 16)]
 
@@ -432,12 +473,13 @@ def test_an_error_of_one_device_arrives_and_names_it(tiny_model, gpu, monkeypatc
 def test_one_session_a_device(monkeypatch):
     available = [CUDA, CPU]
     exact = {"use_tf32": 0}
-    assert resolve(Options(cuda=True), available) == [[(CUDA, exact), CPU]]
-    assert resolve(Options(cuda=True, device_ids=[1, 3]), available) == [
+    (one,) = devices(Options(cuda=True), available)
+    assert one.providers == [(CUDA, exact), CPU]
+    assert [device.providers for device in devices(Options(cuda=True, device_ids=[1, 3]), available)] == [
         [(CUDA, {"device_id": number, **exact}), CPU] for number in (1, 3)
     ]
     own = [(CUDA, {"use_tf32": 1})]
-    assert resolve(Options(providers=own), available) == [own]
+    assert [device.providers for device in devices(Options(providers=own), available)] == [own]
 
 
 @pytest.fixture
@@ -452,7 +494,7 @@ def no_card(monkeypatch):
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
-    monkeypatch.setattr(session, "find_cuda", lambda _module: None)
+    monkeypatch.setattr(providers, "find_cuda", lambda _module: None)
 
 
 @pytest.mark.parametrize("devices", [None, [0, 1]])
@@ -498,7 +540,7 @@ def test_cuda_of_pip_is_found(monkeypatch, capsys, torch, wheels, called):
 
 
 def test_the_next_window_is_tokenized_while_this_one_runs(tiny_model, gpu, monkeypatch):
-    monkeypatch.setattr(session, "_GPU_WINDOW", 256)
+    gpu.limits = GPU_LIMITS._replace(window=256)
     threads, running, overlaps = set(), threading.Event(), []
 
     def watched_run(*arguments, real=pinned_memory.run, **options):
@@ -509,7 +551,7 @@ def test_the_next_window_is_tokenized_while_this_one_runs(tiny_model, gpu, monke
 
     monkeypatch.setattr(pinned_memory, "run", watched_run)
     model = tiny_model()
-    tokenizer = model._engine.get().tokenizer
+    tokenizer = model._model.get().documents.tokenizer
     encode = tokenizer.encode
 
     def watched_encode(texts):
@@ -525,18 +567,18 @@ def test_the_next_window_is_tokenized_while_this_one_runs(tiny_model, gpu, monke
 
 
 def test_two_windows_are_read_and_no_more(tiny_model, gpu, monkeypatch):
-    monkeypatch.setattr(session, "_GPU_WINDOW", 256)
+    gpu.limits = GPU_LIMITS._replace(window=256)
     taken = itertools.count()
     before = threading.active_count()
     vectors = tiny_model().embed(f"cat {next(taken)}" for _ in itertools.count())
     next(vectors)
     assert next(taken) == 512
     vectors.close()
-    assert threading.active_count() == before
+    assert wait_until(lambda: threading.active_count() == before)
 
 
 def test_what_comes_before_an_error_is_delivered(tiny_model, gpu, monkeypatch):
-    monkeypatch.setattr(session, "_GPU_WINDOW", 256)
+    gpu.limits = GPU_LIMITS._replace(window=256)
 
     def broken():
         yield from many(700)
@@ -549,7 +591,7 @@ def test_what_comes_before_an_error_is_delivered(tiny_model, gpu, monkeypatch):
 
 
 def test_the_callers_iterable_is_read_by_the_callers_thread(tiny_model, gpu, monkeypatch):
-    monkeypatch.setattr(session, "_GPU_WINDOW", 256)
+    gpu.limits = GPU_LIMITS._replace(window=256)
     readers = set()
 
     def texts():
@@ -562,7 +604,7 @@ def test_the_callers_iterable_is_read_by_the_callers_thread(tiny_model, gpu, mon
 
 
 def test_an_interrupt_while_reading_ends_all(tiny_model, gpu, monkeypatch):
-    monkeypatch.setattr(session, "_GPU_WINDOW", 256)
+    gpu.limits = GPU_LIMITS._replace(window=256)
     before = threading.active_count()
 
     def interrupted():
@@ -571,7 +613,7 @@ def test_an_interrupt_while_reading_ends_all(tiny_model, gpu, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         list(tiny_model().embed(interrupted()))
-    assert threading.active_count() == before
+    assert wait_until(lambda: threading.active_count() == before)
 
 
 def test_an_error_of_the_thread_comes_after_what_was_before_it():

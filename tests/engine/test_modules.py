@@ -12,7 +12,7 @@ import support
 from fastrank import ModelSource, TextCrossEncoder
 from fastrank.engine import modules
 from fastrank.errors import ModelLoadError
-from fastrank.models import registry
+from fastrank.models import registry, sentence_transformers
 
 FIXTURE = support.FIXTURES / "modules"
 EXPECTED = json.loads((FIXTURE / "expected.json").read_text())
@@ -57,16 +57,17 @@ def test_poolings_in_the_old_form_and_normalize(folder):
     listed = json.loads((folder / "modules.json").read_text())
     listed[2:] = [{"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}]
     (folder / "modules.json").write_text(json.dumps(listed))
-    chain = modules.chain(folder)
+    chain = sentence_transformers.pooled(folder)
+    head = modules.head(chain)
     assert (chain.dim, chain.normalize) == (32, True)
     from fastrank.engine.batching import Batch
 
     states = np.arange(96, dtype=np.float32).reshape(1, 3, 32)
     mask = np.array([[1, 1, 0]])
-    rows = chain.head(states, Batch([0], mask, mask, mask))
+    rows = head(states, Batch([0], mask, mask, mask))
     np.testing.assert_allclose(rows[0], states[0, :2].mean(axis=0), rtol=1e-6)
-    with pytest.raises(ModelLoadError, match="pooling gives 4 numbers a text, its files say 32"):
-        chain.head(states[:, :, :4], Batch([0], mask, mask, mask))
+    with pytest.raises(ModelLoadError, match="Pooling returns 4 features per text; the model's files say 32"):
+        head(states[:, :, :4], Batch([0], mask, mask, mask))
 
 
 def edit(folder, file, **fields):
@@ -87,26 +88,29 @@ def row(kind, path):
     ("damage", "says"),
     [
         (lambda f: (f / "modules.json").unlink(), r"modules\.json does not begin with Transformer"),
-        (lambda f: (f / "modules.json").write_text("{"), r"modules\.json cannot be read"),
+        (lambda f: (f / "modules.json").write_text("{"), r"modules\.json: not valid JSON"),
         (lambda f: rewrite(f, lambda _: {}), "is no list of 1 to 32 modules"),
         (lambda f: rewrite(f, lambda m: m[1:]), "does not begin with Transformer and Pooling"),
         (lambda f: rewrite(f, lambda m: [*m[:2], {"idx": 2}]), "a module without type or path"),
         (lambda f: rewrite(f, lambda m: m * 20), "no list of 1 to 32 modules"),
-        (lambda f: rewrite(f, lambda m: [*m, row("LSTM", "5_LSTM")]), "unknown module 'LSTM'; known are Pooling"),
+        (
+            lambda f: rewrite(f, lambda m: [*m, row("LSTM", "5_LSTM")]),
+            "module 'LSTM' is not supported; supported: Pooling",
+        ),
         (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", "../evil")]), "leads out of the folder"),
         (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", "/etc")]), "leads out of the folder"),
         (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", 7)]), "a module without type or path"),
-        (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", "\0")]), r"the path '\\x00' is none"),
+        (lambda f: rewrite(f, lambda m: [*m[:2], row("Dense", "\0")]), r"the path '\\x00' is invalid"),
         (
             lambda f: rewrite(f, lambda m: [{**m[0], "type": "custom_st.Transformer"}, *m[1:]]),
             "'custom_st.Transformer' is not one of sentence-transformers but code of the repository's own",
         ),
         (
             lambda f: edit(f, "1_Pooling/config.json", pooling_mode="median"),
-            r"pooling \['median'\]; known are cls, max, mean",
+            r"pooling \['median'\] is not supported; supported: cls, max, mean",
         ),
-        (lambda f: edit(f, "1_Pooling/config.json", pooling_mode=[]), "pooling \\[\\]; known are"),
-        (lambda f: edit(f, "1_Pooling/config.json", pooling_mode=[["cls"]]), "known are cls"),
+        (lambda f: edit(f, "1_Pooling/config.json", pooling_mode=[]), "pooling \\[\\] is not supported"),
+        (lambda f: edit(f, "1_Pooling/config.json", pooling_mode=[["cls"]]), "supported: cls"),
         (lambda f: edit(f, "1_Pooling/config.json", pooling_mode=["cls", "cls"]), "names a mode twice"),
         (
             lambda f: edit(f, "1_Pooling/config.json", include_prompt=False),
@@ -115,17 +119,20 @@ def row(kind, path):
         (lambda f: edit(f, "1_Pooling/config.json", embedding_dimension=-1), "'embedding_dimension' is -1"),
         (
             lambda f: edit(f, "1_Pooling/config.json", embedding_dimension=16),
-            "'in_features' is 32; what comes before gives",
+            "'in_features' is 32; the module before it returns",
         ),
         (
             lambda f: edit(f, "2_Dense/config.json", activation_function="os.system"),
-            "activation 'os.system'; known are",
+            "'activation_function' is 'os.system'; supported",
         ),
-        (lambda f: edit(f, "2_Dense/config.json", use_residual=True), "'use_residual' is True; supported: False"),
+        (lambda f: edit(f, "4_Dense/config.json", use_residual=True), "has no tensor residual.weight"),
         (lambda f: edit(f, "2_Dense/config.json", module_input_name="token_embeddings"), "'module_input_name'"),
         (lambda f: edit(f, "2_Dense/config.json", out_features=10**9), "'out_features' is 1000000000; expected"),
         (lambda f: edit(f, "2_Dense/config.json", out_features=64), r"linear\.weight has the shape \(32, 32\)"),
-        (lambda f: edit(f, "3_LayerNorm/config.json", dimension=31), r"norm\.weight has the shape"),
+        (
+            lambda f: edit(f, "3_LayerNorm/config.json", dimension=31),
+            "'in_features' is 32; the module before it returns 31",
+        ),
         (lambda f: edit(f, "2_Dense/config.json", bias=True), r"has no tensor linear\.bias"),
         (lambda f: (f / "4_Dense" / "model.safetensors").write_bytes(b"short"), "model.safetensors"),
         (lambda f: (f / "4_Dense" / "model.safetensors").rename(f / "4_Dense" / "pytorch_model.bin"), "a pickle"),

@@ -22,7 +22,7 @@ from fastrank.engine import cpu, precision
 from fastrank.engine import quantize as quantizing
 from fastrank.engine.batching import Batch, Tokens
 from fastrank.engine.options import Device, Options
-from fastrank.engine.session import Session
+from fastrank.engine.session import Model, Session
 from fastrank.graph.safetensors import read_header
 from fastrank.store import derived
 
@@ -64,7 +64,7 @@ def outputs(folder, head, ids, *, checkpoint=None, rounding=None):
     path = checkpoint or folder / "model.safetensors"
     rounding = rounding or graph.ActivationQuantization()
     build = lambda: graph.build(folder, head, weights=checkpoint, activations=rounding, score_tokens=(9, 4))  # noqa: E731
-    return Session(path, Options(threads=1, cuda=Device.CPU), build).run(batch(ids), graph.OUTPUT[head])
+    return Session(Model(path, build), Options(threads=1, cuda=Device.CPU)).run(batch(ids), graph.OUTPUT[head])
 
 
 def alike(found, expected):
@@ -161,14 +161,14 @@ def test_a_text_has_the_same_bits_alone_and_among_others(name, tmp_path):
     folder, head = FIXTURES / name, head_of(name)
     quantizing.quantize(folder / "model.safetensors", head, Letters(40), tmp_path / "int8")
     build = lambda: graph.build(folder, head, weights=tmp_path / "int8")  # noqa: E731
-    session = Session(tmp_path / "int8", Options(threads=2, cuda=Device.CPU), build)
+    session = Session(Model(tmp_path / "int8", build), Options(threads=2, cuda=Device.CPU))
     dice = np.random.default_rng(3)
     for length in (1, 2, 7, 19):
         ids = dice.integers(5, 40, (6, length))
-        together = session.run(batch(ids), graph.OUTPUT[head], wide=False)
+        together = session.run(batch(ids), graph.OUTPUT[head], intra_op=False)
         for row in range(6):
             for wide in (True, False):
-                alone = session.run(batch(ids[row : row + 1]), graph.OUTPUT[head], wide=wide)
+                alone = session.run(batch(ids[row : row + 1]), graph.OUTPUT[head], intra_op=wide)
                 assert np.array_equal(alone[0], together[row])
 
 
@@ -224,9 +224,9 @@ def test_info_says_what_runs_and_why(tiny_bert):
     assert "int8" in facts["precision"]
     assert facts["provider"] == "CPUExecutionProvider"
     assert facts["threads"] == 1
-    assert "model.safetensors" in facts["because"]
-    assert "equal length" in facts["runs together"]
-    assert tiny_bert(precision="int8-fast").info()["runs together"] == "one text alone"
+    assert "model.safetensors" in facts["reason"]
+    assert "equal length" in facts["batching"]
+    assert tiny_bert(precision="int8-fast").info()["batching"] == "one text per run"
     assert "BM25" in SparseTextEmbedding("Qdrant/bm25").info()["file"]
 
 

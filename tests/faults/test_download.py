@@ -25,6 +25,7 @@ from fastrank.models.spec import TEXT_EMBEDDING
 from fastrank.store import layout, publish
 from fastrank.store.http import redirected
 from fastrank.store.lock import exclusive
+from fastrank.store.lookup import Lookup
 
 # More bytes than arrive at once, so that a download has a middle.
 LARGE = {**FILES, "onnx/model.onnx_data": random.Random(17).randbytes(300_000)}
@@ -101,7 +102,7 @@ print([events, foreign, vector.tolist()])
 def refused_offline(hub, spec, **options):
     begin = time.thread_time()  # of the processor: a busy machine is not our fault
     with pytest.raises(ModelNotCachedError) as error:
-        store.locate(spec, **options)
+        store.locate(spec, Lookup(**options))
     assert time.thread_time() - begin < 0.1
     assert "downloading is off" in str(error.value)
     assert "fastrank download acme/tiny" in str(error.value)
@@ -248,7 +249,7 @@ def test_d16_a_killed_download_is_resumed_by_the_next_process(hub, spec, cache):
 def kept(spec, cache):
     """Bytes of the model that are on this machine; if it is there as a whole, then nothing is wrong with it."""
     try:
-        found = store.locate(spec, local_files_only=True)
+        found = store.locate(spec, Lookup(local_files_only=True))
     except ModelNotCachedError:
         ours = {*LARGE, *(f"{path}.part" for path in LARGE)}
         staging = layout.cache_entry(cache, spec, spec.variants[0]).staging
@@ -281,7 +282,7 @@ def test_d17_a_process_killed_at_any_change_loses_nothing(hub, cache, breaking, 
         assert answer["status"] == -9
         missing = sum(map(len, LARGE.values())) - here
         assert order("run 0") == {"said": "delivered", "received": missing}
-        assert content(store.locate(spec, local_files_only=True), LARGE) == LARGE
+        assert content(store.locate(spec, Lookup(local_files_only=True)), LARGE) == LARGE
         assert leftovers(cache) == []
     assert number > 20
 
@@ -359,7 +360,7 @@ def test_d23_a_damaged_folder_is_repaired_or_refused(hub, spec, damage):
     if damage == "a folder":
         path.mkdir()
     with pytest.raises(ModelNotCachedError):
-        store.locate(spec, local_files_only=True)
+        store.locate(spec, Lookup(local_files_only=True))
     assert content(store.locate(spec)) == FILES
 
 
@@ -400,7 +401,7 @@ def test_d20_six_processes_that_start_together_make_one_download(hub, spec):
         child.stdin.write("go\n")
         child.stdin.flush()
     places = {ends_well(child) for child in children}
-    assert places == {str(store.locate(spec, local_files_only=True).folder)}
+    assert places == {str(store.locate(spec, Lookup(local_files_only=True)).folder)}
     assert hub.count("GET", "/cdn/") == 1
     assert hub.count("GET", "/resolve/") == len(FILES)
     assert hub.count("HEAD", "/") == 1

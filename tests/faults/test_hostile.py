@@ -232,9 +232,10 @@ import json, resource, time
 from pathlib import Path
 from fastrank.errors import ModelLoadError
 from fastrank.engine.tokenizer import Tokenizer
+from fastrank.models import tokenization
 begin = time.perf_counter()
 try:
-    tokens = len(Tokenizer(Path({str(tmp_path)!r}), 64).encode(["hello " + "a" * 40 + "!"])[0].ids)
+    tokens = len(Tokenizer(tokenization.read(Path({str(tmp_path)!r})), 64).encode(["hello " + "a" * 40 + "!"])[0].ids)
 except ModelLoadError:
     tokens = None
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

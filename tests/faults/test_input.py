@@ -15,6 +15,7 @@ from support.waiting import patience
 
 from fastrank import ModelSource, TextCrossEncoder, TextEmbedding
 from fastrank.engine.tokenizer import Tokenizer
+from fastrank.models import tokenization
 
 
 def rows(vectors):
@@ -139,7 +140,7 @@ def test_i8_the_cut_changes_no_token_of_300_random_texts(tmp_path, kind):
     (tmp_path / "tokenizer.json").write_bytes(tiny_models.tiny_tokenizer(kind))
     reference = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     reference.enable_truncation(64)
-    own = Tokenizer(tmp_path, 64)
+    own = Tokenizer(tokenization.read(tmp_path), 64)
     for _ in range(300):
         text = "".join(dice.choices(alphabet, k=dice.choice((100, 9_000, 14_000))))
         assert own.encode([text])[0].ids.tolist() == reference.encode(text).ids
@@ -170,11 +171,11 @@ FORGED = "paris [SEP] berlin"
 def test_i11_special_tokens_in_texts_are_those_of_the_reference(tiny, text):
     reference = tokenizers.Tokenizer.from_file(str(tiny / "tokenizer.json"))
     expected = reference.encode(*text) if isinstance(text, tuple) else reference.encode(text)
-    assert Tokenizer(tiny, 64).encode([text])[0].ids.tolist() == expected.ids
+    assert Tokenizer(tokenization.read(tiny), 64).encode([text])[0].ids.tolist() == expected.ids
     sep = reference.token_to_id("[SEP]")
-    plain = Tokenizer(tiny, 64, special_tokens_in_text=False).encode([text])[0].ids.tolist()
+    plain = Tokenizer(tokenization.read(tiny), 64, special_tokens_in_text=False).encode([text])[0].ids.tolist()
     assert plain.count(sep) == (2 if isinstance(text, tuple) else 1)  # only its own
-    assert Tokenizer(tiny, 64).encode([text])[0].ids.tolist().count(sep) > plain.count(sep)
+    assert Tokenizer(tokenization.read(tiny), 64).encode([text])[0].ids.tolist().count(sep) > plain.count(sep)
 
 
 def test_i11_the_option_is_there_for_every_model(custom, tiny, cross_encoder):
@@ -188,7 +189,7 @@ def test_i11_the_option_is_there_for_every_model(custom, tiny, cross_encoder):
 
 
 def test_i11_only_second_truncation_too(tiny):
-    tokenizer = Tokenizer(tiny, 16, "only_second", special_tokens_in_text=False)
+    tokenizer = Tokenizer(tokenization.read(tiny), 16, "only_second", special_tokens_in_text=False)
     long = "[SEP] cat " * 20
     sep = tokenizer._tokenizer.token_to_id("[SEP]")
     for pair in (("cat", long), (long, "cat")):  # the second is for the other tokenizer: the query alone is too long

@@ -50,7 +50,7 @@ def test_o2_a_zero_vector_stays_zero_without_a_warning(model, returning):
 
 def test_o3_another_dim_than_stated_is_found_at_the_first_run(custom, tiny):
     model = TextEmbedding(custom(dim=32), specific_model_path=tiny)
-    with pytest.raises(ModelLoadError, match="returns vectors of 16 numbers, not of 32"):
+    with pytest.raises(ModelLoadError, match="returns 16-dimensional vectors; expected 32"):
         list(model.embed("x"))
 
 

@@ -190,7 +190,7 @@ def test_r6_leaving_the_loop_ends_the_threads_of_a_model(model):
     vectors = model.embed(endless(taken), parallel=4)
     next(vectors)
     vectors.close()
-    assert threading.active_count() == before
+    assert wait_until(lambda: threading.active_count() == before)
     assert len(taken) == 256
 
 
@@ -251,7 +251,7 @@ import os
 from fastrank import ModelSource, PoolingType, TextEmbedding
 os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
 TextEmbedding.add_custom_model("acme/tiny", PoolingType.MEAN, True, ModelSource(hf="acme/tiny"), 16)
-print(TextEmbedding("acme/tiny", specific_model_path={str(tiny)!r})._engine.get().session.threads)
+print(TextEmbedding("acme/tiny", specific_model_path={str(tiny)!r})._model.get().documents.session.threads)
 """
     assert ends_well(python(code)) == "1"
 
@@ -264,7 +264,7 @@ def test_r8_threads_are_what_the_container_may_use(custom, tiny, tmp_path, monke
     quota = cpu._quota(tmp_path, tmp_path / "membership")
     monkeypatch.setattr(cpu, "_quota", lambda *_places: quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
-    assert TextEmbedding(custom(), specific_model_path=tiny)._engine.get().session.threads == threads
+    assert TextEmbedding(custom(), specific_model_path=tiny)._model.get().documents.session.threads == threads
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def test_r9_cuda_that_is_not_there(custom, tiny, without_cuda, cuda):
 def test_r9_otherwise_the_cpu_in_silence(custom, tiny, without_cuda, cuda, capfd):
     with TextEmbedding(custom(), specific_model_path=tiny, cuda=cuda) as model:
         assert len(list(model.embed(TEXTS))) == len(TEXTS)
-        assert model._engine.get().session.on_cpu
+        assert model._model.get().documents.session.on_cpu
     assert capfd.readouterr() == ("", "")
 
 

@@ -38,7 +38,7 @@ def add(name=NAME, **settings):
 @pytest.fixture
 def states(tiny):
     """(ids, mask) -> all states, by the session that the models here use."""
-    session = LateInteractionTextEmbedding(REAL, specific_model_path=tiny)._engine.get().session
+    session = LateInteractionTextEmbedding(REAL, specific_model_path=tiny)._model.get().documents.session
 
     def run(ids, mask=None):
         from fastrank.engine.batching import Batch
@@ -190,7 +190,7 @@ def test_nan_is_named(tmp_path):
 def test_a_model_of_another_width_is_refused(tmp_path):
     add(**COLBERT)
     model = LateInteractionTextEmbedding(NAME, specific_model_path=write_model(tmp_path / "wide", tiny_encoder(24)))
-    with pytest.raises(ModelLoadError, match="vectors of 24 numbers, not of 16"):
+    with pytest.raises(ModelLoadError, match="returns 24-dimensional vectors; expected 16"):
         next(model.embed("cat"))
 
 
@@ -258,7 +258,7 @@ def test_folders_of_colbert_and_pylate(folder, batch):
 def test_a_folder_under_a_known_name_is_that_model(caplog):
     folder = FIXTURES[-1]
     add("acme/told", query_marker="[D] ", mask_token="<mask>")  # noqa: S106
-    with pytest.raises(ModelLoadError, match="vectors of 8 numbers, not of 16"):
+    with pytest.raises(ModelLoadError, match="returns 8-dimensional vectors; expected 16"):
         next(LateInteractionTextEmbedding("acme/told", specific_model_path=folder).embed("cat"))
     assert "has settings of its own, which differ" in caplog.text
 
@@ -289,14 +289,14 @@ def test_a_folder_that_says_nothing_is_refused(tiny):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("1_Dense/config.json", {"in_features": 31}, "what comes before has 32 features"),
+        ("1_Dense/config.json", {"in_features": 31}, "the module before it returns 32 features"),
         ("1_Dense/config.json", {"out_features": 7}, "has the shape"),
         ("1_Dense/config.json", {"activation_function": "os.system"}, "activation_function"),
         ("config_sentence_transformers.json", {"query_length": "many"}, "query_length"),
         ("config_sentence_transformers.json", {"skiplist_words": "!"}, "skiplist_words"),
         ("config_sentence_transformers.json", {"document_prefix": "[X]"}, r"no token '\[X\]'"),
         ("modules.json", [{"type": "pylate.models.Dense.Dense", "path": "../x"}], "leads out of the folder"),
-        ("modules.json", [{"path": "1_Dense"}], "not a list of modules"),
+        ("modules.json", [{"path": "1_Dense"}], "a module without type or path"),
         ("tokenizer_config.json", {}, "names no mask_token"),
     ],
 )

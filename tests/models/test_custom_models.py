@@ -1,6 +1,7 @@
 """Models of any repository on the hub: its own files say what is needed and how it is used."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, Model
 from fastrank.models import registry
 from fastrank.models.spec import TEXT_EMBEDDING, FileSpec
 from fastrank.store import choose
+from fastrank.store.lookup import Lookup
 
 FIXTURE = support.FIXTURES / "sentence_encoder"
 EXPECTED = json.loads((FIXTURE / "expected.json").read_text())
@@ -35,7 +37,7 @@ def rows(vectors):
 
 
 def fetched(model):
-    folder = model._engine.files().folder
+    folder = Path(model.info()["folder"])
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"fastrank.json"}
 
 
@@ -66,12 +68,16 @@ def test_a_cached_model_costs_no_request(hub, monkeypatch):
     hub.add_repo(NAME, SAVED)
     add()
     with TextEmbedding(NAME) as model:
-        first = model._engine.files()
+        first = model.info()
     requests = len(hub.requests)
     monkeypatch.setenv("FASTRANK_OFFLINE", "1")
     with TextEmbedding(NAME) as model:
-        again = model._engine.files()
-        assert (again.folder, again.model, again.origin) == (first.folder, "model.safetensors", store.CACHE)
+        again = model.info()
+        assert (again["folder"], Path(again["file"]).name, again["source"]) == (
+            first["folder"],
+            "model.safetensors",
+            store.CACHE,
+        )
     assert len(hub.requests) == requests
     spec = registry.find(NAME, TEXT_EMBEDDING)
     (copy,) = store.copies(spec)
@@ -129,7 +135,7 @@ def test_another_choice_is_another_folder(hub):
         registry._custom.clear()
         add(pooling=PoolingType.MEAN, model_file=model_file)
         with TextEmbedding(NAME) as model:
-            found.append((model._engine.files().folder, next(model.embed("cat"))))
+            found.append((Path(model.info()["folder"]), next(model.embed("cat"))))
     assert len({folder for folder, _ in found}) == 3
     np.testing.assert_array_equal(found[0][1], found[2][1])
     assert not np.allclose(found[0][1], found[1][1])
@@ -239,7 +245,7 @@ def test_the_first_choice_has_full_precision(paths, model, tmp_path):
     for path in paths:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
-    assert store.locate(registry.find(NAME, TEXT_EMBEDDING), given=tmp_path).model == model
+    assert store.locate(registry.find(NAME, TEXT_EMBEDDING), Lookup(path=tmp_path)).model == model
 
 
 def test_checkpoints_in_shards():

@@ -14,6 +14,7 @@ from fastrank.errors import ModelNotCachedError, ModelNotFoundError
 from fastrank.models import packages, registry
 from fastrank.models.packages import MANIFEST, Manifest
 from fastrank.models.spec import TEXT_EMBEDDING, FileSpec, HubSource, Variant
+from fastrank.store.lookup import Lookup
 
 NAME = "acme/tuned"
 PACKAGE = "acme_tuned"
@@ -299,7 +300,7 @@ def test_files_under_a_builtins_name_are_hashed_once(site, builtin, cache, hashe
     cache.mkdir(exist_ok=True)
     folder = install(site, manifest(like=None))
     for _ in range(2):
-        assert store.locate(builtin, local_files_only=True).folder == folder
+        assert store.locate(builtin, Lookup(local_files_only=True)).folder == folder
     assert sorted(hashed) == sorted(folder / path for path in FILES)
 
 
@@ -309,14 +310,14 @@ def test_a_lying_manifest_under_a_builtins_name_is_not_used(site, builtin, cache
     lying = {path: same_size(data) if path == MODEL else data for path, data in FILES.items()}
     install(site, manifest(like=None), files=lying)
     with pytest.raises(ModelNotCachedError):
-        store.locate(builtin, local_files_only=True)
+        store.locate(builtin, Lookup(local_files_only=True))
     assert f"{MODEL} has SHA-256" in caplog.text
 
 
 def test_a_file_that_changes_is_hashed_again(site, builtin, cache, hashed, caplog):
     cache.mkdir(exist_ok=True)
     folder = install(site, manifest(like=None))
-    store.locate(builtin, local_files_only=True)
+    store.locate(builtin, Lookup(local_files_only=True))
     path = folder / MODEL
     times = path.stat()
     replaced = path.with_name("new")
@@ -325,7 +326,7 @@ def test_a_file_that_changes_is_hashed_again(site, builtin, cache, hashed, caplo
     replaced.rename(path)  # the same size and time, another inode
     hashed.clear()
     with pytest.raises(ModelNotCachedError):
-        store.locate(builtin, local_files_only=True)
+        store.locate(builtin, Lookup(local_files_only=True))
     assert path in hashed
 
 
@@ -336,7 +337,7 @@ def test_without_a_cache_folder_files_are_hashed_once_per_process(site, builtin,
         monkeypatch.setenv("XDG_CACHE_HOME", "~nosuchuser/cache")
     install(site, manifest(like=None))
     for _ in range(2):
-        store.locate(builtin, local_files_only=True)
+        store.locate(builtin, Lookup(local_files_only=True))
     assert len(hashed) == len(FILES)
     assert not cache.exists()
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from support import tiny_models
 from fastrank import ModelSource, RankedDocument, TextCrossEncoder, graph, store
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import ModelLoadError, ModelNotFoundError, OutputError
+from fastrank.models import tokenization
 
 NAME = "acme/cross"
 QUERY = "what is the capital of france"
@@ -161,13 +163,13 @@ def test_rank_batch_is_rank_for_each(model):
 def pieces(tokenizer, pair):
     tokens = tokenizer.encode([pair])[0]
     return [
-        [tokenizer.pieces[n] for n, kind in zip(tokens.ids, tokens.types, strict=True) if kind == side]
+        [tokenizer.vocab[n] for n, kind in zip(tokens.ids, tokens.types, strict=True) if kind == side]
         for side in (0, 1)
     ]
 
 
 def test_longest_first_cuts_the_longer_one(folder):
-    tokenizer = Tokenizer(folder, 16)
+    tokenizer = Tokenizer(tokenization.read(folder), 16)
     query, document = pieces(tokenizer, ("cat " * 30, "dog"))
     assert (query.count("cat"), document.count("dog")) == (12, 1)
     query, document = pieces(tokenizer, ("cat " * 30, "dog " * 30))
@@ -176,7 +178,7 @@ def test_longest_first_cuts_the_longer_one(folder):
 
 
 def test_only_second_never_cuts_the_query(folder):
-    tokenizer = Tokenizer(folder, 16, "only_second")
+    tokenizer = Tokenizer(tokenization.read(folder), 16, "only_second")
     query, document = pieces(tokenizer, ("cat " * 10, "dog " * 30))
     assert (query.count("cat"), document.count("dog")) == (10, 3)
     query, document = pieces(tokenizer, ("cat " * 30, "dog " * 30))  # unless it alone is too long
@@ -212,7 +214,7 @@ def test_a_pair_of_ten_megabytes(model):
 def test_several_classes_must_be_declared(tmp_path):
     folder = folder_of(tmp_path, 3)
     add()
-    with pytest.raises(ModelLoadError, match="returns 3 numbers a pair"):
+    with pytest.raises(ModelLoadError, match="has 3 labels"):
         list(TextCrossEncoder(NAME, specific_model_path=folder).rerank(QUERY, DOCUMENTS))
     logits = np.array([by_hand(folder, QUERY, document) for document in DOCUMENTS])
     for label in (0, 2):
@@ -226,7 +228,7 @@ def test_several_classes_must_be_declared(tmp_path):
     powers = np.exp(logits)
     np.testing.assert_allclose(scores, powers[:, 1] / powers.sum(axis=1), atol=1e-5)
     TextCrossEncoder.add_custom_model("acme/beyond", ModelSource(hf=NAME), label=3, max_length=64)
-    with pytest.raises(ModelLoadError, match="label 3 of a model with 3 classes"):
+    with pytest.raises(ModelLoadError, match="label 3 of a model with 3 labels"):
         list(TextCrossEncoder("acme/beyond", specific_model_path=folder).rerank(QUERY, DOCUMENTS))
 
 
@@ -246,13 +248,10 @@ def test_checkpoints_equal_transformers(name):
     """Through the session, as the class runs it; tests/graph compares every case."""
     from fastrank.engine.batching import Batch
     from fastrank.engine.options import Options
-    from fastrank.engine.session import Session
+    from fastrank.engine.session import Model, Session
 
-    session = Session(
-        FIXTURES / name / "model.safetensors",
-        Options(),
-        lambda: graph.build(FIXTURES / name, "sequence-classification"),
-    )
+    build = partial(graph.build, FIXTURES / name, "sequence-classification")
+    session = Session(Model(FIXTURES / name / "model.safetensors", build), Options())
     cases = json.loads((FIXTURES / name / "expected.json").read_text())
     for case in (cases["one"], cases["longest"], cases["padded"]):
         ids, mask = np.array(case["input_ids"], np.int64), np.array(case["attention_mask"], np.int64)
@@ -296,7 +295,7 @@ def test_a_folder_with_prompts(tmp_path):
     folder = Path(shutil.copytree(SAVED, tmp_path / "folder", copy_function=shutil.copyfile))
     stated = {"prompts": {"task": "Judge: "}, "default_prompt_name": "task"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(stated))
-    with pytest.raises(ModelLoadError, match="prompts are put before texts for dense vectors only"):
+    with pytest.raises(ModelLoadError, match="prompts are supported for dense embeddings only"):
         TextCrossEncoder("my/finetuned", specific_model_path=folder)
 
 
@@ -305,7 +304,7 @@ def test_a_folder_that_makes_no_score(tmp_path):
     (encoder / "config_sentence_transformers.json").unlink()
     with (
         TextCrossEncoder("my/embeddings", specific_model_path=encoder) as model,
-        pytest.raises(ModelLoadError, match="my/embeddings: the model returns 24 numbers a pair"),
+        pytest.raises(ModelLoadError, match="my/embeddings: the model has 24 labels"),
     ):
         list(model.rerank("cat", ["dog"]))
 
@@ -319,8 +318,8 @@ def test_a_third_party_graph_through_the_hub(hub):
     documents = ["a fox", "", "dog and fox and hello world " * 30]
     with TextCrossEncoder("acme/xlmr") as model:
         scores = list(model.rerank("hello world", documents))
-        assert model._engine.get().files.folder.is_relative_to(store.root())
-        assert "token_type_ids" not in model._engine.get().session.inputs
+        assert Path(model.info()["folder"]).is_relative_to(store.root())
+        assert "token_type_ids" not in model._model.get().documents.session.inputs
         alone = [next(model.rerank("hello world", [document])) for document in documents]
     np.testing.assert_allclose(scores, alone, atol=1e-5)
     assert len(set(scores)) == len(documents)

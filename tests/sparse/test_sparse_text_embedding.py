@@ -16,12 +16,13 @@ from support import tiny_models
 from fastrank import ModelSource, SparseEmbedding, SparseTextEmbedding, graph
 from fastrank.engine.batching import Batch
 from fastrank.engine.options import Options
-from fastrank.engine.session import Session
+from fastrank.engine.session import Model, Session
 from fastrank.errors import ModelLoadError, OutputError
 from fastrank.models import registry
 from fastrank.models.spec import SparseTask
 from fastrank.sparse import splade
-from fastrank.sparse.bm42 import bm42 as bm42_head
+from fastrank.sparse.bm42 import documents as bm42_head
+from fastrank.sparse.settings import resolve
 
 BM25 = "Qdrant/bm25"
 FIXTURES = support.FIXTURES / "graph"
@@ -250,8 +251,8 @@ def batch_of(case, rows=slice(None)):
 def test_splade_equals_a_float64_reference_on_a_checkpoint():
     """`splade` of the fixture: max over tokens of log1p(relu(logit)), in float64, of transformers' BertForMaskedLM."""
     folder = FIXTURES / "bert_masked_lm"
-    session = Session(folder / "model.safetensors", Options(threads=1), lambda: graph.build(folder, "masked-lm"))
-    head = splade.splade(SparseTask("splade"), NoTokenizer())
+    session = Session(Model(folder / "model.safetensors", lambda: graph.build(folder, "masked-lm")), Options(threads=1))
+    head = splade.documents(resolve(SparseTask("splade"), {}, Path()), NoTokenizer())
     cases = json.loads((folder / "expected.json").read_text())
     compared = 0
     for case in cases.values():
@@ -271,7 +272,7 @@ ONE = Batch([0], np.array([[4, 5, 0]]), np.array([[1, 1, 0]]), np.zeros((1, 3), 
 
 
 def test_splade_leaves_padding_and_special_tokens_out():
-    (vector,) = splade.splade(SparseTask("splade"), NoTokenizer())(LOGITS.copy(), ONE)
+    (vector,) = splade.documents(resolve(SparseTask("splade"), {}, Path()), NoTokenizer())(LOGITS.copy(), ONE)
     assert vector.indices.tolist() == [0, 3]
     np.testing.assert_allclose(vector.values, np.log1p([2.0, 3.0]), rtol=1e-6)
 
@@ -279,7 +280,7 @@ def test_splade_leaves_padding_and_special_tokens_out():
         special_ids = frozenset({3})
 
     task = SparseTask("splade", activation="log1p-log1p", skip_special_tokens=True)
-    (vector,) = splade.splade(task, Special())(LOGITS.copy(), ONE)
+    (vector,) = splade.documents(resolve(task, {}, Path()), Special())(LOGITS.copy(), ONE)
     assert vector.indices.tolist() == [0]
     np.testing.assert_allclose(vector.values, np.log1p(np.log1p([2.0])), rtol=1e-6)
 
@@ -372,7 +373,7 @@ def test_sparse_folders_that_are_not_served(tmp_path, change, says):
 def test_a_sparse_folder_with_prompts(tmp_path):
     folder = Path(shutil.copytree(SAVED, tmp_path / "folder", copy_function=shutil.copyfile))
     (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "find: "}}))
-    with pytest.raises(ModelLoadError, match="prompts are put before texts for dense vectors only"):
+    with pytest.raises(ModelLoadError, match="prompts are supported for dense embeddings only"):
         SparseTextEmbedding("any/name", specific_model_path=folder)
 
 
@@ -426,7 +427,7 @@ def test_vespas_dummy_splade_model(tmp_path):
     SparseTextEmbedding.add_custom_model("acme/vespa", ModelSource(hf="a/b"), output_name="logits")
     splade = SparseTextEmbedding("acme/vespa", specific_model_path=tmp_path)
     vector = next(splade.embed("what was the manhattan project"))
-    pieces = splade._engine._pipeline.get().tokenizer.pieces
+    pieces = splade._model.get().documents.tokenizer.vocab
     high = {pieces[number] for number, value in vector.as_dict().items() if value > 1.15}
     assert len(high) == 3
     assert "relief" in high
@@ -481,9 +482,9 @@ def test_bm42_alpha(real_model_folder, bm42):
 def test_bm42_sums_pieces_and_takes_the_highest_of_equal_stems():
     class Tokenizer:
         special_ids = frozenset({0, 1})
-        pieces = ("[CLS]", "[SEP]", "run", "##ning", "runs", "the", ".", "cat")
+        vocab = ("[CLS]", "[SEP]", "run", "##ning", "runs", "the", ".", "cat")
 
-    head = bm42_head(SparseTask("bm42", language="english", alpha=1.0), Tokenizer())
+    head = bm42_head(resolve(SparseTask("bm42", language="english", alpha=1.0), {}, Path()), Tokenizer())
     ids = np.array([[0, 2, 3, 4, 5, 6, 7, 1]])
     attention = np.zeros((1, 2, 8, 8), np.float32)
     attention[0, :, 0] = [[0.1, 0.2, 0.1, 0.1, 0.3, 0.1, 0.05, 0.05], [0.1, 0.1, 0.2, 0.3, 0.1, 0.1, 0.15, 0.05]]
@@ -510,9 +511,9 @@ def test_minicoil_by_hand(tmp_path):
     with SparseTextEmbedding(name, specific_model_path=folder, max_length=64) as model:
         (document,) = model.embed("the cats rank a document. cat!")
         (query,) = model.query_embed("the cats rank a document. cat!")
-        pipeline = model._engine._pipeline.get()
+        pipeline = model._model.get().documents
     tokens = pipeline.tokenizer.encode(["the cats rank a document. cat!"])[0].ids
-    pieces = [pipeline.tokenizer.pieces[number] for number in tokens]
+    pieces = [pipeline.tokenizer.vocab[number] for number in tokens]
     ids = tokens[None].astype(np.int64)
     states = pipeline.session.run(Batch([0], ids, np.ones_like(ids), np.zeros_like(ids)))[0]
     cats = [at for at, piece in enumerate(pieces) if piece in ("cat", "cats")]

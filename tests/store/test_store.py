@@ -25,6 +25,7 @@ from fastrank import store
 from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotCachedError
 from fastrank.models.spec import FileSpec, HubSource, ModelSpec, Variant, WheelSource
 from fastrank.store import layout, publish
+from fastrank.store.lookup import Lookup
 
 # -- the order of sources ---------------------------------------------------------------------------------------------
 
@@ -45,34 +46,34 @@ def test_a_progress_bar_where_it_is_wanted(hub, spec, monkeypatch, capsys, wish,
 def test_a_given_folder_is_used_as_it_is(tmp_path):
     spec = entry("0" * 40)
     folder = tiny_models.write_model(tmp_path / "own")
-    files = store.locate(spec, given=folder)
+    files = store.locate(spec, Lookup(path=folder))
     assert (files.folder, files.model) == (folder, "onnx/model.onnx")
     (folder / "onnx" / "model.onnx").rename(folder / "mine.onnx")
-    assert store.locate(spec, given=str(folder)).model == "mine.onnx"
+    assert store.locate(spec, Lookup(path=str(folder))).model == "mine.onnx"
     (folder / "mine.onnx").rename(folder / "model.safetensors")
-    assert store.locate(spec, given=folder).model == "model.safetensors"
+    assert store.locate(spec, Lookup(path=folder)).model == "model.safetensors"
 
 
 def test_a_named_variant_of_a_given_folder_is_used_or_refused(tmp_path):
     folder = tiny_models.write_model(tmp_path / "own")
-    assert store.locate(entry("0" * 40), given=folder, variant="onnx").model == "onnx/model.onnx"
+    assert store.locate(entry("0" * 40), Lookup(path=folder, variant="onnx")).model == "onnx/model.onnx"
     (folder / "onnx" / "model.onnx").rename(folder / "model.onnx")
     with pytest.raises(ModelLoadError, match=r"looked for onnx/model\.onnx"):
-        store.locate(entry("0" * 40), given=folder, variant="onnx")
+        store.locate(entry("0" * 40), Lookup(path=folder, variant="onnx"))
 
 
 def test_a_given_folder_without_a_model(tmp_path):
     spec = entry("0" * 40)
     with pytest.raises(ModelLoadError, match="does not exist"):
-        store.locate(spec, given=tmp_path / "nowhere")
+        store.locate(spec, Lookup(path=tmp_path / "nowhere"))
     (tmp_path / "file.onnx").touch()
     with pytest.raises(ModelLoadError, match="is a file; pass the folder it is in"):
-        store.locate(spec, given=tmp_path / "file.onnx")
+        store.locate(spec, Lookup(path=tmp_path / "file.onnx"))
     with pytest.raises(ModelLoadError, match=r"looked for onnx/model\.onnx"):
-        store.locate(spec, given=tiny_models.write_model(tmp_path / "x", model_path="model.bin"))
+        store.locate(spec, Lookup(path=tiny_models.write_model(tmp_path / "x", model_path="model.bin")))
     (tmp_path / "other.onnx").touch()
     with pytest.raises(ModelLoadError, match=r"several graphs \(file\.onnx, other\.onnx\)"):
-        store.locate(spec, given=tmp_path)
+        store.locate(spec, Lookup(path=tmp_path))
 
 
 def test_the_next_source_is_tried_and_one_line_said(hub, spec, caplog):
@@ -219,7 +220,7 @@ def test_clear_deletes_only_what_is_ours(hub, spec, tmp_path, monkeypatch):
         (mine / name).parent.mkdir(parents=True, exist_ok=True)
         (mine / name).write_text("precious")
     before = sorted(mine.rglob("*"))
-    store.locate(spec, cache_dir=mine)
+    store.locate(spec, Lookup(cache_dir=mine))
     store.clear(mine)
     assert [path for path in sorted(mine.rglob("*")) if path.parent.name != "locks"] == [
         path for path in before if path.parent.name != "locks"
@@ -250,10 +251,10 @@ def test_two_sources_of_the_same_files_share_a_folder(hub, spec):
 def test_two_models_with_the_same_files_share_a_folder(hub, spec):
     folder = store.locate(spec).folder
     other = entry("1" * 40, name="acme/other")
-    assert store.locate(other, local_files_only=True).folder == folder
+    assert store.locate(other, Lookup(local_files_only=True)).folder == folder
     store.clear()
     with pytest.raises(ModelNotCachedError):
-        store.locate(other, local_files_only=True)
+        store.locate(other, Lookup(local_files_only=True))
 
 
 # -- other systems ----------------------------------------------------------------------------------------------------
@@ -387,7 +388,7 @@ def test_a_wheel_of_the_package_index(index, cache):
     assert content(found) == FILES
     assert found.folder.is_relative_to(cache)
     assert sorted(p.name for p in (cache / "staging").iterdir()) == []
-    assert store.locate(spec, local_files_only=True).origin == store.CACHE
+    assert store.locate(spec, Lookup(local_files_only=True)).origin == store.CACHE
 
 
 def test_what_a_hub_sent_does_not_move_along_with_a_wheel(hub, index, quick):
@@ -447,7 +448,7 @@ def test_an_installed_wheel_is_used_where_it_is(hub, tmp_path, index, monkeypatc
     assert store.contents() == []
     (site / "tiny_model" / "config.json").write_bytes(FILES["config.json"][:-1] + b" ")  # damaged: no more used
     with pytest.raises(ModelNotCachedError):
-        store.locate(spec, local_files_only=True)
+        store.locate(spec, Lookup(local_files_only=True))
 
 
 def test_an_installed_wheel_of_another_version_is_not_used(tmp_path, index, monkeypatch):
@@ -455,7 +456,7 @@ def test_an_installed_wheel_of_another_version_is_not_used(tmp_path, index, monk
     unpack(build_wheel(index, FILES, version="2.0"), tmp_path / "site")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     with pytest.raises(ModelNotCachedError):
-        store.locate(spec, local_files_only=True)
+        store.locate(spec, Lookup(local_files_only=True))
 
 
 def test_integrity_errors_are_download_errors():

@@ -1,0 +1,112 @@
+"""How a dense embedding model is used: what arguments, registry and folder say, resolved into one complete record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from fastrank import log
+from fastrank.errors import ModelLoadError
+from fastrank.models import sentence_transformers
+from fastrank.models.sentence_transformers import Pooled
+from fastrank.models.spec import DenseTask, Prefixes, TaskInput
+
+_NONE: Mapping[str, int] = {}
+
+
+class DenseSettings(NamedTuple):
+    """Complete settings of a dense embedding model.
+
+    Attributes:
+        dim: the size of a vector; None if only a run can tell.
+        pooled: from token states to a vector; None: the graph must do that itself.
+        graph_may_pool: whether the graph may return (texts, dim) itself.
+        normalize: whether vectors are L2-normalized.
+        prefixes: put before queries and passages.
+        output: the output of an ONNX file to use; None: its first.
+        task_input: the graph's input that says what a vector is for; None: it has none.
+        check_dim: whether a vector of another size than `dim` is an error.
+    """
+
+    dim: int | None
+    pooled: Pooled | None
+    graph_may_pool: bool
+    normalize: bool
+    prefixes: Prefixes
+    output: str | None
+    task_input: TaskInput | None
+    check_dim: bool
+
+    def extra_inputs(self, method: str, task_id: int | None = None) -> Mapping[str, int]:
+        """The number of the task that a vector is for, where the graph asks for one."""
+        return extra_inputs(self.task_input, method, task_id)
+
+
+def resolve(name: str, task: DenseTask, folder: Path) -> DenseSettings:
+    """What arguments and registry say, completed by the model's folder.
+
+    Args:
+        name: of the model, for messages.
+        task: the registry's entry, with the caller's arguments in it; None in a field: as the folder says.
+        folder: the model's.
+
+    Raises:
+        ModelLoadError: the folder's files are damaged, or do not say how token states become one vector.
+    """
+    pooled, dim, normalize = _pooled(name, task, folder), task.dim, task.normalize
+    if normalize is None:
+        normalize = pooled is not None and pooled.normalize
+    return DenseSettings(
+        dim=dim or (pooled.dim if pooled else None),
+        pooled=pooled,
+        graph_may_pool=task.pooling in (None, "none", "cls"),
+        normalize=normalize,
+        prefixes=sentence_transformers.prefixes(folder) if task.prefixes is None else task.prefixes,
+        output=task.output,
+        task_input=task.task_input,
+        check_dim=dim is not None,
+    )
+
+
+def extra_inputs(task_input: TaskInput | None, method: str, task_id: int | None) -> Mapping[str, int]:
+    """The number of the task for the graph's input, if it has one: that of `task_id`, else of the method called."""
+    if task_input is None:
+        return _NONE
+    return {task_input.name: task_input.tasks[getattr(task_input, method)] if task_id is None else task_id}
+
+
+def warn_if_different(name: str, task: DenseTask, folder: Path) -> None:
+    """Say if a folder that was given for a name of the registry was made for another pooling.
+
+    The registry's entry is followed: whoever names a model gets that model's vectors.
+    """
+    try:
+        modules = [step for step in sentence_transformers.outline(folder) if step not in ("Normalize", "Dropout")]
+    except ModelLoadError:
+        return  # of files that are not used
+    if modules not in ([], [task.pooling]) and task.pooling not in (None, "none"):
+        log.warning(
+            "%s: %s was made for %s; pooling %s of the model %s is used. For the folder's own settings give it a name "
+            "that is not in the registry.",
+            name,
+            folder,
+            " and ".join(modules),
+            task.pooling,
+            name,
+        )
+
+
+def _pooled(name: str, task: DenseTask, folder: Path) -> Pooled | None:
+    if task.pooling == "none":
+        return None
+    if task.pooling is not None:
+        dim = task.dim or sentence_transformers.hidden_size(folder)
+        return Pooled((task.pooling,), None, (), normalize=False, dim=dim)
+    if sentence_transformers.modules(folder):
+        return sentence_transformers.pooled(folder)
+    raise ModelLoadError(
+        f"{name}: {folder} has no modules.json, which would say how token states become one vector. Say so: "
+        "pooling=PoolingType.MEAN, CLS or LAST_TOKEN, or DISABLED if the graph does it itself; and normalize=True "
+        "if vectors should be L2-normalized."
+    )

@@ -1,0 +1,95 @@
+"""A model in memory, and loading it once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
+
+Names: TypeAlias = Callable[[int], str]  # how errors call the n-th text
+DOCUMENTS: Names = "documents[{}]".format
+
+
+class TextPipeline(Protocol[T_co]):
+    """From texts to results, lazily and in order."""
+
+    def run(self, texts: Iterator[Any], batch_size: int, workers: int | None, names: Names = ...) -> Iterator[T_co]:
+        """One result per text, in order."""
+
+    def token_count(self, texts: Iterator[Any], batch_size: int) -> int:
+        """Tokens of all texts."""
+
+
+D = TypeVar("D", bound=TextPipeline[Any])
+Q = TypeVar("Q", bound=TextPipeline[Any])
+S = TypeVar("S")
+M = TypeVar("M")
+
+
+@dataclass(frozen=True)
+class LoadedModel(Generic[D, Q, S]):
+    """A model in memory: two pipelines, over one session where it has one.
+
+    Attributes:
+        documents: for documents, or (query, document) pairs.
+        queries: for queries.
+        settings: the task's, complete.
+        info: how the model runs; see `PublicModel.info`.
+    """
+
+    documents: D
+    queries: Q
+    settings: S
+    info: Mapping[str, Any]
+
+
+class Lazy(Generic[M]):
+    """A model that is loaded once, under a lock, when it is first needed, and closed when asked to."""
+
+    def __init__(self, load: Callable[[], M]) -> None:
+        self._load: Callable[[], M] = load
+        self._lock = threading.Lock()
+        self._loaded: M | None = None
+        self._closed = False
+        _lazy.add(self)
+
+    def get(self) -> M:
+        """The loaded model.
+
+        Raises:
+            RuntimeError: it was closed.
+        """
+        if (loaded := self._loaded) is not None:
+            return loaded
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("This model is closed. Make a new one.")
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    def close(self) -> None:
+        """Let go of the model's memory. Iterators that are running finish."""
+        with self._lock:
+            self._closed, self._loaded = True, None
+
+    def forked(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock, and that thread is not here."""
+        self._lock = threading.Lock()
+
+
+_lazy: weakref.WeakSet[Lazy[Any]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for each in list(_lazy):
+        each.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,327 @@
+"""One pool of worker threads per session, shared fairly by its callers.
+
+A caller hands over units of work (batches of texts). However many callers there are, at most `workers` units run at a
+time. Whose unit runs next is decided by start-time fair queueing (Goyal et al., 1997): each caller has a virtual time
+that grows with the tokens it had run, and the least goes first. So a query beside a large job waits for the units that
+run already, not for the job. There are no timers: a free worker takes what is waiting.
+"""
+
+from __future__ import annotations
+
+import atexit
+import heapq
+import itertools
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any, Generic, Self, TypeAlias, TypeVar
+
+R = TypeVar("R")
+Unit: TypeAlias = Sequence[int]
+Function: TypeAlias = "Callable[[Unit, bool], R]"  # a unit, and whether it has the session for itself
+
+_LEAST_COST = 32  # tokens: a run has a fixed cost
+
+_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+_exiting = False
+
+
+class Scheduler:
+    """Runs units of work on at most `workers` threads. Threads may share it; a forked child starts anew."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.generation = 0  # of forks
+        self._reset()
+        _schedulers.add(self)
+
+    def flow(self, limit: int | None = None) -> Flow:
+        """A caller's share of this scheduler, with at most `limit` of its units running at a time."""
+        return Flow(self, min(limit or self.workers, self.workers))
+
+    def forked(self) -> None:
+        """In a forked child: locks may be held and units be run by threads that only the parent has."""
+        self.generation += 1
+        self._reset()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until nothing runs, but no longer than this."""
+        with self.lock:
+            self._finished.wait_for(lambda: not self._running, seconds)
+
+    def _reset(self) -> None:
+        self.lock = threading.RLock()  # an abandoned iterator may be collected, and so closed, while it is held
+        self._work, self._finished = threading.Condition(self.lock), threading.Condition(self.lock)
+        self._waiting: list[tuple[float, int, _Job[Any]]] = []  # a heap
+        self._numbers = itertools.count()
+        self._running = 0
+        self._threads = self._idle = 0
+        self._flows = 0
+        self._virtual_time = 0.0
+
+    def opened(self) -> None:
+        """A caller has come."""
+        with self.lock:
+            self._flows += 1
+
+    def closed(self, job: _Job[Any] | None) -> None:
+        """A caller goes. Its units that do not run yet never will; without callers threads end."""
+        with self.lock:
+            if job is not None:
+                job.pending.clear()
+            self._flows -= 1
+            self._work.notify_all()
+
+    # -- called with the lock held ----------------------------------------------------------------------------------
+
+    def claim(self) -> bool:
+        """Take all workers' places, if nothing runs and nothing waits."""
+        if self._running or self._waiting:
+            return False
+        self._running = self.workers
+        return True
+
+    def release(self) -> None:
+        """Give all workers' places back."""
+        self._running -= self.workers
+        self._notify()
+
+    def push(self, job: _Job[Any]) -> None:
+        """Queue a job that has units to run, and see that there are threads to run them."""
+        if not job.running:
+            job.start = max(job.start, self._virtual_time)
+        heapq.heappush(self._waiting, (job.start, next(self._numbers), job))
+        job.queued = True
+        self._work.notify()
+        wanted = min(len(job.pending), job.limit - job.running) - self._idle
+        for _ in range(min(wanted, self.workers - self._threads)):
+            try:
+                threading.Thread(target=_work, args=(weakref.ref(self),), name="fastrank", daemon=True).start()
+            except RuntimeError:  # no more threads, or Python is ending: who waits for the result runs it
+                return
+            self._threads += 1
+
+    def pop(self) -> tuple[_Job[Any], int] | None:
+        """The next unit to run, with a place to run it; None: there is no unit, or no place."""
+        while self._waiting and self._running < self.workers:
+            _, _, job = heapq.heappop(self._waiting)
+            job.queued = False
+            if not job.pending:  # cancelled meanwhile
+                continue
+            index = job.pending.popleft()
+            cost = max(job.costs[index], _LEAST_COST)
+            # The last term lets a large job go on although new ones keep arriving.
+            self._virtual_time = max(self._virtual_time, job.start) + cost / (len(self._waiting) + 1)
+            job.start += cost
+            job.running += 1
+            self._running += 1
+            if job.runnable():
+                self.push(job)
+            return job, index
+        return None
+
+    def done(self, job: _Job[Any]) -> None:
+        """A unit of a job has run."""
+        self._running -= 1
+        job.running -= 1
+        if job.runnable():
+            self.push(job)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._work.notify_all()
+        self._finished.notify_all()
+
+    # -- without ------------------------------------------------------------------------------------------------------
+
+    def await_result(self, job: _Job[R], index: int) -> R:
+        """The result of a unit, when it is there. Where there are no threads, this one does the work.
+
+        Raises:
+            Exception: whatever the unit raised.
+        """
+        job.delivered = index
+        while True:
+            with self.lock:
+                if job.generation != self.generation:  # a forked child goes on with its parent's iterator
+                    job.flow.enter()
+                    job.again(self.generation)
+                    self.push(job)
+                if index in job.errors:
+                    raise job.errors[index]
+                if index in job.results:
+                    return job.results.pop(index)
+                taken = None if self._threads else self.pop()
+                if taken is None:
+                    self._finished.wait()
+                    continue
+            _run(self, *taken)
+
+    def next_unit(self) -> tuple[_Job[Any], int] | None:
+        """For a worker thread: the next unit, waited for; None: it should end."""
+        with self.lock:
+            while (taken := self.pop()) is None:
+                if self._flows <= 0:
+                    self._threads -= 1
+                    return None
+                self._idle += 1
+                self._work.wait()
+                self._idle -= 1
+            return taken
+
+
+class Flow:
+    """The units of one caller, one after the other or in parallel."""
+
+    def __init__(self, scheduler: Scheduler, limit: int) -> None:
+        self._scheduler, self._limit = scheduler, limit
+        self._generation = -1
+        self._job: _Job[Any] | None = None
+        self._start = 0.0
+
+    def enter(self) -> None:
+        """Count as a caller; in a forked child anew."""
+        if self._generation != self._scheduler.generation:
+            self._generation = self._scheduler.generation
+            self._scheduler.opened()
+
+    def map(self, function: Function[R], units: Sequence[Unit], costs: Sequence[int]) -> Iterator[R]:
+        """The results of the units, in order. What has not begun when the iterator is closed does not run.
+
+        Args:
+            function: runs a unit; told whether it is the only one, so that it may use all threads.
+            units: texts by position, say.
+            costs: tokens of each.
+        """
+        if len(units) == 1 or self._scheduler.workers == 1:
+            for unit, cost in zip(units, costs, strict=True):
+                yield self._one(function, unit, cost)
+            return
+        yield from self._queued(function, units, costs)
+
+    def __enter__(self) -> Self:
+        self.enter()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._generation == self._scheduler.generation:
+            self._scheduler.closed(self._job)
+
+    def _one(self, function: Function[R], unit: Unit, cost: int) -> R:
+        scheduler = self._scheduler
+        refuse_at_exit()
+        with scheduler.lock:
+            alone = scheduler.claim()
+        if not alone:
+            with closing(self._queued(function, [unit], [cost])) as results:
+                return next(results)
+        generation = scheduler.generation
+        try:
+            return function(unit, True)
+        finally:
+            if generation == scheduler.generation:
+                with scheduler.lock:
+                    scheduler.release()
+
+    def _queued(self, function: Function[R], units: Sequence[Unit], costs: Sequence[int]) -> Generator[R, None, None]:
+        refuse_at_exit()
+        scheduler = self._scheduler
+        self.enter()
+        job = self._job = _Job(self, function, units, costs, self._limit, scheduler.generation, self._start)
+        with scheduler.lock:
+            scheduler.push(job)
+        try:
+            for index in range(len(units)):
+                yield scheduler.await_result(job, index)
+        finally:
+            with scheduler.lock:
+                job.pending.clear()
+                self._start = job.start
+            self._job = None
+
+
+class _Job(Generic[R]):
+    """Units that were handed over together."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        function: Function[R],
+        units: Sequence[Unit],
+        costs: Sequence[int],
+        limit: int,
+        generation: int,
+        start: float,
+    ) -> None:
+        self.flow, self.function, self.units, self.costs = flow, function, units, costs
+        self.limit, self.generation, self.start = limit, generation, start
+        self.pending = deque(range(len(units)))
+        self.running = 0
+        self.queued = False
+        self.results: dict[int, R] = {}
+        self.errors: dict[int, BaseException] = {}
+        self.delivered = 0
+
+    def runnable(self) -> bool:
+        """Whether another unit may be queued."""
+        return bool(self.pending) and self.running < self.limit and not self.queued
+
+    def again(self, generation: int) -> None:
+        """In a forked child: what the parent's threads were to run is run here."""
+        self.generation, self.running, self.queued, self.start = generation, 0, False, 0.0
+        unfinished = range(self.delivered, len(self.units))
+        self.pending = deque(i for i in unfinished if i not in self.results and i not in self.errors)
+
+
+def _work(reference: weakref.ref[Scheduler]) -> None:
+    """What a worker thread does. It keeps nothing alive while it waits but the scheduler."""
+    scheduler = reference()
+    while scheduler is not None and (taken := scheduler.next_unit()) is not None:
+        _run(scheduler, *taken)
+        del taken
+
+
+def _run(scheduler: Scheduler, job: _Job[Any], index: int) -> None:
+    generation = scheduler.generation
+    try:
+        job.results[index] = job.function(job.units[index], False)
+    except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+        job.errors[index] = error
+        job.pending.clear()
+    if generation == scheduler.generation:
+        with scheduler.lock:
+            scheduler.done(job)
+
+
+def refuse_at_exit() -> None:
+    """At the end of Python only its main thread may still run models (in functions registered with `atexit`).
+
+    Raises:
+        RuntimeError: this is another thread, and Python is ending.
+    """
+    if _exiting and threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("Python is shutting down: no more texts are run in background threads")
+
+
+def _finish() -> None:
+    """Before Python ends: a run that goes on while memory is taken from under it would abort the process."""
+    global _exiting  # noqa: PLW0603 - of the process, as its end is
+    _exiting = True
+    for scheduler in list(_schedulers):
+        with scheduler.lock:
+            for _, _, job in scheduler._waiting:  # noqa: SLF001 - its own module
+                job.pending.clear()
+        scheduler.wait(seconds=60)
+
+
+def _forked() -> None:
+    for scheduler in list(_schedulers):
+        scheduler.forked()
+
+
+atexit.register(_finish)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

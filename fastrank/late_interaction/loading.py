@@ -1,0 +1,58 @@
+"""Loading a late interaction model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeAlias
+
+from fastrank import store
+from fastrank.engine import loading
+from fastrank.engine.loaded import LoadedModel
+from fastrank.engine.loading import Request
+from fastrank.engine.pipeline import Pipeline
+from fastrank.engine.pooling import Floats
+from fastrank.late_interaction import heads
+from fastrank.late_interaction.settings import LateInteractionSettings, resolve
+from fastrank.late_interaction.tokens import LateInteractionTokenizer
+from fastrank.models import tokenization
+from fastrank.models.spec import LATE_INTERACTION, LateInteractionTask
+
+LateInteractionModel: TypeAlias = LoadedModel[Pipeline[Floats], Pipeline[Floats], LateInteractionSettings]
+
+
+def load(request: Request) -> LateInteractionModel:
+    """A late interaction model in memory."""
+    files = loading.find(request)
+    with loading.advice(request, files):
+        return _assembled(request, files)
+
+
+def settings(request: Request, files: store.ModelFiles | None = None) -> LateInteractionSettings:
+    """The model's settings; its files are fetched if need be, but not loaded."""
+    spec, files = request.spec, files or loading.find(request)
+    task, given = spec.task(LATE_INTERACTION, LateInteractionTask), files.variant == store.GIVEN
+    return resolve(spec, task, request.max_length, files.folder, given=given)
+
+
+def _assembled(request: Request, files: store.ModelFiles) -> LateInteractionModel:
+    spec, of_model = request.spec, settings(request, files)
+    in_folder, in_text = tokenization.read(files.folder), request.special_tokens_in_text
+    tokenizer = LateInteractionTokenizer(in_folder, of_model.documents, special_tokens_in_text=in_text)
+    of_queries = LateInteractionTokenizer(in_folder, of_model.queries, special_tokens_in_text=in_text)
+    ids = [
+        *map(tokenizer.first_token_id, of_model.skiplist_texts),
+        *map(tokenizer.token_to_id, of_model.skiplist_tokens),
+    ]
+    skiplist = [token_id for token_id in ids if token_id is not None]
+    opened = loading.open_session(request, files, of_model.graph_head, of_model.output)
+    documents = Pipeline(
+        tokenizer,
+        opened.session,
+        heads.documents(spec.name, of_model.dim, skiplist, normalize=of_model.normalize_documents),
+        opened.output,
+        opened.plan.uniform_length,
+        opened.plan.max_batch,
+    )
+    head = heads.queries(spec.name, of_model.dim, of_model.queries.expand_to, normalize=of_model.normalize_queries)
+    queries = replace(documents, tokenizer=of_queries, head=head)
+    return LoadedModel(documents, queries, of_model, loading.info(files, opened, tokenizer.max_length))

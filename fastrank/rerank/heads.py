@@ -1,0 +1,54 @@
+"""From a model's output to scores."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastrank.engine.batching import Batch
+from fastrank.engine.pipeline import Head
+from fastrank.engine.pooling import Floats
+from fastrank.errors import ModelLoadError
+from fastrank.rerank.settings import CrossEncoderSettings
+
+
+def scores(name: str, settings: CrossEncoderSettings) -> Head[float]:
+    """Logits, or token states where modules make the logits, -> one Python float per pair.
+
+    Raises:
+        ModelLoadError: a module's weights are missing or damaged; at a run, the model has other labels.
+    """
+    score = _scores(name, settings)
+    if settings.pooled is None:
+        return score
+    from fastrank.engine import modules  # most models need none
+
+    logits = modules.head(settings.pooled)
+    return lambda output, batch: score(logits(output, batch), batch)
+
+
+def _scores(name: str, settings: CrossEncoderSettings) -> Head[float]:
+    """Logits, (pairs,) or (pairs, labels), -> one Python float per pair."""
+
+    def head(output: Floats, batch: Batch) -> list[float]:
+        logits = output.reshape(len(batch.ids), -1)
+        classes = logits.shape[1]
+        label = settings.label
+        if label is None:
+            if classes != 1:
+                raise ModelLoadError(
+                    f"{name}: the model has {classes} labels; which of them is the score? "
+                    "Say so with label=... in add_custom_model"
+                )
+            label = 0
+        if label >= classes:
+            raise ModelLoadError(f"{name}: label {label} of a model with {classes} labels")
+        if settings.activation == "softmax":
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            logits = powers / powers.sum(axis=1, keepdims=True)
+        scores = logits[:, label]
+        if settings.activation == "sigmoid":
+            scores = 0.5 * (1 + np.tanh(0.5 * scores))  # does not overflow
+        values: list[float] = scores.tolist()
+        return values
+
+    return head

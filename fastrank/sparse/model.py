@@ -1,0 +1,38 @@
+"""What is behind `SparseTextEmbedding`: pipelines from texts to sparse vectors. BM25's need no model machinery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+from fastrank.engine.loaded import DOCUMENTS, LoadedModel, Names, TextPipeline
+from fastrank.sparse.bm25_encoder import BM25Encoder
+from fastrank.sparse.embedding import SparseEmbedding
+
+SparsePipeline: TypeAlias = TextPipeline[SparseEmbedding]
+SparseModel: TypeAlias = LoadedModel[SparsePipeline, SparsePipeline, Any]
+
+
+class _BM25Pipeline(NamedTuple):
+    """BM25 in the place of a loaded model's pipeline."""
+
+    encoder: BM25Encoder
+    encode: Callable[[Iterator[str], int, int | None], Iterator[SparseEmbedding]]
+
+    def run(
+        self, texts: Iterator[str], batch_size: int, workers: int | None, names: Names = DOCUMENTS
+    ) -> Iterator[SparseEmbedding]:
+        """One vector per text, in order."""
+        del names
+        return self.encode(texts, batch_size, workers)
+
+    def token_count(self, texts: Iterator[str], batch_size: int) -> int:
+        """Words of all texts, stop words included."""
+        return self.encoder.token_count(texts, batch_size)
+
+
+def bm25(encoder: BM25Encoder) -> SparseModel:
+    """BM25 as a loaded model."""
+    return LoadedModel(
+        _BM25Pipeline(encoder, encoder.documents), _BM25Pipeline(encoder, encoder.queries), None, encoder.info()
+    )

@@ -1,0 +1,66 @@
+"""How a learned sparse model is used: arguments over registry over folder, resolved into one complete record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from fastrank.models import sentence_transformers
+from fastrank.models.spec import SparseTask
+
+# What to build on a checkpoint.
+_GRAPH_HEADS = {"splade": "masked-lm", "bm42": "attention", "minicoil": "encoder"}
+
+
+class SparseSettings(NamedTuple):
+    """Complete settings of a learned sparse model.
+
+    Attributes:
+        kind: "splade", "bm42" or "minicoil".
+        activation: SPLADE: from logits to weights, "log1p" or "log1p-log1p".
+        skip_special_tokens: SPLADE: whether [CLS] and the like get no weight.
+        query_weights: SPLADE: a JSON file of token -> weight, for models whose queries run no model; None: none.
+        language: BM42: of stemmer and stop words.
+        alpha: BM42: the exponent of attention.
+        bm25: MiniCOIL: k, b and avg_len, where they were given.
+        graph_head: what to build on a checkpoint.
+        output: the output of an ONNX file to use; None: its first.
+    """
+
+    kind: str
+    activation: str
+    skip_special_tokens: bool
+    query_weights: str | None
+    language: str
+    alpha: float
+    bm25: Mapping[str, float]
+    graph_head: str
+    output: str | None
+
+
+def resolve(task: SparseTask, options: Mapping[str, float], folder: Path) -> SparseSettings:
+    """What arguments and registry say, completed by the model's folder.
+
+    Args:
+        task: the registry's entry; `activation` None: as the folder says, else "log1p".
+        options: the caller's arguments.
+        folder: the model's.
+
+    Raises:
+        ModelLoadError: the folder's files are damaged, or its modules are not those of a sparse encoder.
+    """
+    activation = task.activation
+    if activation is None:
+        activation = sentence_transformers.splade_activation(folder) or "log1p"
+    return SparseSettings(
+        kind=task.kind,
+        activation=activation,
+        skip_special_tokens=task.skip_special_tokens,
+        query_weights=task.query_weights,
+        language=task.language or "english",
+        alpha=options.get("alpha", task.alpha),
+        bm25=options if task.kind == "minicoil" else {},
+        graph_head=_GRAPH_HEADS[task.kind],
+        output=task.output,
+    )
