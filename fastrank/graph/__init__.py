@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from fastrank.errors import ModelLoadError
 from fastrank.graph import architectures, checkpoint, onnx_proto, quantized_matmul
 from fastrank.graph.builder import ActivationQuantization, Graph
-from fastrank.graph.fields import IGNORED_FIELDS
+from fastrank.graph.fields import IGNORED_FIELDS, OFF_FIELDS
 from fastrank.graph.quantized_matmul import TRIAL_ANSWER
 from fastrank.graph.safetensors import Tensor, read_header
 from fastrank.models.config import Config
@@ -219,7 +219,7 @@ def _graph(
     encoded = architecture.encoder(graph, config)
     _head(architecture, head)(graph, config, encoded)
     if hasattr(architecture, "IGNORED_FIELDS"):
-        config.refuse_unread(IGNORED_FIELDS | architecture.IGNORED_FIELDS)
+        config.refuse_unread(IGNORED_FIELDS | architecture.IGNORED_FIELDS, OFF_FIELDS)
     return graph
 
 

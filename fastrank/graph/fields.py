@@ -1,4 +1,4 @@
-"""Fields of `config.json` that change nothing an encoder computes, of any architecture."""
+"""Fields of `config.json` that change nothing a graph computes, of any architecture."""
 
 from __future__ import annotations
 
@@ -12,33 +12,69 @@ IGNORED_FIELDS: Final = frozenset(
         "attention_dropout",
         "attention_probs_dropout_prob",
         "auto_map",
+        "bad_words_ids",
+        "begin_suppress_tokens",
         "bos_token_id",
         "chunk_size_feed_forward",
         "classifier_dropout",
         "cls_token_id",
+        "decoder_start_token_id",
+        "diversity_penalty",
+        "do_sample",
         "dtype",
+        "early_stopping",
+        "encoder_no_repeat_ngram_size",
         "eos_token_id",
+        "exponential_decay_length_penalty",
         "finetuning_task",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
         "gradient_checkpointing",
         "hidden_dropout_prob",
         "id2label",
         "initializer_range",
         "label2id",
+        "length_penalty",
         "mask_token_id",
+        "max_length",
+        "min_length",
         "model_type",
+        "no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
         "num_labels",
+        "num_return_sequences",
         "output_attentions",
         "output_hidden_states",
+        "output_scores",
         "pad_token_id",
+        "pooler_dropout",
+        "prefix",
         "problem_type",
+        "remove_invalid_values",
+        "repetition_penalty",
         "return_dict",
+        "return_dict_in_generate",
         "sentence_transformers",
         "sep_token_id",
+        "suppress_tokens",
+        "task_specific_params",
+        "temperature",
+        "tf_legacy_loss",
+        "tokenizer_class",
+        "top_k",
+        "top_p",
         "torch_dtype",
+        "torchscript",
         "transformers_version",
+        "typical_p",
         "unk_token_id",
+        "use_bfloat16",
         "use_cache",
         "tie_word_embeddings",  # read by the heads that it concerns
     }
 )
-"""Dropout, initialization, special tokens, labels, and how transformers runs or returns things."""
+"""Dropout, initialization, special tokens, labels, generation, and how transformers runs or returns things."""
+
+OFF_FIELDS: Final = frozenset({"add_cross_attention", "is_decoder", "is_encoder_decoder", "tie_encoder_decoder"})
+"""Fields that old versions of transformers write although they are off."""

@@ -145,17 +145,22 @@ class Config:
             return self._sections.setdefault(field, Config(self.path, value, f"{self._within}{field}."))
         raise self.error(field, "expected an object")
 
-    def refuse_unread(self, ignored: Collection[str]) -> None:
-        """Refuse fields that nothing has read, except those in `ignored`; null, false and empty ones ask for nothing.
+    def refuse_unread(self, ignored: Collection[str], off: Collection[str]) -> None:
+        """Refuse fields that nothing has read, unless they are null or empty.
+
+        Args:
+            ignored: Fields that may have any value.
+            off: Fields that may be false.
 
         Raises:
             ModelLoadError: There is such a field; the message names it.
         """
         for field, value in self._values.items():
-            if field not in self._read and field not in ignored and (value or type(value) in (int, float)):
+            harmless = value is None or value in ("", [], {}) or (value is False and field in off)
+            if field not in self._read and field not in ignored and not harmless:
                 raise self.error(field, "fastrank does not know this field, so results might be wrong")
         for section in self._sections.values():
-            section.refuse_unread(())
+            section.refuse_unread((), ())
 
     def text(self, field: str) -> str:
         """Whatever stands there, shortened, for a message."""

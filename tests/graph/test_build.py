@@ -44,8 +44,8 @@ OF_HEADS = (
     ),
     *("pre_", "score.", "vocab_"),
 )
-WINDOWED = ("qwen2",)
-UNLIMITED = ("gte", "jina_bert", "modernbert", "new", "nomic_bert", "qwen")  # their positions are no table
+WINDOWED = ("gemma3", "qwen2")
+UNLIMITED = ("gemma3", "gte", "jina_bert", "modernbert", "new", "nomic_bert", "qwen")  # their positions are no table
 
 
 def type_of(name):

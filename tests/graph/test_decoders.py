@@ -11,8 +11,9 @@ from support.checkpoints import EXPECTED, FIXTURES, build, copy_of, edit_config,
 from fastrank import graph
 from fastrank.errors import ModelLoadError
 
-CAUSAL = ("qwen2_logit_score", "qwen3", "qwen3_classifier", "qwen3_logit_score")
+CAUSAL = ("gemma3_classifier", "qwen2_logit_score", "qwen3", "qwen3_classifier", "qwen3_logit_score")
 ONE_TOKEN = {
+    "gemma3_classifier": "sequence-classification",
     "qwen2_logit_score": "logit-score",
     "qwen3_classifier": "sequence-classification",
     "qwen3_logit_score": "logit-score",
@@ -33,8 +34,8 @@ def test_a_causal_model_sees_nothing_of_what_follows(name):
     assert np.abs(others[:, 20:] - states[:, 20:]).max() > 0.1
 
 
-def test_a_bidirectional_model_sees_what_follows():
-    name = "qwen2_bidirectional"
+@pytest.mark.parametrize("name", ["gemma3_bidirectional", "qwen2_bidirectional"])
+def test_a_bidirectional_model_sees_what_follows(name):
     feeds = inputs_of(EXPECTED[name]["longest"])
     (states,) = load(FIXTURES / name).run(None, feeds)
     feeds["input_ids"][:, -1] = 7
@@ -50,6 +51,25 @@ def test_old_configurations_say_the_same(name, tmp_path):
     edit_config(folder, rope_parameters=..., rope_theta=config_of(name)["rope_parameters"]["rope_theta"])
     assert build(folder) == expected
     edit_config(folder, rope_theta=123.0)
+    assert build(folder) != expected
+
+
+@pytest.mark.parametrize("name", ["gemma3_bidirectional", "gemma3_classifier"])
+def test_old_configurations_of_gemma_say_the_same(name, tmp_path):
+    folder = copy_of(name, tmp_path)
+    expected = build(folder)
+    edit_config(folder, rope_parameters=...)  # whose values are the defaults
+    assert build(folder) == expected
+    edit_config(folder, rope_theta=1e6, rope_local_base_freq=1e4)
+    assert build(folder) == expected
+    edit_config(folder, layer_types=..., sliding_window_pattern=..., _sliding_window_pattern=...)
+    for field in ("sliding_window_pattern", "_sliding_window_pattern"):
+        edit_config(folder, **{field: 2})
+        assert build(folder) == expected
+        edit_config(folder, **{field: 3})
+        assert build(folder) != expected
+        edit_config(folder, **{field: ...})
+    edit_config(folder, layer_types=config_of(name)["layer_types"], rope_local_base_freq=5.0)
     assert build(folder) != expected
 
 
@@ -69,6 +89,19 @@ def test_the_width_of_a_head_has_the_default_of_its_architecture(tmp_path):
 @pytest.mark.parametrize(
     ("name", "fields", "says"),
     [
+        ("gemma3_bidirectional", {"attn_logit_softcapping": 50.0}, "'attn_logit_softcapping' is 50.0; supported: None"),
+        ("gemma3_bidirectional", {"final_logit_softcapping": 30.0}, "'final_logit_softcapping' is 30.0; supported: "),
+        (
+            "gemma3_bidirectional",
+            {"rope_scaling": {"factor": 8.0}},
+            "'rope_scaling' is {'factor': 8.0}; supported: None",
+        ),
+        ("gemma3_bidirectional", {"is_causal": False}, "'is_causal' is False; supported: True"),
+        (
+            "gemma3_bidirectional",
+            {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0}}},
+            "'rope_parameters.full_attention.rope_type' is 'linear'; supported: 'default'",
+        ),
         ("qwen3", {"num_key_value_heads": 3}, "'num_key_value_heads' is 3; num_attention_heads 4 is not a multiple"),
         ("qwen3", {"head_dim": 7}, "'head_dim' is 7; the width of a head, 7, must be even"),
         ("qwen3", {"hidden_act": "mish"}, "'hidden_act' is 'mish'; supported: "),
@@ -190,7 +223,7 @@ def test_onnxruntime_fuses_every_rms_norm(name, tmp_path):
     load(FIXTURES / name, optimized=tmp_path / "optimized.onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx", load_external_data=False).graph.node]
     layers = config_of(name)["num_hidden_layers"]
-    norms = layers * (4 if "qwen3" in name else 2) + 1
+    norms = layers * {"gemma3": 6, "qwen2": 2, "qwen3": 4}[name.split("_")[0]] + 1
     fused = kinds.count("SimplifiedLayerNormalization") + kinds.count("SkipSimplifiedLayerNormalization")
     assert fused == norms
     assert "ReduceMean" not in kinds

@@ -11,6 +11,8 @@ from fastrank.graph import IGNORED_FIELDS
 
 UNUSED = {
     "max_position_embeddings": lambda _: True,  # positions are no table
+    "_sliding_window_pattern": lambda config: "layer_types" in config,
+    "sliding_window_pattern": lambda config: "layer_types" in config,
     "max_window_layers": lambda config: "layer_types" in config,  # which says more
     "sliding_window": lambda config: "sliding_attention" not in config["layer_types"],
     "use_sliding_window": lambda config: "sliding_attention" not in config["layer_types"],
@@ -43,7 +45,7 @@ def test_every_field_is_read_ignored_on_purpose_or_refused(name, head, tmp_path)
                 assert "field '" in str(error) or "tensor" in str(error), field  # noqa: PT017
 
 
-@pytest.mark.parametrize("value", [True, 7, 0, "x", ["x"], {"x": 1}])
+@pytest.mark.parametrize("value", [True, False, 7, 0, "x", ["x"], {"x": 1}])
 @pytest.mark.parametrize(("name", "head"), SWEPT)
 def test_an_unknown_field_is_refused_by_name(name, head, value, tmp_path):
     folder = copy_of(name, tmp_path)
@@ -52,7 +54,7 @@ def test_an_unknown_field_is_refused_by_name(name, head, value, tmp_path):
         build(folder, head)
 
 
-@pytest.mark.parametrize("value", [None, False, [], {}])
+@pytest.mark.parametrize("value", [None, "", [], {}])
 @pytest.mark.parametrize(("name", "head"), SWEPT)
 def test_an_unknown_field_that_asks_for_nothing_is_taken(name, head, value, tmp_path):
     folder = copy_of(name, tmp_path)

@@ -21,6 +21,7 @@ HEADS = {
     "bert": "encoder",
     "distilbert_masked_lm": "masked-lm",
     "electra_classifier": "sequence-classification",
+    "gemma3_bidirectional": "encoder",
     "gte_classifier": "sequence-classification",
     "jina_bert_masked_lm": "masked-lm",
     "modernbert_classifier": "sequence-classification",
