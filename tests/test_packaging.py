@@ -104,6 +104,14 @@ def test_every_lint_exception_has_a_reason(project):
             assert re.search(r",\s+# \w", line), line
 
 
+@pytest.mark.parametrize("name", ["first command", "tests"])
+def test_readme_marks_what_ci_runs_of_it(name):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(rf"^<!-- ci: {name} -->\n```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert command.startswith("pip install ")
+    assert command.count("\n") == 1
+
+
 def test_readme_is_short_of_promises_and_quick_to_start():
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert any("from fastrank import" in line for line in readme[:20])

@@ -5,7 +5,6 @@ import contextlib
 import http.client
 import json
 import threading
-import time
 
 import pytest
 
@@ -15,6 +14,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
 
 from server import toy
+from support.waiting import patience, wait_until
 
 from fastrank.server import process
 from fastrank.server.app import Application
@@ -84,7 +84,7 @@ class Live:
         self.url = f"http://127.0.0.1:{port}"
 
     def connect(self, timeout=20):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience(timeout))
 
     def ask(self, method, path, body=None, headers=None):
         """(status, headers, parsed JSON or bytes)."""
@@ -120,15 +120,12 @@ def running(settings=None, models=TOYS, aliases=None, **catalog_options):
     finally:
         server.should_exit = server.force_exit = True
         app.abort()
-        thread.join(20)
+        thread.join(patience(20))
         assert not thread.is_alive()
 
 
 def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
+    wait_until(condition, seconds, interval=0.005)
 
 
 @pytest.fixture(scope="module")

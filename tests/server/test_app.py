@@ -11,6 +11,7 @@ import pytest
 from server.conftest import Model, running, wait_for
 from server.covers import covers
 from server.test_contracts import FILES, SENDS_IDS, SHAPE_ONLY
+from support.waiting import patience
 
 from fastrank.server.settings import Settings
 from fastrank.server.wire.errors import ApiError, Kind
@@ -22,7 +23,7 @@ MESSAGE_KEYS = ("message", "detail", "error")
 
 def raw(live, data, seconds=20):
     """What the server sends until it closes."""
-    with socket.create_connection(("127.0.0.1", live.port), timeout=seconds) as connection:
+    with socket.create_connection(("127.0.0.1", live.port), timeout=patience(seconds)) as connection:
         connection.sendall(data)
         return read_all(connection)
 
@@ -312,7 +313,7 @@ def test_a_client_that_waits_for_100_continue_gets_it(live):
     body = json.dumps(RERANK).encode()
     head = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\n"
     head += b"Content-Length: %d\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", live.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", live.port), timeout=patience(20)) as connection:
         connection.sendall(head % len(body))
         assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
         connection.sendall(body)
