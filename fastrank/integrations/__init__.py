@@ -1,1 +1,1 @@
-"""fastrank inside other libraries: one module a host, each importing its host only when it is used."""
+"""fastrank inside other libraries: one module per host, which imports its host when it is used."""

@@ -1,4 +1,4 @@
-"""What the integrations have in common: their hosts are extras."""
+"""Imports of host libraries, which are extras."""
 
 from __future__ import annotations
 

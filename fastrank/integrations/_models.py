@@ -1,4 +1,4 @@
-"""What the integrations have in common: one loaded model a process, and devices as other libraries name them."""
+"""What the integrations share: one loaded model per process, and devices as other libraries name them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _models: dict[tuple[object, ...], Any] = {}
 
 
 def shared(kind: Callable[..., M], model_name: str, **options: Any) -> M:
-    """The process's one model of this class, name and options. It is loaded at its first use.
+    """The one model of this process with this class, name and options, loaded at its first use.
 
-    Hosts make many instances of what is plugged into them, LanceDB several for every table; the weights are there once.
+    Hosts make many instances of what is plugged into them, LanceDB several for every table; weights are loaded once.
 
     Raises:
-        TypeError, ValueError: as the class's constructor; nothing is kept then.
+        TypeError, ValueError: as the class's constructor.
     """
     key = (kind, model_name, repr(sorted(options.items())))
     with _lock:

@@ -3,13 +3,14 @@
 >>> from fastrank.integrations.chroma import FastrankEmbeddingFunction
 >>> client.create_collection("notes", embedding_function=FastrankEmbeddingFunction("BAAI/bge-small-en-v1.5"))
 
-A collection keeps name and arguments, so import this module before opening it again. Models are loaded once a process,
-at their first use. Works with Chroma 1.2 and newer.
+A collection stores name and arguments, so import this module before opening it again. A model is loaded once per
+process, at its first use. Works with Chroma 1.2 and newer.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,18 +28,48 @@ with required("chroma"):
 __all__ = ["FastrankEmbeddingFunction", "FastrankSparseEmbeddingFunction"]
 
 
+class _Configured:
+    """The arguments of an embedding function, which collections store, and its model."""
+
+    def _configure(
+        self, kind: Callable[..., Any], model_name: str, device: str | None, batch_size: int, options: dict[str, Any]
+    ) -> None:
+        self._config = {"model_name": model_name, "device": device, "batch_size": batch_size, **options}
+        self.model = shared(kind, model_name, **{**device_options(device), **options})
+        self.batch_size = batch_size
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments, to be stored."""
+        return dict(self._config)
+
+    @classmethod
+    def build_from_config(cls, config: dict[str, Any]) -> Self:
+        """The function that a collection was made with."""
+        return cls(**config)
+
+    def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
+        """Refuse another model, whose vectors would be mixed with those of the first.
+
+        Raises:
+            ValueError: it is another model.
+        """
+        old, new = old_config.get("model_name"), new_config.get("model_name")
+        if new is not None and new != old:
+            raise ValueError(f"This collection's vectors are those of {old}; for {new} make a collection of its own")
+
+
 @register_embedding_function
-class FastrankEmbeddingFunction(EmbeddingFunction[Documents]):
-    """Dense vectors, with the model's prefixes for queries and documents where it has some.
+class FastrankEmbeddingFunction(_Configured, EmbeddingFunction[Documents]):
+    """Dense embeddings, with the model's prompts for queries and documents where it has them.
 
     Args:
         model_name: a model of `fastrank.TextEmbedding`.
         device: None, "cpu", "cuda" or "cuda:1".
-        batch_size: the most texts that run together.
-        **options: further arguments of `fastrank.TextEmbedding`, as JSON has them, such as `threads` or `cache_dir`.
+        batch_size: the largest batch.
+        **options: further arguments of `fastrank.TextEmbedding` that JSON can hold, such as `threads` or `cache_dir`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextEmbedding`.
     """
 
@@ -49,57 +80,38 @@ class FastrankEmbeddingFunction(EmbeddingFunction[Documents]):
         batch_size: int = 64,
         **options: Any,
     ) -> None:
-        self._config = {"model_name": model_name, "device": device, "batch_size": batch_size, **options}
-        self.model = shared(TextEmbedding, model_name, **{**device_options(device), **options})
-        self.batch_size = batch_size
+        self._configure(TextEmbedding, model_name, device, batch_size, options)
 
     def __call__(self, input: Documents) -> list[NDArray[np.float32]]:  # noqa: A002 - Chroma's name
-        """Vectors of documents, float32 of shape (dim,)."""
+        """Embeddings of documents, float32 of shape (dim,)."""
         return list(self.model.passage_embed(input, batch_size=self.batch_size))
 
     def embed_query(self, input: Documents) -> list[NDArray[np.float32]]:  # noqa: A002 - Chroma's name
-        """Vectors of queries, float32 of shape (dim,)."""
+        """Embeddings of queries, float32 of shape (dim,)."""
         return list(self.model.query_embed(input, batch_size=self.batch_size))
 
     @staticmethod
     def name() -> str:
-        """The name that collections keep."""
+        """The name that collections store."""
         return "fastrank"
 
     def default_space(self) -> str:
         """Cosine."""
         return "cosine"
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that collections keep."""
-        return dict(self._config)
-
-    @staticmethod
-    def build_from_config(config: dict[str, Any]) -> FastrankEmbeddingFunction:
-        """The function that a collection was made with."""
-        return FastrankEmbeddingFunction(**config)
-
-    def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
-        """Refuse another model, whose vectors would stand among those of the first.
-
-        Raises:
-            ValueError: it is another model.
-        """
-        _check_model(old_config, new_config)
-
 
 @register_sparse_embedding_function
-class FastrankSparseEmbeddingFunction(SparseEmbeddingFunction[Documents]):
-    """Sparse vectors for a sparse vector index.
+class FastrankSparseEmbeddingFunction(_Configured, SparseEmbeddingFunction[Documents]):
+    """Sparse embeddings for a sparse vector index.
 
     Args:
         model_name: a model of `fastrank.SparseTextEmbedding`.
         device: None, "cpu", "cuda" or "cuda:1".
-        batch_size: the most texts that run together.
-        **options: further arguments of `fastrank.SparseTextEmbedding`, as JSON has them, such as `language`.
+        batch_size: the largest batch.
+        **options: further arguments of `fastrank.SparseTextEmbedding` that JSON can hold, such as `language`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.SparseTextEmbedding`.
     """
 
@@ -110,45 +122,20 @@ class FastrankSparseEmbeddingFunction(SparseEmbeddingFunction[Documents]):
         batch_size: int = 64,
         **options: Any,
     ) -> None:
-        self._config = {"model_name": model_name, "device": device, "batch_size": batch_size, **options}
-        self.model = shared(SparseTextEmbedding, model_name, **{**device_options(device), **options})
-        self.batch_size = batch_size
+        self._configure(SparseTextEmbedding, model_name, device, batch_size, options)
 
     def __call__(self, input: Documents) -> list[SparseVector]:  # noqa: A002 - Chroma's name
-        """Vectors of documents."""
+        """Embeddings of documents."""
         return list(map(_sparse, self.model.embed(input, batch_size=self.batch_size)))
 
     def embed_query(self, input: Documents) -> list[SparseVector]:  # noqa: A002 - Chroma's name
-        """Vectors of queries."""
+        """Embeddings of queries."""
         return list(map(_sparse, self.model.query_embed(input, batch_size=self.batch_size)))
 
     @staticmethod
     def name() -> str:
-        """The name that collections keep."""
+        """The name that collections store."""
         return "fastrank_sparse"
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that collections keep."""
-        return dict(self._config)
-
-    @staticmethod
-    def build_from_config(config: dict[str, Any]) -> FastrankSparseEmbeddingFunction:
-        """The function that a collection was made with."""
-        return FastrankSparseEmbeddingFunction(**config)
-
-    def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
-        """Refuse another model.
-
-        Raises:
-            ValueError: it is another model.
-        """
-        _check_model(old_config, new_config)
-
-
-def _check_model(old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
-    old, new = old_config.get("model_name"), new_config.get("model_name")
-    if new is not None and new != old:
-        raise ValueError(f"This collection's vectors are those of {old}; for {new} make a collection of its own")
 
 
 def _sparse(vector: SparseEmbedding) -> SparseVector:

@@ -4,16 +4,19 @@
 >>> pipeline.add_component("embedder", FastrankTextEmbedder("BAAI/bge-small-en-v1.5"))
 >>> pipeline.add_component("ranker", FastrankRanker(top_k=3))
 
-Models are loaded once a process: by `warm_up`, else at the first use. A pipeline keeps the arguments; import this
+A model is loaded once per process: by `warm_up`, else at its first use. A pipeline stores the arguments; import this
 module before loading one from a file, so that Haystack trusts it. `run_async` runs in a thread. Queries and documents
-get the model's own prefixes where it has some, so there are none to be given.
+get the model's own prompts where it has them, so there is no argument for prefixes.
 """
 
 # No `from __future__ import annotations`: Haystack reads the types of `run`.
 
 import asyncio
-from collections.abc import Iterator
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import wraps
 from typing import Any, TypeVar
 
 from fastrank import inputs
@@ -46,57 +49,129 @@ __all__ = [
 T = TypeVar("T")
 
 
+def _in_thread(run: Callable[..., Any]) -> Callable[..., Any]:
+    """A component's `run_async`: `run` in a thread. Haystack wants the two to have one signature."""
+
+    @wraps(run)
+    async def run_async(*args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(run, *args, **kwargs)
+
+    return run_async
+
+
+class _Component:
+    """A component with a shared model. Its attributes have the names of its arguments, which Haystack stores."""
+
+    _nothing: Any = ""  # an input that loads the model
+
+    def _share(self, kind: Callable[..., Any], model: str, model_kwargs: dict[str, Any] | None) -> None:
+        self.model = model
+        self.model_kwargs = model_kwargs
+        self._shared = shared(kind, model, **(model_kwargs or {}))
+
+    def warm_up(self) -> None:
+        """Load the model."""
+        self._shared.token_count(self._nothing)
+
+
 @component
-class FastrankTextEmbedder:
-    """The dense vector of a query.
+class FastrankTextEmbedder(_Component):
+    """The dense embedding of a query.
 
     Args:
         model: a model of `fastrank.TextEmbedding`.
         model_kwargs: further arguments of `fastrank.TextEmbedding`, such as `{"threads": 2}`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextEmbedding`.
     """
 
     def __init__(self, model: str = "BAAI/bge-small-en-v1.5", model_kwargs: dict[str, Any] | None = None) -> None:
-        self.model = model
-        self.model_kwargs = model_kwargs
-        self._embedding = shared(TextEmbedding, model, **(model_kwargs or {}))
-
-    def warm_up(self) -> None:
-        """Load the model."""
-        self._embedding.token_count("")
+        self._share(TextEmbedding, model, model_kwargs)
 
     @component.output_types(embedding=list[float])
     def run(self, text: str) -> dict[str, list[float]]:
-        """The vector of a text, under "embedding".
+        """The embedding of a text, under "embedding".
 
         Raises:
-            TypeError: it is no string.
+            TypeError: it is not a string.
         """
-        return {"embedding": next(self._embedding.query_embed(inputs.text(text, "text"))).tolist()}
+        return {"embedding": next(self._shared.query_embed(inputs.text(text, "text"))).tolist()}
 
-    @component.output_types(embedding=list[float])
-    async def run_async(self, text: str) -> dict[str, list[float]]:
-        """`run` in a thread."""
-        return await asyncio.to_thread(self.run, text)
+    run_async = _in_thread(run)
 
 
 @component
-class FastrankDocumentEmbedder:
-    """Documents with dense vectors.
+class FastrankSparseTextEmbedder(_Component):
+    """The sparse embedding of a query.
+
+    Args:
+        model: a model of `fastrank.SparseTextEmbedding`.
+        model_kwargs: further arguments of `fastrank.SparseTextEmbedding`, such as `{"language": "german"}`.
+
+    Raises:
+        ModelNotFoundError: no such model; the message lists similar names.
+        TypeError, ValueError: as `fastrank.SparseTextEmbedding`.
+    """
+
+    def __init__(self, model: str = "Qdrant/bm25", model_kwargs: dict[str, Any] | None = None) -> None:
+        self._share(SparseTextEmbedding, model, model_kwargs)
+
+    @component.output_types(sparse_embedding=SparseEmbedding)
+    def run(self, text: str) -> dict[str, SparseEmbedding]:
+        """The embedding of a text, under "sparse_embedding".
+
+        Raises:
+            TypeError: it is not a string.
+        """
+        return {"sparse_embedding": _sparse(next(self._shared.query_embed(inputs.text(text, "text"))))}
+
+    run_async = _in_thread(run)
+
+
+class _DocumentEmbedder(_Component):
+    """Documents with embeddings."""
+
+    batch_size: int
+    progress_bar: bool
+    meta_fields_to_embed: list[str] | None
+    embedding_separator: str
+
+    @component.output_types(documents=list[Document])
+    def run(self, documents: list[Document]) -> dict[str, list[Document]]:
+        """Copies of the documents with their embeddings, under "documents".
+
+        Raises:
+            TypeError: `documents` is not a list of documents.
+        """
+        texts = _texts(documents, self.meta_fields_to_embed, self.embedding_separator)
+        vectors = _shown(self._shared.passage_embed(texts, self.batch_size), len(texts), self.progress_bar)
+        pairs = zip(documents, vectors, strict=True)
+        return {"documents": [replace(document, **self._embedding(vector)) for document, vector in pairs]}
+
+    run_async = _in_thread(run)
+
+    @staticmethod
+    @abstractmethod
+    def _embedding(vector: Any) -> dict[str, Any]:
+        """The field of a document that holds a vector."""
+
+
+@component
+class FastrankDocumentEmbedder(_DocumentEmbedder):
+    """Documents with dense embeddings, in `embedding`.
 
     Args:
         model: a model of `fastrank.TextEmbedding`.
-        batch_size: the most texts that run together.
-        progress_bar: whether to draw one.
-        meta_fields_to_embed: fields of a document's `meta` that are put before its text.
-        embedding_separator: what stands between them.
+        batch_size: the largest batch.
+        progress_bar: whether to show one.
+        meta_fields_to_embed: fields of a document's `meta` to put before its text.
+        embedding_separator: the string between them.
         model_kwargs: further arguments of `fastrank.TextEmbedding`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextEmbedding`.
     """
 
@@ -109,88 +184,22 @@ class FastrankDocumentEmbedder:
         embedding_separator: str = "\n",
         model_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        self.model = model
         self.batch_size = batch_size
         self.progress_bar = progress_bar
         self.meta_fields_to_embed = meta_fields_to_embed
         self.embedding_separator = embedding_separator
-        self.model_kwargs = model_kwargs
-        self._embedding = shared(TextEmbedding, model, **(model_kwargs or {}))
+        self._share(TextEmbedding, model, model_kwargs)
 
-    def warm_up(self) -> None:
-        """Load the model."""
-        self._embedding.token_count("")
-
-    @component.output_types(documents=list[Document])
-    def run(self, documents: list[Document]) -> dict[str, list[Document]]:
-        """Copies of the documents with `embedding`, under "documents".
-
-        Raises:
-            TypeError: something that is no list of documents.
-        """
-        texts = _texts(documents, self.meta_fields_to_embed, self.embedding_separator)
-        vectors = _shown(self._embedding.passage_embed(texts, self.batch_size), len(texts), self.progress_bar)
-        pairs = zip(documents, vectors, strict=True)
-        return {"documents": [replace(document, embedding=vector.tolist()) for document, vector in pairs]}
-
-    @component.output_types(documents=list[Document])
-    async def run_async(self, documents: list[Document]) -> dict[str, list[Document]]:
-        """`run` in a thread."""
-        return await asyncio.to_thread(self.run, documents)
+    @staticmethod
+    def _embedding(vector: Any) -> dict[str, Any]:
+        return {"embedding": vector.tolist()}
 
 
 @component
-class FastrankSparseTextEmbedder:
-    """The sparse vector of a query.
+class FastrankSparseDocumentEmbedder(_DocumentEmbedder):
+    """Documents with sparse embeddings, in `sparse_embedding`.
 
-    Args:
-        model: a model of `fastrank.SparseTextEmbedding`.
-        model_kwargs: further arguments of `fastrank.SparseTextEmbedding`, such as `{"language": "german"}`.
-
-    Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
-        TypeError, ValueError: as `fastrank.SparseTextEmbedding`.
-    """
-
-    def __init__(self, model: str = "Qdrant/bm25", model_kwargs: dict[str, Any] | None = None) -> None:
-        self.model = model
-        self.model_kwargs = model_kwargs
-        self._embedding = shared(SparseTextEmbedding, model, **(model_kwargs or {}))
-
-    def warm_up(self) -> None:
-        """Load the model."""
-        self._embedding.token_count("")
-
-    @component.output_types(sparse_embedding=SparseEmbedding)
-    def run(self, text: str) -> dict[str, SparseEmbedding]:
-        """The vector of a text, under "sparse_embedding".
-
-        Raises:
-            TypeError: it is no string.
-        """
-        return {"sparse_embedding": _sparse(next(self._embedding.query_embed(inputs.text(text, "text"))))}
-
-    @component.output_types(sparse_embedding=SparseEmbedding)
-    async def run_async(self, text: str) -> dict[str, SparseEmbedding]:
-        """`run` in a thread."""
-        return await asyncio.to_thread(self.run, text)
-
-
-@component
-class FastrankSparseDocumentEmbedder:
-    """Documents with sparse vectors.
-
-    Args:
-        model: a model of `fastrank.SparseTextEmbedding`.
-        batch_size: the most texts that run together.
-        progress_bar: whether to draw one.
-        meta_fields_to_embed: fields of a document's `meta` that are put before its text.
-        embedding_separator: what stands between them.
-        model_kwargs: further arguments of `fastrank.SparseTextEmbedding`.
-
-    Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
-        TypeError, ValueError: as `fastrank.SparseTextEmbedding`.
+    Arguments are those of `FastrankDocumentEmbedder`, `model` and `model_kwargs` for `fastrank.SparseTextEmbedding`.
     """
 
     def __init__(
@@ -202,53 +211,38 @@ class FastrankSparseDocumentEmbedder:
         embedding_separator: str = "\n",
         model_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        self.model = model
         self.batch_size = batch_size
         self.progress_bar = progress_bar
         self.meta_fields_to_embed = meta_fields_to_embed
         self.embedding_separator = embedding_separator
-        self.model_kwargs = model_kwargs
-        self._embedding = shared(SparseTextEmbedding, model, **(model_kwargs or {}))
+        self._share(SparseTextEmbedding, model, model_kwargs)
 
-    def warm_up(self) -> None:
-        """Load the model."""
-        self._embedding.token_count("")
-
-    @component.output_types(documents=list[Document])
-    def run(self, documents: list[Document]) -> dict[str, list[Document]]:
-        """Copies of the documents with `sparse_embedding`, under "documents".
-
-        Raises:
-            TypeError: something that is no list of documents.
-        """
-        texts = _texts(documents, self.meta_fields_to_embed, self.embedding_separator)
-        vectors = _shown(self._embedding.passage_embed(texts, self.batch_size), len(texts), self.progress_bar)
-        pairs = zip(documents, vectors, strict=True)
-        return {"documents": [replace(document, sparse_embedding=_sparse(vector)) for document, vector in pairs]}
-
-    @component.output_types(documents=list[Document])
-    async def run_async(self, documents: list[Document]) -> dict[str, list[Document]]:
-        """`run` in a thread."""
-        return await asyncio.to_thread(self.run, documents)
+    @staticmethod
+    def _embedding(vector: Any) -> dict[str, Any]:
+        return {"sparse_embedding": _sparse(vector)}
 
 
 @component
-class FastrankRanker:
+class FastrankRanker(_Component):
     """The best documents by a cross-encoder, best first, with its scores.
+
+    As with Haystack's own rankers, documents with the same id count once: the one with the highest score before.
 
     Args:
         model: a cross-encoder of fastrank's registry.
         top_k: how many documents to keep.
-        batch_size: the most pairs that run together.
+        batch_size: the largest batch of pairs.
         score_threshold: keep only documents with at least this score.
-        meta_fields_to_embed: fields of a document's `meta` that are put before its text.
-        embedding_separator: what stands between them.
+        meta_fields_to_embed: fields of a document's `meta` to put before its text.
+        embedding_separator: the string between them.
         model_kwargs: further arguments of `fastrank.TextCrossEncoder`, such as `{"activation": "sigmoid"}`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextCrossEncoder`, and if `top_k` is below 1.
     """
+
+    _nothing = (("", ""),)
 
     def __init__(
         self,
@@ -260,49 +254,61 @@ class FastrankRanker:
         embedding_separator: str = "\n",
         model_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        self.model = model
         self.top_k = inputs.positive(top_k, "top_k")
         self.batch_size = batch_size
         self.score_threshold = score_threshold
         self.meta_fields_to_embed = meta_fields_to_embed
         self.embedding_separator = embedding_separator
-        self.model_kwargs = model_kwargs
-        self._encoder = shared(TextCrossEncoder, model, **(model_kwargs or {}))
-
-    def warm_up(self) -> None:
-        """Load the model."""
-        self._encoder.token_count([("", "")])
+        self._share(TextCrossEncoder, model, model_kwargs)
 
     @component.output_types(documents=list[Document])
     def run(
         self, query: str, documents: list[Document], top_k: int | None = None, score_threshold: float | None = None
     ) -> dict[str, list[Document]]:
-        """Copies of the best documents with `score`, best first, under "documents"; equal scores in the order given.
+        """Copies of the best documents with `score`, best first, under "documents"; ties keep their order.
 
         Raises:
-            TypeError: the query is no string, or `documents` no list of documents.
+            TypeError: the query is not a string, or `documents` not a list of documents.
             ValueError: `top_k` is below 1.
         """
-        texts = _texts(documents, self.meta_fields_to_embed, self.embedding_separator)
-        most = self.top_k if top_k is None else top_k
+        top_k = inputs.positive(self.top_k if top_k is None else top_k, "top_k")
         least = self.score_threshold if score_threshold is None else score_threshold
-        best = self._encoder.rank(query, texts, most, self.batch_size) if texts else []
-        kept = [ranked for ranked in best if least is None or ranked.score >= least]
-        return {"documents": [replace(documents[ranked.index], score=ranked.score) for ranked in kept]}
+        distinct = _distinct(documents)
+        texts = _texts(distinct, self.meta_fields_to_embed, self.embedding_separator)
+        ranked = self._shared.rank(inputs.text(query, "query"), texts, top_k, self.batch_size) if texts else []
+        return {
+            "documents": [
+                replace(distinct[each.index], score=each.score)
+                for each in ranked
+                if least is None or each.score >= least
+            ]
+        }
 
-    @component.output_types(documents=list[Document])
-    async def run_async(
-        self, query: str, documents: list[Document], top_k: int | None = None, score_threshold: float | None = None
-    ) -> dict[str, list[Document]]:
-        """`run` in a thread."""
-        return await asyncio.to_thread(self.run, query, documents, top_k, score_threshold)
+    run_async = _in_thread(run)
+
+
+def _checked(documents: Any) -> list[Document]:
+    if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
+        raise TypeError("documents must be a list of Haystack documents")
+    return documents
+
+
+def _distinct(documents: Any) -> list[Document]:
+    """The documents, of those with one id the first with the highest score, where the first of them stood."""
+    best: dict[str, Document] = {}
+    for document in _checked(documents):
+        if document.id not in best or _score(document) > _score(best[document.id]):
+            best[document.id] = document
+    return list(best.values())
+
+
+def _score(document: Document) -> float:
+    return -math.inf if document.score is None else float(document.score)
 
 
 def _texts(documents: Any, fields: list[str] | None, separator: str) -> list[str]:
-    """What stands for each document: the chosen fields of its `meta` that it has, and its text."""
-    if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
-        raise TypeError("documents must be a list of Haystack documents")
-    chosen = [[document.meta.get(field) for field in fields or ()] for document in documents]
+    """The text of each document, after the chosen fields of its `meta` that are not None."""
+    chosen = [[document.meta.get(field) for field in fields or ()] for document in _checked(documents)]
     return [
         separator.join([*(str(value) for value in values if value is not None), document.content or ""])
         for values, document in zip(chosen, documents, strict=True)

@@ -15,18 +15,19 @@ keeps the name and the arguments given to `create`, so import it as well before 
 ...     text: str = dense.SourceField()
 ...     vector: Vector(dense.ndims()) = dense.VectorField()
 
-Models are loaded once a process, at their first use. Works with LanceDB 0.25 and newer.
+Each model is loaded once per process, at its first use. Works with LanceDB 0.25 and newer.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrank import inputs
 from fastrank.dense.text_embedding import TextEmbedding
 from fastrank.integrations._host import required
 from fastrank.integrations._models import device_options, shared
@@ -34,7 +35,7 @@ from fastrank.late_interaction import LateInteractionTextEmbedding
 from fastrank.rerank.cross_encoder import TextCrossEncoder
 
 with required("lancedb"):
-    import lancedb  # noqa: F401 - first, so that it is what is said to be missing
+    import lancedb  # noqa: F401 - first, so that an error names it
     import pyarrow as pa
     from lancedb.embeddings import TextEmbeddingFunction, register
     from lancedb.query import (
@@ -132,12 +133,12 @@ class CrossEncoderReranker(_ModelReranker):
         column: the column of strings to score.
         device: None, "cpu", "cuda" or "cuda:1".
         return_score: "relevance" for the column `_relevance_score` alone, "all" to keep `_distance` and `_score` too.
-        trust_remote_code: accepted as LanceDB has it; no code is ever loaded with a model.
-        batch_size: the most pairs that run together.
+        trust_remote_code: accepted for compatibility; no code is loaded with a model.
+        batch_size: the largest batch of pairs.
         **options: further arguments of `fastrank.TextCrossEncoder`, such as `max_length` or `cache_dir`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextCrossEncoder`, and if `return_score` is neither of the two.
     """
 
@@ -157,7 +158,7 @@ class CrossEncoderReranker(_ModelReranker):
 
 
 class ColbertReranker(_ModelReranker):
-    """Search results in the order of MaxSim: each query token's best match among a text's tokens, added up.
+    """Reranks search results by MaxSim: the sum of each query token's best match among a text's tokens.
 
     Otherwise as `CrossEncoderReranker`; its scores are those of `fastrank.LateInteractionTextEmbedding.rerank`.
 
@@ -166,11 +167,11 @@ class ColbertReranker(_ModelReranker):
         column: the column of strings to score.
         return_score: "relevance" or "all".
         device: None, "cpu", "cuda" or "cuda:1".
-        batch_size: the most texts that run together.
+        batch_size: the largest batch.
         **options: further arguments of `fastrank.LateInteractionTextEmbedding`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.LateInteractionTextEmbedding`, and if `return_score` is neither of the two.
     """
 
@@ -204,8 +205,8 @@ def _merged(vector_results: pa.Table, fts_results: pa.Table) -> pa.Table:
     if "_score" not in fts_results.column_names:
         return rows
     scores = dict(zip(fts_results["_rowid"].to_pylist(), fts_results["_score"].to_pylist(), strict=True))
-    found = pa.array([scores.get(row) for row in rows["_rowid"].to_pylist()], pa.float32())
-    return rows.set_column(rows.column_names.index("_score"), "_score", found)
+    column = pa.array([scores.get(row) for row in rows["_rowid"].to_pylist()], pa.float32())
+    return rows.set_column(rows.column_names.index("_score"), "_score", column)
 
 
 def _distinct(table: pa.Table) -> pa.Table:
@@ -241,8 +242,8 @@ def _query_text(query: Any) -> str:
     if isinstance(query, BoostQuery):
         return _query_text(query.positive)
     if isinstance(query, BooleanQuery):
-        wanted = (_query_text(part) for occur, part in query.queries if occur != Occur.MUST_NOT)
-        return " ".join(dict.fromkeys(wanted))
+        parts = (_query_text(part) for occur, part in query.queries if occur != Occur.MUST_NOT)
+        return " ".join(dict.fromkeys(parts))
     raise TypeError(f"A reranker needs the query as text, not {type(query).__name__}")
 
 
@@ -266,9 +267,7 @@ class _Embeddings(TextEmbeddingFunction):
     variant: str | None = None
     max_length: int | None = None
 
-    _OWN: ClassVar[tuple[str, ...]] = (
-        *("cache_dir", "threads", "specific_model_path", "local_files_only", "variant", "max_length"),
-    )
+    _OWN: ClassVar = ["cache_dir", "threads", "specific_model_path", "local_files_only", "variant", "max_length"]
 
     def VectorField(self, **options: Any) -> Any:  # noqa: N802 - LanceDB's name
         """LanceDB's field for the vectors. The model is loaded now, so that no table is made that cannot be filled."""
@@ -276,19 +275,19 @@ class _Embeddings(TextEmbeddingFunction):
         return super().VectorField(**options)
 
     def compute_query_embeddings_with_retry(self, *args: Any, **options: Any) -> list[Any]:
-        """Without trying again: what fails here is not the network, and the error stays as it is."""
-        found: list[Any] = self.compute_query_embeddings(*args, **options)
-        return found
+        """Without retries: what fails here is not the network, and the error stays as it is."""
+        vectors: list[Any] = self.compute_query_embeddings(*args, **options)
+        return vectors
 
     def compute_source_embeddings_with_retry(self, *args: Any, **options: Any) -> list[Any]:
-        """Without trying again."""
-        found: list[Any] = self.compute_source_embeddings(*args, **options)
-        return found
+        """Without retries."""
+        vectors: list[Any] = self.compute_source_embeddings(*args, **options)
+        return vectors
 
     def generate_embeddings(self, texts: Any, *_args: Any, **_options: Any) -> list[Any]:
         """Vectors of texts, as of a source column."""
-        found: list[Any] = self.compute_source_embeddings(texts)
-        return found
+        vectors: list[Any] = self.compute_source_embeddings(texts)
+        return vectors
 
     @abstractmethod
     def _model(self) -> TextEmbedding | LateInteractionTextEmbedding:
@@ -302,10 +301,11 @@ class _Embeddings(TextEmbeddingFunction):
         kind = getattr(texts, "type", None)  # of a column
         if kind is not None and not _holds_texts(kind):
             raise TypeError(f"{self.name} embeds texts, and the source column holds {kind}; name a column of strings")
-        given: Iterable[str | None] = self.sanitize_input(texts)
-        given = list(given)
-        vectors = embed([text for text in given if text is not None], batch_size=self.batch_size)
-        return [None if text is None else next(vectors) for text in given]
+        sanitized = self.sanitize_input(texts)
+        inputs.texts(sanitized, "texts")  # refuses what is no container of texts
+        rows: list[str | None] = list(sanitized)
+        vectors = embed([text for text in rows if text is not None], batch_size=self.batch_size)
+        return [None if text is None else next(vectors) for text in rows]
 
 
 @register("fastrank")
@@ -317,11 +317,11 @@ class FastrankEmbeddings(_Embeddings):
 
     Args:
         name: a model of `fastrank.TextEmbedding`.
-        batch_size: the most texts that run together.
+        batch_size: the largest batch.
         device: None, "cpu", "cuda" or "cuda:1".
-        normalize: whether vectors have length 1; None: as the model's authors do it.
-        trust_remote_code: accepted as LanceDB has it; no code is ever loaded with a model.
-        max_retries: accepted as LanceDB has it; nothing is tried again.
+        normalize: whether vectors are L2-normalized; None: as the model's authors do.
+        trust_remote_code: accepted for compatibility; no code is loaded with a model.
+        max_retries: accepted for compatibility; nothing is retried.
         cache_dir, threads, specific_model_path, local_files_only, variant, max_length: as `fastrank.TextEmbedding`.
     """
 

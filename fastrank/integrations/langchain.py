@@ -5,8 +5,8 @@
 >>> query = "why is the sky blue"
 >>> FastrankRerank(top_n=3).compress_documents(store.similarity_search(query, k=20), query)
 
-All are configuration alone, which LangChain can copy and store; models are loaded once a process, at their first use.
-Their asynchronous methods are LangChain's, which run these in threads.
+All hold nothing but their configuration, which LangChain can copy and store; each model is loaded once per process, at
+its first use. Their asynchronous methods are LangChain's, which run these in threads.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ class _Model(BaseModel):
 
 
 class FastrankEmbeddings(_Model, Embeddings):
-    """Dense vectors as lists of floats, with the model's prefixes for queries and documents where it has some.
+    """Dense embeddings as lists of floats, with the model's prompts for queries and documents where it has them.
 
     Args:
         model_name: a model of `fastrank.TextEmbedding`.
-        batch_size: the most texts that run together.
+        batch_size: the largest batch.
         model_kwargs: further arguments of `fastrank.TextEmbedding`, such as `{"threads": 2}`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextEmbedding`.
     """
 
@@ -71,8 +71,8 @@ class FastrankEmbeddings(_Model, Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """The vector of a query."""
-        found: list[float] = next(self._model().query_embed(inputs.text(text, "text"))).tolist()
-        return found
+        vector: list[float] = next(self._model().query_embed(inputs.text(text, "text"))).tolist()
+        return vector
 
     def _model(self) -> TextEmbedding:
         return shared(TextEmbedding, self.model_name, **self.model_kwargs)
@@ -83,11 +83,11 @@ class FastrankCrossEncoder(_Model, BaseCrossEncoder):
 
     Args:
         model_name: a cross-encoder of fastrank's registry.
-        batch_size: the most pairs that run together.
+        batch_size: the largest batch of pairs.
         model_kwargs: further arguments of `fastrank.TextCrossEncoder`, such as `{"activation": "sigmoid"}`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextCrossEncoder`.
     """
 
@@ -109,11 +109,11 @@ class FastrankRerank(_Model, BaseDocumentCompressor):
     Args:
         model_name: a cross-encoder of fastrank's registry.
         top_n: how many documents to keep; None: all.
-        batch_size: the most pairs that run together.
+        batch_size: the largest batch of pairs.
         model_kwargs: further arguments of `fastrank.TextCrossEncoder`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextCrossEncoder`, and if `top_n` is below 1.
     """
 
@@ -123,7 +123,7 @@ class FastrankRerank(_Model, BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
-        """Copies of the best documents, best first; equal scores in the order given."""
+        """Copies of the best documents, best first; ties keep their order."""
         del callbacks
         if not documents:
             return []

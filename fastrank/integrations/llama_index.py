@@ -4,7 +4,8 @@
 >>> index = VectorStoreIndex(nodes, embed_model=FastrankEmbedding("BAAI/bge-small-en-v1.5"))
 >>> engine = index.as_query_engine(similarity_top_k=20, node_postprocessors=[FastrankRerank(top_n=3)])
 
-Both are configuration alone, which LlamaIndex can store; models are loaded once a process, at their first use.
+Both hold nothing but their configuration, which LlamaIndex can store; a model is loaded once per process, at its first
+use.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ with required("llama-index"):
     from llama_index.core.instrumentation import get_dispatcher
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
-    from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+    from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 
 __all__ = ["FastrankEmbedding", "FastrankRerank"]
 
+_RETRIEVAL_SCORE = "retrieval_score"
 _dispatcher = get_dispatcher(__name__)
 
 
 class FastrankEmbedding(BaseEmbedding):
-    """Dense vectors as lists of floats, with the model's prefixes for queries and texts where it has some.
+    """Dense embeddings as lists of floats, with the model's prompts for queries and texts where it has them.
 
     Args:
         model_name: a model of `fastrank.TextEmbedding`.
@@ -41,7 +43,7 @@ class FastrankEmbedding(BaseEmbedding):
         **options: LlamaIndex's own, such as `embed_batch_size` (64 unless given) and `callback_manager`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextEmbedding`.
     """
 
@@ -68,14 +70,15 @@ class FastrankEmbedding(BaseEmbedding):
         return shared(TextEmbedding, self.model_name, **self.model_kwargs)
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        found: list[float] = next(self._model().query_embed(inputs.text(query, "query"))).tolist()
-        return found
+        vector: list[float] = next(self._model().query_embed(inputs.text(query, "query"))).tolist()
+        return vector
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return [vector.tolist() for vector in self._model().passage_embed(texts, batch_size=self.embed_batch_size)]
+        documents = inputs.documents(texts, "texts")
+        return [vector.tolist() for vector in self._model().passage_embed(documents, batch_size=self.embed_batch_size)]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await asyncio.to_thread(self._get_query_embedding, query)
@@ -90,25 +93,25 @@ class FastrankEmbedding(BaseEmbedding):
 class FastrankRerank(BaseNodePostprocessor):
     """The best nodes by a cross-encoder, best first, with its scores.
 
-    What is scored is the node's text with the metadata that is embedded too. LlamaIndex's events of reranking are sent.
+    Scored is the node's text with the metadata that LlamaIndex embeds. LlamaIndex's rerank events are sent.
 
     Args:
         model: a cross-encoder of fastrank's registry.
         top_n: how many nodes to keep.
-        batch_size: the most pairs that run together.
-        keep_retrieval_score: whether the score of the retrieval is kept as `metadata["retrieval_score"]`.
+        batch_size: the largest batch of pairs.
+        keep_retrieval_score: whether nodes are copied with the retrieval's score as `metadata["retrieval_score"]`.
         model_kwargs: further arguments of `fastrank.TextCrossEncoder`.
         **options: LlamaIndex's own, such as `callback_manager`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextCrossEncoder`, and if `top_n` is below 1.
     """
 
     model: str = Field(description="A cross-encoder of fastrank's registry.")
     top_n: int = Field(description="How many nodes to keep.", ge=1)
-    batch_size: int = Field(description="The most pairs that run together.", ge=1)
-    keep_retrieval_score: bool = Field(description="Whether the score of the retrieval is kept in the metadata.")
+    batch_size: int = Field(description="The largest batch of pairs.", ge=1)
+    keep_retrieval_score: bool = Field(description="Whether the retrieval's score is kept in the metadata.")
     model_kwargs: dict[str, Any] = Field(description="Further arguments of fastrank.TextCrossEncoder.")
 
     def __init__(
@@ -160,10 +163,17 @@ class FastrankRerank(BaseNodePostprocessor):
 
     def _best(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
         texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-        best = []
-        for ranked in self._model().rank(query, texts, self.top_n, self.batch_size):
-            found = nodes[ranked.index]
-            if self.keep_retrieval_score:
-                found.node.metadata["retrieval_score"] = found.score
-            best.append(NodeWithScore(node=found.node, score=ranked.score))
-        return best
+        ranked = self._model().rank(query, texts, self.top_n, self.batch_size)
+        return [NodeWithScore(node=self._node(nodes[each.index]), score=each.score) for each in ranked]
+
+    def _node(self, retrieved: NodeWithScore) -> BaseNode:
+        """The node, or a copy with the retrieval's score in its metadata, which is not part of the text to embed."""
+        node = retrieved.node
+        if not self.keep_retrieval_score:
+            return node
+        changes = {
+            "metadata": {**node.metadata, _RETRIEVAL_SCORE: retrieved.score},
+            "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, _RETRIEVAL_SCORE],
+        }
+        copy: BaseNode = node.model_copy(update=changes)
+        return copy

@@ -7,7 +7,7 @@
 
 Dense vectors are float32 arrays, sparse ones dicts of id and value, as `insert`, `search` and `hybrid_search` of
 `MilvusClient` take them. The classes are subclasses of PyMilvus' base classes where `pymilvus[model]` is installed,
-which they do not need. Models are loaded once a process, at their first use. Works with PyMilvus 2.5 and newer.
+but do not need it. Each model is loaded once per process, at its first use. Works with PyMilvus 2.5 and newer.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ SparseVector: TypeAlias = "dict[int, float]"
 
 @dataclass
 class _RerankResult:
-    """A document in its place in a ranking, with the attributes of PyMilvus' class.
+    """A ranked document, with the attributes of PyMilvus' class.
 
     Attributes:
         text: the document.
         score: higher is better.
-        index: its place among the documents given.
+        index: its position among the documents given.
     """
 
     text: str
@@ -62,7 +62,7 @@ class _RerankResult:
 
 
 with required("milvus"):
-    import pymilvus  # noqa: F401 - so that its absence is said now and not at the first insert
+    import pymilvus  # noqa: F401 - fails now and not at the first insert
 environment.silence_onnxruntime_telemetry()  # pymilvus.model imports onnxruntime
 try:
     from pymilvus.model.base import BaseEmbeddingFunction, BaseRerankFunction, RerankResult
@@ -88,7 +88,7 @@ class _RerankFunction(BaseRerankFunction):
         self._activation = activation
 
     def __call__(self, query: str, documents: Iterable[str], top_k: int | None = 5) -> list[RerankResult]:
-        """The best documents, best first; equal scores in the order given.
+        """The best documents, best first; ties keep their order.
 
         Args:
             query: one text.
@@ -109,20 +109,20 @@ class _RerankFunction(BaseRerankFunction):
 
 
 class BGERerankFunction(_RerankFunction):
-    """Documents in the order of a cross-encoder's scores between 0 and 1.
+    """Reranks with a cross-encoder; scores are between 0 and 1.
 
     Args:
         model_name: a cross-encoder of fastrank's registry.
-        use_fp16: accepted as PyMilvus has it; the precision is that of the model's files.
-        batch_size: the most pairs that run together.
-        normalize: whether scores are brought between 0 and 1 by a sigmoid; False: raw logits.
+        use_fp16: accepted for compatibility; the precision is that of the model's files.
+        batch_size: the largest batch of pairs.
+        normalize: whether a sigmoid is applied; False: raw logits.
         device: None, "cpu", "cuda" or "cuda:1".
-        query_max_length: accepted as PyMilvus has it; the document is cut, and the query only if too long by itself.
-        max_length: tokens a pair may have, special ones included.
+        query_max_length: accepted for compatibility; the document is truncated, the query only if it alone is too long.
+        max_length: maximum tokens of a pair, special tokens included.
         **options: further arguments of `fastrank.TextCrossEncoder`, such as `cache_dir`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextCrossEncoder`.
     """
 
@@ -146,17 +146,17 @@ class BGERerankFunction(_RerankFunction):
 
 
 class CrossEncoderRerankFunction(_RerankFunction):
-    """Documents in the order of a cross-encoder's scores: raw logits, unless something else is wanted.
+    """Reranks with a cross-encoder; scores are raw logits by default.
 
     Args:
         model_name: a cross-encoder of fastrank's registry.
         device: None or "", "cpu", "cuda" or "cuda:1".
-        batch_size: the most pairs that run together.
-        activation_fct: a function from the array of logits to that of scores.
+        batch_size: the largest batch of pairs.
+        activation_fct: maps the array of logits to scores.
         **options: further arguments of `fastrank.TextCrossEncoder`, such as `activation="sigmoid"`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextCrossEncoder`.
     """
 
@@ -173,16 +173,16 @@ class CrossEncoderRerankFunction(_RerankFunction):
 
 
 class ColbertRerankFunction(_RerankFunction):
-    """Documents in the order of MaxSim: each query token's best match among a document's tokens, added up.
+    """Reranks with a late-interaction model by MaxSim: the sum of each query token's best match.
 
     Args:
         model_name: a late interaction model of fastrank's registry.
         device: None, "cpu", "cuda" or "cuda:1".
-        batch_size: the most documents that run together.
+        batch_size: the largest batch of documents.
         **options: further arguments of `fastrank.LateInteractionTextEmbedding`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.LateInteractionTextEmbedding`.
     """
 
@@ -201,16 +201,16 @@ class ColbertRerankFunction(_RerankFunction):
 
 
 class DenseEmbeddingFunction(BaseEmbeddingFunction):
-    """Dense vectors for FLOAT_VECTOR fields.
+    """Dense embeddings for FLOAT_VECTOR fields.
 
     Args:
         model_name: a model of `fastrank.TextEmbedding`.
-        batch_size: the most texts that run together.
+        batch_size: the largest batch.
         device: None, "cpu", "cuda" or "cuda:1".
         **options: further arguments of `fastrank.TextEmbedding`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextEmbedding`.
     """
 
@@ -231,31 +231,31 @@ class DenseEmbeddingFunction(BaseEmbeddingFunction):
         return self.model.embedding_size
 
     def __call__(self, texts: Iterable[str]) -> list[NDArray[np.float32]]:
-        """Vectors of texts as they are, without prefixes: float32 of shape (dim,)."""
+        """Embeddings of texts without prompts: float32 of shape (dim,)."""
         return list(self.model.embed(texts, batch_size=self.batch_size))
 
     def encode_documents(self, documents: Iterable[str]) -> list[NDArray[np.float32]]:
-        """Vectors of documents, with the model's prefix if it has one."""
+        """Vectors of documents, with the model's prompt if it has one."""
         return list(self.model.passage_embed(documents, batch_size=self.batch_size))
 
     def encode_queries(self, queries: Iterable[str]) -> list[NDArray[np.float32]]:
-        """Vectors of queries, with the model's prefix if it has one."""
+        """Vectors of queries, with the model's prompt if it has one."""
         return list(self.model.query_embed(queries, batch_size=self.batch_size))
 
 
 class SparseEmbeddingFunction(BaseEmbeddingFunction):
     """Learned sparse vectors (the SPLADE family) for SPARSE_FLOAT_VECTOR fields with metric "IP".
 
-    A text without terms has the empty vector, which milvus-lite 3 refuses to store.
+    A text without terms has an empty vector, which milvus-lite 3 refuses to store.
 
     Args:
         model_name: a model of `fastrank.SparseTextEmbedding` that leaves no IDF to the store.
-        batch_size: the most texts that run together.
+        batch_size: the largest batch.
         device: None, "cpu", "cuda" or "cuda:1".
         **options: further arguments of `fastrank.SparseTextEmbedding`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         ValueError: the model's vectors need an IDF, which Milvus does not apply.
         TypeError: as `fastrank.SparseTextEmbedding`.
     """
@@ -279,7 +279,7 @@ class SparseEmbeddingFunction(BaseEmbeddingFunction):
 
     @property
     def dim(self) -> int | None:
-        """How many different terms there are, if the model says so. Milvus does not ask for it."""
+        """The vocabulary size, if it is known. Milvus does not ask for it."""
         return self._task.vocab_size
 
     def __call__(self, texts: Iterable[str]) -> list[SparseVector]:
@@ -298,17 +298,17 @@ class SparseEmbeddingFunction(BaseEmbeddingFunction):
 class BM25EmbeddingFunction(BaseEmbeddingFunction):
     """BM25 for SPARSE_FLOAT_VECTOR fields with metric "IP": the IDF is in the documents' vectors.
 
-    Needs no model files. Average length and IDF are taken from a corpus, here or by `fit`, before documents are
-    encoded; pickle keeps them. Queries need none of it. A text without terms has the empty vector, which milvus-lite 3
-    refuses to store.
+    Needs no model files. Average length and IDF come from a corpus, which `fit` must see before documents are encoded;
+    pickle keeps them. Queries do not need them. A text without terms has an empty vector, which milvus-lite 3 refuses
+    to store.
 
     Args:
         analyzer: as `fastrank.SparseTextEmbedding` has it: None, "unicode", "bigram", or a function from a text to its
             terms.
         corpus: texts to `fit` to.
-        k1: how late repetition stops to count.
-        b: how much long documents are held back.
-        language: of stemmer and stop words.
+        k1: term-frequency saturation.
+        b: length normalization, 0 none to 1 full.
+        language: of the stemmer and stop words.
         **options: further BM25 arguments of `fastrank.SparseTextEmbedding`, such as `stopwords`.
 
     Raises:
@@ -332,7 +332,7 @@ class BM25EmbeddingFunction(BaseEmbeddingFunction):
             self.fit(corpus)
 
     def fit(self, corpus: Iterable[str]) -> None:
-        """Take average length and IDF from a corpus; what was known before is forgotten.
+        """Compute average length and IDF of a corpus, replacing earlier statistics.
 
         Raises:
             TypeError: a text is no string; the message says which.
@@ -348,7 +348,7 @@ class BM25EmbeddingFunction(BaseEmbeddingFunction):
         """Vectors of documents, each a dict of id and value.
 
         Raises:
-            ValueError: there was no corpus yet.
+            ValueError: `fit` has not been called.
         """
         return [vector.as_dict() for vector in self.model.embed(documents)]
 

@@ -5,8 +5,8 @@
 >>> ranker = Reranker("BAAI/bge-reranker-base", model_type="FastrankRanker", verbose=0)
 >>> ranker.rank("why is the sky blue", ["Rayleigh scattering.", "It is 3 km long."]).top_k(1)
 
-Importing this module registers "FastrankRanker" (cross-encoders) and "FastrankColBERTRanker" (late interaction). Models
-are loaded once a process, at their first use.
+Importing this module registers "FastrankRanker" (cross-encoders) and "FastrankColBERTRanker" (late interaction). Each
+model is loaded once per process, at its first use.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fastrank import inputs
 from fastrank.integrations._host import required
 from fastrank.integrations._models import device_options, shared
 from fastrank.late_interaction import LateInteractionTextEmbedding
@@ -34,13 +35,13 @@ class FastrankRanker(BaseRanker):
 
     Args:
         model_name_or_path: a cross-encoder of fastrank's registry.
-        verbose: accepted as `rerankers` has it; nothing is printed.
+        verbose: accepted for compatibility; nothing is printed.
         device: None, "cpu", "cuda" or "cuda:1".
-        batch_size: the most pairs that run together.
+        batch_size: the largest batch of pairs.
         **options: further arguments of `fastrank.TextCrossEncoder`.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
+        ModelNotFoundError: no such model; the message lists similar names.
         TypeError, ValueError: as `fastrank.TextCrossEncoder`.
     """
 
@@ -71,13 +72,17 @@ class FastrankRanker(BaseRanker):
         metadata: list[dict[str, Any]] | None = None,
         batch_size: int | None = None,
     ) -> RankedResults:
-        """The documents, best first; equal scores in the order given."""
-        documents: list[Document] = prep_docs(docs, doc_ids, metadata)
+        """The documents, best first; ties keep their order.
+
+        Raises:
+            TypeError: the query or a document is not a string; the message says which.
+        """
+        documents = _documents(docs, doc_ids, metadata)
         texts = [document.text for document in documents]
-        ranking = self.model.rank(query, texts, batch_size=batch_size or self.batch_size)
+        ranking = self.model.rank(query, texts, batch_size=batch_size or self.batch_size) if texts else []
         results = [
-            Result(document=documents[ranked.index], score=ranked.score, rank=place)
-            for place, ranked in enumerate(ranking, start=1)
+            Result(document=documents[ranked.index], score=ranked.score, rank=rank)
+            for rank, ranked in enumerate(ranking, start=1)
         ]
         return RankedResults(results=results, query=query, has_scores=True)
 
@@ -86,6 +91,18 @@ class FastrankColBERTRanker(FastrankRanker):
     """A late interaction model, compared by MaxSim; otherwise as `FastrankRanker`."""
 
     _kind = LateInteractionTextEmbedding
+
+
+def _documents(docs: Any, doc_ids: Any, metadata: Any) -> list[Document]:
+    """As rerankers' own `prep_docs`, which fails on an empty list and takes any iterable of labels for texts."""
+    if not isinstance(docs, (str, Document)):
+        docs = list(docs) if _all_documents(docs) else list(inputs.documents(docs, "docs"))
+    documents: list[Document] = prep_docs(docs, doc_ids, metadata) if docs != [] else []
+    return documents
+
+
+def _all_documents(docs: Any) -> bool:
+    return isinstance(docs, (list, tuple)) and all(isinstance(document, Document) for document in docs)
 
 
 AVAILABLE_RANKERS["FastrankRanker"] = FastrankRanker

@@ -190,6 +190,16 @@ def test_a_replaced_name_is_replaced_everywhere_but_only_by_the_drop_in():
     assert registry.find(name, TEXT_EMBEDDING).name == name
 
 
+def test_texts_go_through_the_gate():
+    dense, sparse = classes.TextEmbedding(lazy_load=True), classes.Bm25()
+    late = classes.LateInteractionTextEmbedding("colbert-ir/colbertv2.0", lazy_load=True)
+    cross = classes.TextCrossEncoder("Xenova/ms-marco-MiniLM-L-6-v2", lazy_load=True)
+    calls = [each for model in (dense, sparse, late) for each in (model.embed, model.query_embed, model.passage_embed)]
+    for ask in (*calls, sparse.token_count, sparse.raw_embed, lambda documents: cross.rerank("query", documents)):
+        with pytest.raises(TypeError, match="must be a string or an iterable of strings, not dict"):
+            ask({"text": "a"})
+
+
 def test_what_is_not_there_says_so(tmp_path):
     folder = tiny_models.write_model(tmp_path / "large", tiny_models.tiny_encoder(1024))
     model = classes.TextEmbedding("thenlper/gte-large", specific_model_path=folder, lazy_load=True)

@@ -71,6 +71,24 @@ def test_mistakes(kind):
         kind().validate_config_update(kind().get_config(), {"model_name": "acme/other"})
 
 
+@pytest.mark.parametrize("kind", [FastrankEmbeddingFunction, FastrankSparseEmbeddingFunction])
+def test_texts_go_through_the_gate(kind):
+    for ask in (kind().__call__, kind().embed_query):
+        with pytest.raises(TypeError, match="must be a string or an iterable of strings, not dict"):
+            ask({"text": "a"})
+
+
+@pytest.mark.parametrize("kind", [FastrankEmbeddingFunction, FastrankSparseEmbeddingFunction])
+def test_config_is_all_that_makes_an_equal_function(kind):
+    function = kind(batch_size=5, threads=1)
+    config = function.get_config()
+    assert config == {"model_name": config["model_name"], "device": None, "batch_size": 5, "threads": 1}
+    again = kind.build_from_config(config)
+    assert (type(again), again.get_config(), again.model) == (kind, config, function.model)
+    config["batch_size"] = 6
+    assert function.get_config()["batch_size"] == 5
+
+
 def test_offline(client, monkeypatch):
     monkeypatch.setenv("FASTRANK_OFFLINE", "1")
     collection = client.create_collection("notes", embedding_function=FastrankEmbeddingFunction())

@@ -1,7 +1,9 @@
 """Haystack with embedders and a ranker of fastrank. Tiny models with random weights show the wiring alone."""
 
 import asyncio
+import inspect
 import os
+from functools import partial
 
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")  # read when Haystack is imported
 
@@ -14,10 +16,13 @@ from support.texts import ANSWER, NOTES, QUESTION
 host("haystack")
 from haystack import Document, Pipeline  # noqa: E402
 from haystack.components.retrievers.in_memory import InMemoryEmbeddingRetriever  # noqa: E402
+from haystack.core.serialization import component_from_dict, component_to_dict  # noqa: E402
 from haystack.document_stores.in_memory import InMemoryDocumentStore  # noqa: E402
+from haystack.utils import misc  # noqa: E402
 
 from fastrank import SparseTextEmbedding, TextCrossEncoder, TextEmbedding  # noqa: E402
 from fastrank.errors import ModelNotCachedError, ModelNotFoundError  # noqa: E402
+from fastrank.integrations import haystack  # noqa: E402
 from fastrank.integrations.haystack import (  # noqa: E402
     FastrankDocumentEmbedder,
     FastrankRanker,
@@ -96,6 +101,44 @@ def test_ranker(tiny_cross_encoder, documents):
         ranker.run(QUERY, documents, top_k=0)
 
 
+def test_documents_with_one_id_count_once_as_with_haystacks_own_rankers(tiny_cross_encoder):
+    documents = [
+        *(Document(id="a", content=TEXTS[0]), Document(id="b", content=TEXTS[1], score=-1.0)),
+        *(Document(id="a", content=TEXTS[0], score=0.2), Document(id="a", content=TEXTS[0], score=0.9, meta={"n": 3})),
+        *(Document(id="b", content=TEXTS[1], score=-1.0), Document(id="c", content=TEXTS[2])),
+        Document(id="b", content=TEXTS[1]),
+    ]
+    before = list(documents)
+    found = of(FastrankRanker, tiny_cross_encoder).run(QUERY, documents)["documents"]
+    assert sorted(each.id for each in found) == ["a", "b", "c"]
+    assert [each.meta for each in found if each.id == "a"] == [{"n": 3}]
+    assert documents == before
+    assert haystack._distinct(documents) == [documents[3], documents[1], documents[5]]
+    if theirs := getattr(misc, "_deduplicate_documents", None):  # not in old versions
+        assert haystack._distinct(documents) == theirs(documents)
+    assert len(of(FastrankRanker, tiny_cross_encoder, top_k=2).run(QUERY, documents)["documents"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (FastrankTextEmbedder, {}),
+        (FastrankSparseTextEmbedder, {"model_kwargs": {"language": "german"}}),
+        *(
+            (kind, {"batch_size": 3, "progress_bar": False, "meta_fields_to_embed": ["n"], "embedding_separator": "|"})
+            for kind in (FastrankDocumentEmbedder, FastrankSparseDocumentEmbedder)
+        ),
+        (FastrankRanker, {"top_k": 3, "score_threshold": 0.5, "meta_fields_to_embed": ["n"], "batch_size": 2}),
+    ],
+)
+def test_settings_are_stored_and_restored(kind, settings):
+    stored = component_to_dict(kind(**settings), "it")
+    assert stored["type"] == f"fastrank.integrations.haystack.{kind.__name__}"
+    assert stored["init_parameters"] == {**stored["init_parameters"], **settings}
+    assert ["self", *stored["init_parameters"]] == list(inspect.signature(kind.__init__).parameters)
+    assert component_to_dict(component_from_dict(kind, stored, "it"), "it") == stored
+
+
 def test_a_pipeline_that_was_stored(tiny_dense, tiny_cross_encoder, documents):
     store = InMemoryDocumentStore()
     store.write_documents(of(FastrankDocumentEmbedder, tiny_dense).run(documents)["documents"])
@@ -107,7 +150,7 @@ def test_a_pipeline_that_was_stored(tiny_dense, tiny_cross_encoder, documents):
     assert len(found) == 3
     again = Pipeline.loads(pipeline.dumps()).get_component("embedder")
     assert again.run(QUERY) == of(FastrankTextEmbedder, tiny_dense).run(QUERY)
-    assert again._embedding is pipeline.get_component("embedder")._embedding
+    assert again._shared is pipeline.get_component("embedder")._shared
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,9 +164,12 @@ def test_mistakes(kind):
 def test_more_mistakes():
     with pytest.raises(TypeError, match="text must be a string, not list"):
         FastrankTextEmbedder().run(["a"])
-    for documents in ("a", ["a"], None):
-        with pytest.raises(TypeError, match="must be a list of Haystack documents"):
-            FastrankDocumentEmbedder().run(documents)
+    for documents in ("a", ["a"], None, {"a": 1}):
+        for ask in (FastrankDocumentEmbedder().run, partial(FastrankRanker().run, "query")):
+            with pytest.raises(TypeError, match="must be a list of Haystack documents"):
+                ask(documents)
+    with pytest.raises(TypeError, match="query must be a string, not NoneType"):
+        FastrankRanker().run(None, [Document(content="a")])
 
 
 def test_offline(monkeypatch):

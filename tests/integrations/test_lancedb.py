@@ -255,6 +255,13 @@ class TestMultivector:
 
 
 class TestMistakes:
+    def test_texts_go_through_the_gate(self):
+        for name in ("fastrank", "fastrank-late"):
+            function = get_registry().get(name).create()
+            for ask in (function.compute_source_embeddings, function.compute_query_embeddings):
+                with pytest.raises(TypeError, match="texts must be a string or an iterable of strings, not dict"):
+                    ask({"text": "a"})
+
     def test_no_such_column(self, table):
         search = table.search([0.0, 1.0]).rerank(CrossEncoderReranker(column="body"), query_string=QUERY)
         with pytest.raises(ValueError, match="no column 'body' to rerank by among id, text, vector, _distance"):

@@ -1,8 +1,12 @@
 """LangChain with embeddings and rerankers of fastrank. Tiny models with random weights show the wiring alone."""
 
 import asyncio
+import importlib.util
+import os
+from pathlib import Path
 
 import pytest
+from support import TESTS
 from support.hosts import host
 from support.processes import run_python
 from support.texts import ANSWER, NOTES, QUESTION
@@ -97,8 +101,12 @@ def test_more_mistakes():
         FastrankRerank(top_n=0)
     with pytest.raises(TypeError, match="not one string"):
         FastrankEmbeddings().embed_documents("text")
+    with pytest.raises(TypeError, match="texts must be a string or an iterable of strings, not dict"):
+        FastrankEmbeddings().embed_documents({"text": "a"})
     with pytest.raises(TypeError, match="text must be a string, not NoneType"):
         FastrankEmbeddings().embed_query(None)
+    with pytest.raises(TypeError, match="pairs must be an iterable of"):
+        FastrankCrossEncoder().score({"query": "document"})
 
 
 def test_offline(monkeypatch):
@@ -114,6 +122,18 @@ def test_the_answer_is_found_first(real):
     store = InMemoryVectorStore(of(FastrankEmbeddings, real))
     store.add_texts(NOTES)
     assert store.similarity_search(QUESTION, k=3)[0].page_content == ANSWER
+
+
+@pytest.mark.skipif(importlib.util.find_spec("langchain_tests") is None, reason="langchain-tests is not installed")
+def test_langchains_standard_tests_pass():
+    """In a process of their own: they bring plugins of pytest along."""
+    suite = Path(__file__).with_name("standard") / "langchain_embeddings.py"
+    options = ["-c", os.devnull, "--rootdir", str(suite.parent), "--confcutdir", str(suite.parent)]
+    options += ["-o", "asyncio_mode=auto", "-o", f"pythonpath={TESTS}", "-p", "no:cacheprovider", "-p", "no:codspeed"]
+    done = run_python("-m", "pytest", "-q", *options, str(suite))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+    assert " skipped" not in done.stdout
 
 
 def test_without_the_host():

@@ -59,8 +59,21 @@ def test_rerank(tiny_cross_encoder, nodes, scores):
     assert "retrieval_score" not in found[0].metadata
     assert asyncio.run(rerank.apostprocess_nodes(nodes, query_str=QUERY)) == found
     assert rerank.postprocess_nodes([], query_str=QUERY) == []
-    kept = of(FastrankRerank, tiny_cross_encoder, keep_retrieval_score=True).postprocess_nodes(nodes, query_str=QUERY)
-    assert [node.metadata["retrieval_score"] for node in kept] == [0.1, 0.1]
+
+
+def test_keeping_the_retrieval_score_changes_neither_the_callers_nodes_nor_later_scores(tiny_cross_encoder, nodes):
+    rerank = of(FastrankRerank, tiny_cross_encoder, top_n=4, keep_retrieval_score=True)
+    plain = of(FastrankRerank, tiny_cross_encoder, top_n=4).postprocess_nodes(nodes, query_str=QUERY)
+    before = [node.model_copy(deep=True) for node in nodes]
+    kept = rerank.postprocess_nodes(nodes, query_str=QUERY)
+    assert [node.metadata["retrieval_score"] for node in kept] == [0.1] * 4
+    assert nodes == before
+    assert all(node.metadata == {} for node in nodes)
+    assert [node.score for node in kept] == [node.score for node in plain]
+    again = rerank.postprocess_nodes(kept, query_str=QUERY)
+    assert [(node.text, node.score) for node in again] == [(node.text, node.score) for node in kept]
+    assert [node.metadata["retrieval_score"] for node in again] == [node.score for node in kept]
+    assert {node.node_id for node in kept} == {node.node_id for node in nodes}
 
 
 def test_metadata_that_is_embedded_is_scored(tiny_cross_encoder, nodes):
@@ -98,6 +111,13 @@ def test_mistakes(nodes):
         FastrankRerank(top_n=0)
     with pytest.raises(ValueError, match="needs the query"):
         FastrankRerank().postprocess_nodes(nodes)
+
+
+def test_texts_go_through_the_gate():
+    with pytest.raises(TypeError, match="not one string"):
+        FastrankEmbedding()._get_text_embeddings("text")
+    with pytest.raises(TypeError, match="query must be a string, not NoneType"):
+        FastrankEmbedding()._get_query_embedding(None)
 
 
 def test_offline(monkeypatch):

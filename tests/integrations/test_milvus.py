@@ -106,6 +106,8 @@ class TestRerank:
             rerank(QUERY, "one dog")
         with pytest.raises(TypeError, match=r"documents\[1\] must be a string, not NoneType"):
             rerank(QUERY, ["one dog", None])
+        with pytest.raises(TypeError, match="documents must be a string or an iterable of strings, not dict"):
+            rerank(QUERY, {"text": "a"})
         with pytest.raises(TypeError, match="query must be a string"):
             rerank(None, TEXTS)
         with pytest.raises(ValueError, match="top_k must be >= 1"):

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 from support.hosts import host
 from support.processes import run_python
@@ -46,6 +47,27 @@ def test_cross_encoder(tiny_cross_encoder):
 def test_late_interaction(tiny_late):
     with LateInteractionTextEmbedding(**tiny_late) as model:
         check(ranker_of("FastrankColBERTRanker", tiny_late), model)
+
+
+@pytest.mark.parametrize("kind", ["FastrankRanker", "FastrankColBERTRanker"])
+def test_nothing_in_nothing_out(kind, monkeypatch):
+    monkeypatch.setenv("FASTRANK_OFFLINE", "1")  # and no model is loaded for it
+    name = "BAAI/bge-reranker-base" if kind == "FastrankRanker" else "colbert-ir/colbertv2.0"
+    found = Reranker(name, model_type=kind, verbose=0).rank(QUERY, [])
+    assert (found.results, found.query, found.has_scores, found.top_k(3)) == ([], QUERY, True, [])
+
+
+def test_documents_in_any_container(tiny_cross_encoder):
+    ranker = ranker_of("FastrankRanker", tiny_cross_encoder)
+    expected = [result.text for result in ranker.rank(QUERY, TEXTS)]
+    documents = [Document(text, doc_id=number) for number, text in enumerate(TEXTS)]
+    for given in (tuple(TEXTS), iter(TEXTS), np.array(TEXTS), tuple(documents)):
+        assert [result.text for result in ranker.rank(QUERY, given)] == expected
+    assert ranker.rank(QUERY, TEXTS[0])[0].text == ranker.rank(QUERY, documents[0])[0].text == TEXTS[0]
+    with pytest.raises(TypeError, match="docs must be"):
+        ranker.rank(QUERY, {"text": TEXTS})
+    with pytest.raises(TypeError, match=r"docs\[1\] must be a string, not NoneType"):
+        ranker.rank(QUERY, ["a", None])
 
 
 def test_mistakes(monkeypatch):
