@@ -12,6 +12,7 @@ from fastrank.models.spec import (
     LATE_INTERACTION,
     SPARSE_EMBEDDING,
     TEXT_EMBEDDING,
+    HubSource,
     ModelSource,
     ModelSpec,
 )
@@ -88,11 +89,14 @@ _CLASSES: Mapping[str, type[BaseModelDescription]] = {
 
 
 def rows(task: str) -> list[dict[str, Any]]:
-    """The models for a task as dicts, one for each name a model has: FastEmbed's may be our alias."""
+    """The models for a task as dicts, one for each name a model has: FastEmbed's may be our alias.
+
+    Source, file and size are those of the variant that the drop-in runs.
+    """
     return [
         {**row, "model": name, "sources": _sources(row), "additional_files": _additional(row)}
         for spec in registry.entries(task)
-        for row in [registry.describe(spec, task)]
+        for row in [registry.describe(spec, task, half_precision(spec))]
         for name in _names(spec, task)
     ]
 
@@ -113,6 +117,15 @@ def find(model_name: str, task: str) -> ModelSpec:
             if model_name in _names(spec, task):
                 return spec
     return registry.find(model_name, task)
+
+
+def half_precision(spec: ModelSpec) -> str | None:
+    """The variant with FastEmbed's file, where that is in half precision: one from Qdrant's repositories."""
+    for variant in spec.variants:
+        hubs = [source.hub.lower() for source in variant.sources if isinstance(source, HubSource)]
+        if variant.precision == "fp16" and any(hub.startswith("qdrant/") for hub in hubs):
+            return variant.name
+    return None
 
 
 def _sources(row: Mapping[str, Any]) -> dict[str, Any]:

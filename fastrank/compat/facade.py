@@ -15,7 +15,7 @@ from fastrank.compat import descriptions
 from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider
 from fastrank.models import registry
-from fastrank.models.spec import HubSource, ModelSpec
+from fastrank.models.spec import ModelSpec
 from fastrank.store.lookup import Lookup
 
 # Tokens at which FastEmbed truncates: `max_length` in tokenizer_config.json of its own copies of these models.
@@ -116,7 +116,7 @@ class Inside(NamedTuple):
                 cache_dir=self.cache_dir,
                 path=self.options.get("specific_model_path"),
                 local_files_only=self.options.get("local_files_only", False),
-                variant=half_precision(self.spec),
+                variant=descriptions.half_precision(self.spec),
             ),
         ).folder
 
@@ -177,16 +177,7 @@ def like_fastembed(spec: ModelSpec, cache_dir: str | Path | None, options: Mappi
             spec, Lookup(cache_dir=cache_dir, path=given, local_files_only=options.get("local_files_only", False))
         )
         return {"max_length": _limit(files.folder)}
-    return {"max_length": LIMITS.get(spec.name), "variant": half_precision(spec)}
-
-
-def half_precision(spec: ModelSpec) -> str | None:
-    """The variant with FastEmbed's file, where that is in half precision: one from Qdrant's repositories."""
-    for variant in spec.variants:
-        hubs = [source.hub.lower() for source in variant.sources if isinstance(source, HubSource)]
-        if variant.precision == "fp16" and any(hub.startswith("qdrant/") for hub in hubs):
-            return variant.name
-    return None
+    return {"max_length": LIMITS.get(spec.name), "variant": descriptions.half_precision(spec)}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from support import tiny_models
 
 import fastrank
+from fastrank.compat import classes
 from fastrank.models import registry
 from fastrank.models.spec import (
     CLASSES,
@@ -78,6 +79,22 @@ def test_the_list_is_that_of_an_installed_fastembed():
     for own in (TextEmbedding, SparseTextEmbedding, LateInteractionTextEmbedding, TextCrossEncoder):
         listed = {row["model"]: facts(row) for row in own.list_supported_models()}
         assert listed == {name: facts(row) for name, row in FASTEMBED[own.__name__].items()}
+
+
+RUNS_ANOTHER_FILE = {
+    "sentence-transformers/all-MiniLM-L6-v2": "the sentence-transformers repository's graph, which equals Qdrant's",
+    "Qdrant/bm25": "no file: the stop words come with the package",
+}
+
+
+@pytest.mark.parametrize(("class_name", "name", "row"), [pytest.param(*model, id=model[1]) for model in MODELS])
+def test_the_drop_in_lists_the_file_that_it_runs(class_name, name, row):
+    if name in NOT_SERVED:
+        pytest.skip(NOT_SERVED[name])
+    (listed,) = (each for each in getattr(classes, class_name).list_supported_models() if each["model"] == name)
+    assert listed["size_in_GB"] > 0 or name == "Qdrant/bm25"
+    if name not in RUNS_ANOTHER_FILE:
+        assert (listed["sources"]["hf"], listed["model_file"]) == (row["hub"], row["model_file"])
 
 
 # -- every entry runs -------------------------------------------------------------------------------------------------
