@@ -46,7 +46,7 @@ SCHEMA = Path(package.__file__).with_name("model_registry.schema.json")
 BITS = {"fp32": 32, "fp16": 16, "int8-dynamic": 8, "int8-weights": 8, "int4-weights": 4}  # of a weight
 LEARNED_POSITIONS = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "electra")  # a table of them
 GATED = ("modernbert", "nomic_bert")  # feed-forward layers have three matrices, not two
-MOST_LANGUAGES = 20  # of which a list is still of use
+MAX_LANGUAGES = 20  # more are listed as "multilingual"
 GRAPHS = ("onnx/model.onnx", "model.onnx")
 CHECKPOINT = "model.safetensors"
 MODULES = ("modules.json", "1_Pooling/config.json", "2_Dense/config.json", "config_sentence_transformers.json")
@@ -57,61 +57,61 @@ Row = dict[str, Any]
 
 
 class HubError(Exception):
-    """The hub has not what the registry says, or does not answer."""
+    """The hub lacks what the registry states, or does not answer."""
 
 
-class Found(NamedTuple):
-    """What a commit of a repository has: path -> size and, of large files, SHA-256."""
+class Listing(NamedTuple):
+    """The files of a repository at a commit: path -> size and, for large files, SHA-256."""
 
     commit: str
     files: dict[str, tuple[int, str | None]]
 
 
 class Hub:
-    """Repositories of the hub, each asked for once."""
+    """Repositories on the hub; each is requested once."""
 
     def __init__(self) -> None:
         self._api = HfApi()
-        self._found: dict[tuple[str, str | None], Found] = {}
+        self._listings: dict[tuple[str, str | None], Listing] = {}
         self._hashes: dict[tuple[str, str, str], str] = {}
 
-    def files(self, repository: str, revision: str | None) -> Found:
-        """All files at a commit; None: of the main branch now."""
+    def files(self, repository: str, revision: str | None) -> Listing:
+        """All files at a commit; None: at the main branch's current one."""
         key = (repository, revision)
-        if key not in self._found:
+        if key not in self._listings:
             commit = str(self.card(repository, revision).sha)
-            with _told_of(repository):
+            with _one_line_errors(repository):
                 tree = list(self._api.list_repo_tree(repository, recursive=True, revision=commit))
             listed = [file for file in tree if isinstance(file, RepoFile)]
-            self._found[key] = Found(commit, {f.path: (f.size, f.lfs.sha256 if f.lfs else None) for f in listed})
-        return self._found[key]
+            self._listings[key] = Listing(commit, {f.path: (f.size, f.lfs.sha256 if f.lfs else None) for f in listed})
+        return self._listings[key]
 
     def card(self, repository: str, revision: str | None = None) -> Any:
-        """What the hub says of a repository: commit, licence, languages."""
-        with _told_of(repository):
+        """The hub's record of a repository: commit, licence, languages."""
+        with _one_line_errors(repository):
             return self._api.model_info(repository, revision=revision)
 
-    def sha256(self, repository: str, found: Found, path: str) -> str:
-        """Of one file: as stated for a large one, computed for a small one."""
-        _, stated = found.files[path]
+    def sha256(self, repository: str, listing: Listing, path: str) -> str:
+        """The SHA-256 of a file: stated by the hub if it is large, computed if it is small."""
+        _, stated = listing.files[path]
         if stated is not None:
             return stated
-        key = (repository, found.commit, path)
+        key = (repository, listing.commit, path)
         if key not in self._hashes:
             with tempfile.TemporaryDirectory() as scratch:
-                self._hashes[key] = hashlib.sha256(self.fetch(repository, found.commit, path, scratch)).hexdigest()
+                self._hashes[key] = hashlib.sha256(self.fetch(repository, listing.commit, path, scratch)).hexdigest()
         return self._hashes[key]
 
     @staticmethod
     def fetch(repository: str, commit: str, path: str, folder: str) -> bytes:
-        """The content of a small file, which then lies in `folder`."""
-        with _told_of(repository):
+        """Download a small file into `folder` and return its content."""
+        with _one_line_errors(repository):
             return Path(hf_hub_download(repository, path, revision=commit, local_dir=folder)).read_bytes()
 
 
 @contextmanager
-def _told_of(repository: str) -> Iterator[None]:
-    """Any error as one line with the repository's name: the client's own differ between its versions."""
+def _one_line_errors(repository: str) -> Iterator[None]:
+    """Turn any error into one line with the repository's name: those of the client differ between its versions."""
     try:
         yield
     except Exception as error:
@@ -231,25 +231,25 @@ def parameters(config: Row) -> int:
 
 
 def lock(model: Row, hub: Hub, *, update: bool = False) -> list[str]:
-    """Fill in commits, sizes and hashes; what was done, in words.
+    """Fill in commits, sizes and hashes; return a line per variant.
 
-    Without `update`, what is pinned stays, and a hub that has something else under the same commit is an error.
+    Without `update`, pinned values stay, and a different value at the pinned commit is an error.
     """
-    changes: list[tuple[Row, Row]] = []  # made when all is known, so that no model is left half locked
+    changes: list[tuple[Row, Row]] = []  # applied at the end, so that no model is left half locked
     done = []
     for variant, row, source in hub_sources(model):
-        found = hub.files(source["hub"], None if update else source["revision"])
+        listing = hub.files(source["hub"], None if update else source["revision"])
         for file in row["files"]:
             path = file["path"]
-            if path not in found.files:
-                raise HubError(f"{source['hub']} has no {path} at {found.commit}")
-            facts = {"size": found.files[path][0], "sha256": hub.sha256(source["hub"], found, path)}
+            if path not in listing.files:
+                raise HubError(f"{source['hub']} has no {path} at {listing.commit}")
+            facts = {"size": listing.files[path][0], "sha256": hub.sha256(source["hub"], listing, path)}
             wrong = [key for key, value in facts.items() if file[key] not in (None, value)]
             if wrong and not update:
                 raise HubError(f"{source['hub']} {path}: {wrong[0]} is {facts[wrong[0]]}, not {file[wrong[0]]}")
             changes.append((file, facts))
-        changes.append((source, {"revision": found.commit}))
-        done.append(f"{model['name']} {variant}: {len(row['files'])} files at {found.commit}")
+        changes.append((source, {"revision": listing.commit}))
+        done.append(f"{model['name']} {variant}: {len(row['files'])} files at {listing.commit}")
     for target, facts in changes:
         target.update(facts)
     for variant in model["variants"].values():
@@ -259,7 +259,7 @@ def lock(model: Row, hub: Hub, *, update: bool = False) -> list[str]:
 
 
 def hub_sources(model: Row) -> Iterator[tuple[str, Row, Row]]:
-    """(name, variant, its source on the hub) of each variant that has one."""
+    """(name, variant, hub source) for each hub source of each variant."""
     for name, variant in model["variants"].items():
         for source in variant["sources"]:
             if "hub" in source:
@@ -270,17 +270,17 @@ def hub_sources(model: Row) -> Iterator[tuple[str, Row, Row]]:
 
 
 def check(model: Row, hub: Hub) -> tuple[list[str], list[str]]:
-    """How a model differs from the hub, and what is worth knowing beside."""
+    """Compare a model with the hub: (differences, notes)."""
     problems, notes = [], []
     for variant, row, source in hub_sources(model):
         name = source["hub"]
         try:
-            found = hub.files(name, source["revision"])
+            listing = hub.files(name, source["revision"])
             if source["revision"] is None:
-                notes.append(f"{variant}: {name} is not pinned; main is at {found.commit}")
+                notes.append(f"{variant}: {name} is not pinned; main is at {listing.commit}")
             elif (main := hub.files(name, None).commit) != source["revision"]:
                 notes.append(f"{variant}: {name} went on to {main}")
-            problems += [f"{variant}: {name} {problem}" for problem in _differences(row["files"], name, found, hub)]
+            problems += [f"{variant}: {name} {problem}" for problem in _differences(row["files"], name, listing, hub)]
             if name.casefold() == model["name"].casefold():
                 stated = _license(hub.card(name))
                 if stated not in (None, model["license"]):
@@ -290,14 +290,14 @@ def check(model: Row, hub: Hub) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(problems)), notes
 
 
-def _differences(files: Sequence[Row], name: str, found: Found, hub: Hub) -> Iterator[str]:
+def _differences(files: Sequence[Row], name: str, listing: Listing, hub: Hub) -> Iterator[str]:
     for file in files:
         path = file["path"]
-        if path not in found.files:
+        if path not in listing.files:
             yield f"has no {path}"
-        elif file["size"] not in (None, size := found.files[path][0]):
+        elif file["size"] not in (None, size := listing.files[path][0]):
             yield f"{path} has {size} bytes, not {file['size']}"
-        elif file["sha256"] not in (None, sha256 := hub.sha256(name, found, path)):
+        elif file["sha256"] not in (None, sha256 := hub.sha256(name, listing, path)):
             yield f"{path} has SHA-256 {sha256}, not {file['sha256']}"
 
 
@@ -305,15 +305,15 @@ def _differences(files: Sequence[Row], name: str, found: Found, hub: Hub) -> Ite
 
 
 def new_entry(repository: str, hub: Hub, options: argparse.Namespace) -> Row:
-    """An entry for a repository, as far as its files say; it is locked already.
+    """A new, locked entry for a repository, from its files and card.
 
     Raises:
-        HubError: the repository lacks what an entry needs, or does not say what must be known.
+        HubError: a file or fact that an entry needs is missing.
     """
-    found, card = hub.files(repository, None), hub.card(repository)
+    listing, card = hub.files(repository, None), hub.card(repository)
     with tempfile.TemporaryDirectory() as scratch:
-        for path in {*SETTINGS, "tokenizer.json"} & {*found.files}:
-            hub.fetch(repository, found.commit, path, scratch)
+        for path in {*SETTINGS, "tokenizer.json"} & {*listing.files}:
+            hub.fetch(repository, listing.commit, path, scratch)
         settings = {path: _read(Path(scratch, path)) for path in SETTINGS}
         max_length = options.max_length or Tokenizer(tokenization.read(Path(scratch))).max_length
     if (license_ := options.license or _license(card)) is None:
@@ -325,25 +325,25 @@ def new_entry(repository: str, hub: Hub, options: argparse.Namespace) -> Row:
         "languages": _languages(card),
         "max_length": max_length,
         "tasks": {options.task: _settings(options.task, settings, options)},
-        "variants": _variants(repository, found, options.model),
+        "variants": _variants(repository, listing, options.model),
     }
     lock(entry, hub)
     return entry
 
 
-def _variants(repository: str, found: Found, model: str | None) -> Row:
-    paths = [model] if model else [*next(([p] for p in GRAPHS if p in found.files), []), CHECKPOINT]
+def _variants(repository: str, listing: Listing, model: str | None) -> Row:
+    paths = [model] if model else [*next(([p] for p in GRAPHS if p in listing.files), []), CHECKPOINT]
     variants = {}
     for path in paths:
-        if path not in found.files:
+        if path not in listing.files:
             continue
-        beside = [other for other in found.files if other.startswith((f"{path}_", f"{path}.data"))]  # its weights
+        beside = [other for other in listing.files if other.startswith((f"{path}_", f"{path}.data"))]  # its weights
         files = dict.fromkeys([path, *sorted(beside), "config.json", "tokenizer.json"])
         variants[PurePosixPath(path).suffix[1:]] = {
             "precision": "fp32",
             "model": path,
             "files": [{"path": file, "size": None, "sha256": None} for file in files],
-            "sources": [{"hub": repository, "revision": found.commit}],
+            "sources": [{"hub": repository, "revision": listing.commit}],
         }
     if not variants:
         raise HubError(f"{repository} has none of {', '.join(paths)}; say --model PATH")
@@ -351,7 +351,7 @@ def _variants(repository: str, found: Found, model: str | None) -> Row:
 
 
 def _settings(task: str, files: Row, options: argparse.Namespace) -> Row:
-    """The task's fields, out of the settings of transformers and sentence-transformers."""
+    """The task's fields, from the configuration files of transformers and sentence-transformers."""
     if task == SPARSE_EMBEDDING:
         return {"kind": "splade", "vocab_size": files["config.json"]["vocab_size"]}
     if task == CROSS_ENCODER:
@@ -384,7 +384,7 @@ def _languages(card: Any) -> list[str]:
     stated = (card.card_data.get("language") if card.card_data else None) or ["en"]
     languages = [stated] if isinstance(stated, str) else [str(language) for language in stated]
     known = [language for language in languages if re.fullmatch("[a-z]{2,3}", language)]
-    return known if 0 < len(known) <= MOST_LANGUAGES else ["multilingual"]
+    return known if 0 < len(known) <= MAX_LANGUAGES else ["multilingual"]
 
 
 def _read(path: Path) -> Any:
@@ -395,7 +395,7 @@ def _read(path: Path) -> Any:
 
 
 def dumps(value: Any, depth: int = 0) -> str:
-    """JSON with a line for each thing that holds no other, so that a change of one file is a change of one line."""
+    """JSON with one line per innermost object or list, so that changing a file changes one line."""
     if not isinstance(value, (dict, list)) or not any(isinstance(x, (dict, list)) for x in _items(value)):
         return json.dumps(value, ensure_ascii=False)
     inner, outer = "\n" + " " * (depth + 1), "\n" + " " * depth
