@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
@@ -15,7 +16,6 @@ from fastrank.bm25 import document_ids, index_file, parts, ranking, segment
 from fastrank.bm25.analysis import MAX_ID
 from fastrank.bm25.document_ids import Id, Strings
 from fastrank.bm25.parts import Part, Snapshot
-from fastrank.bm25.ranking import Query
 from fastrank.bm25.segment import Scores, Segment
 from fastrank.bm25.weights import BM25, Analyzer, Stemmer, idf
 
@@ -198,7 +198,9 @@ class BM25Index:
             numbers = np.arange(len(scored.lengths))
             state = parts.snapshot([parts.part(scored, numbers, None)], self.bm25.k, self.bm25.b)
         weights = segment.Weights(scored, self.bm25.k, self.bm25.b, state.avg_len)
-        return ranking.scores(scored, weights, self._query(state, query))
+        terms, counts = self._terms(query)
+        found = [part.segment.find(terms) for part in state.parts]
+        return ranking.scores(scored, weights, _present(scored.find(terms), _query_weights(state, found, counts)))
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -318,29 +320,45 @@ class BM25Index:
     def _replace(self, changed: Sequence[Part]) -> None:
         self._snapshot = parts.snapshot(changed, self.bm25.k, self.bm25.b, self._snapshot.weights)
 
-    def _query(self, state: Snapshot, query: str) -> Query:
-        """The query's terms; its stop words only if it has no other word."""
-        words = np.array(self.bm25.token_ids(query), np.int64)
-        terms = words[(words >= 0) & (words <= MAX_ID)]
-        distinct, counts = np.unique(terms if len(terms) else words[words > MAX_ID], return_counts=True)
-        ids = distinct.astype(np.uint32)
-        frequencies = np.zeros(len(ids), np.int64)
-        for part in state.parts:
-            rows = part.segment.find(ids)
-            frequencies += np.array([part.frequency(row) if row >= 0 else 0 for row in rows], np.int64)
-        return Query(ids, (idf(frequencies, state.documents) * counts).astype(np.float32))
+    def _terms(self, query: str) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """The query's distinct terms, ascending, and their counts; stop words only if it has no other word."""
+        words = self.bm25.token_ids(query)
+        counts = Counter(each for each in words if 0 <= each <= MAX_ID) or Counter(each for each in words if each >= 0)
+        terms = sorted(counts)
+        return np.array(terms, np.uint32), np.array([counts[term] for term in terms], np.int64)
 
-    def _search(self, state: Snapshot, text: str, k: int, masks: Masks) -> tuple[NDArray[Any], Scores]:
-        query = self._query(state, text)
-        if not state.parts:
-            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    def _search(self, state: Snapshot, query: str, k: int, masks: Masks) -> tuple[NDArray[Any], Scores]:
+        terms, counts = self._terms(query)
+        rows = [part.segment.find(terms) for part in state.parts]
+        weights = _query_weights(state, rows, counts)
         found = [
-            ranking.best(part.segment, weights, query, k, mask)
-            for part, weights, mask in zip(state.parts, state.weights, masks, strict=True)
+            ranking.best(part.segment, own, _present(those, weights), k, mask)
+            for part, own, those, mask in zip(state.parts, state.weights, rows, masks, strict=True)
         ]
+        if not found:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
         ids = [part.ids_at(positions) for part, (positions, _) in zip(state.parts, found, strict=True)]
         if len(ids) == 1:
             return ids[0], found[0][1]
         scores = np.concatenate([each for _, each in found])
         best = np.argsort(-scores, kind="stable")[:k]  # parts are in the order of adding
         return np.concatenate(ids)[best], scores[best]
+
+
+def _query_weights(state: Snapshot, rows: Sequence[Sequence[int]], counts: NDArray[np.int64]) -> Scores:
+    """The IDF of each term of a query times its count in the query, float32.
+
+    Args:
+        state: the parts.
+        rows: for each part, the rows of the terms, -1 for one that is not there.
+        counts: of the terms in the query.
+    """
+    frequencies = np.zeros(len(counts), np.int64)
+    for part, those in zip(state.parts, rows, strict=True):
+        frequencies += np.array([part.frequency(row) if row >= 0 else 0 for row in those], np.int64)
+    return (idf(frequencies, state.documents) * counts).astype(np.float32)
+
+
+def _present(rows: Sequence[int], weights: Scores) -> Iterator[tuple[int, np.float32]]:
+    """The terms that a segment has."""
+    return ((row, weight) for row, weight in zip(rows, weights, strict=True) if row >= 0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from threading import local
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +16,11 @@ _SAMPLE = 1 << 12  # scores from which a first bound for the best is taken
 _scratch = local()  # .sums: zeros, float32, as long as the largest segment this thread has searched
 
 
-class Query(NamedTuple):
-    """The terms of a query."""
-
-    terms: NDArray[np.uint32]  # (terms,): distinct, ascending, so that the order of words changes no sum
-    weights: Scores  # (terms,): IDF times how often the word is in the query
+Terms: TypeAlias = "Iterable[tuple[int, np.float32]]"  # (row of the segment, weight in the query), rows ascending
 
 
 def best(
-    postings: Segment, weights: Weights, query: Query, k: int, mask: NDArray[np.bool_] | None
+    postings: Segment, weights: Weights, terms: Terms, k: int, mask: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.int64], Scores]:
     """The best `k` documents of a segment.
 
@@ -33,7 +30,7 @@ def best(
     Args:
         postings: the segment.
         weights: of its postings.
-        query: the terms to look for.
+        terms: of the query. A document's sum has one order, whatever the order of words.
         k: the most documents to return.
         mask: (documents,): which may be returned; None: all.
 
@@ -42,9 +39,7 @@ def best(
     """
     sums = _zeros(len(postings.lengths))
     touched: list[NDArray[np.intp]] = []
-    for row, weight in zip(postings.find(query.terms), query.weights, strict=True):
-        if row < 0:
-            continue
+    for row, weight in terms:
         those = postings.slice(row)
         documents = postings.documents[those].astype(np.intp)
         values = weight * weights.of(row, those)
@@ -62,13 +57,12 @@ def best(
     return selection.best()
 
 
-def scores(postings: Segment, weights: Weights, query: Query) -> Scores:
+def scores(postings: Segment, weights: Weights, terms: Terms) -> Scores:
     """The scores of all documents of a segment, float32, (documents,)."""
     found = np.zeros(len(postings.lengths), np.float32)
-    for row, weight in zip(postings.find(query.terms), query.weights, strict=True):
-        if row >= 0:
-            those = postings.slice(row)
-            found[postings.documents[those]] += weight * weights.of(row, those)
+    for row, weight in terms:
+        those = postings.slice(row)
+        found[postings.documents[those]] += weight * weights.of(row, those)
     return found
 
 
