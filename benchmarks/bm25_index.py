@@ -5,8 +5,9 @@
     python benchmarks/bm25_index.py --before path/to/an/older/checkout --engines fastrank before
 
 Passages and queries are generated: 57 words on average, of a vocabulary as large and as uneven as that of a large
-collection, four in ten of them stop words; a query is two to seven words of one passage. Each engine has a process of
-its own, so that peak memory is its own, builds its index alone, and then answers the queries in turns with the others.
+collection, four in ten of them stop words (one list for all engines); a query is two to seven words of one passage. Each
+engine has a process of its own, so that peak memory is its own, builds its index alone, and then answers the queries in
+turns with the others.
 "before" is fastrank of another checkout: its ids and scores must equal those of this one to the last bit, else there
 are no figures. How many of our ten best the peers find too is printed: they stem and count lengths a bit differently.
 
@@ -157,7 +158,7 @@ class Tantivy:
         self.analyzer = (
             self.peer.TextAnalyzerBuilder(self.peer.Tokenizer.simple())
             .filter(parts.lowercase())
-            .filter(parts.stopword("english"))
+            .filter(parts.custom_stopword(_stopwords()))
             .filter(parts.stemmer("english"))
             .build()
         )
@@ -220,6 +221,7 @@ class BM25S:
         if backend == "numba":
             importlib.import_module("numba")
         self.backend = backend
+        self.stop = _stopwords()
         self.stemmer = importlib.import_module("Stemmer").Stemmer("english")
 
     def build(self, passages: Iterable[str], folder: Path) -> None:
@@ -249,7 +251,7 @@ class BM25S:
         raise NotImplementedError
 
     def _tokens(self, texts: list[str]) -> Any:
-        return self.peer.tokenize(texts, stopwords="en", stemmer=self.stemmer, show_progress=False)
+        return self.peer.tokenize(texts, stopwords=self.stop, stemmer=self.stemmer, show_progress=False)
 
 
 class FTS5:

@@ -19,7 +19,7 @@ from fastrank.bm25.parts import Part, Snapshot
 from fastrank.bm25.segment import Scores, Segment
 from fastrank.bm25.weights import BM25, Analyzer, Stemmer, idf
 
-_RUN_WORDS = 1 << 21  # words sorted at once while documents are added
+_RUN_WORDS = 1 << 19  # words sorted at once while documents are added
 _RUN_DOCUMENTS = 1 << 16
 
 Masks = Sequence[NDArray[np.bool_] | None]
