@@ -5,9 +5,9 @@
     python benchmarks/bm25_index.py --before path/to/an/older/checkout --engines fastrank before
 
 Passages and queries are generated: 57 words on average, of a vocabulary as large and as uneven as that of a large
-collection, four in ten of them stop words (one list for all engines); a query is two to seven words of one passage. Each
-engine has a process of its own, so that peak memory is its own, builds its index alone, and then answers the queries in
-turns with the others.
+collection, four in ten of them stop words (one list for all engines); a query is two to seven words of one passage.
+Each engine has a process of its own, so that peak memory is its own, builds its index alone, and then answers the
+queries in turns with the others.
 "before" is fastrank of another checkout: its ids and scores must equal those of this one to the last bit, else there
 are no figures. How many of our ten best the peers find too is printed: they stem and count lengths a bit differently.
 
