@@ -16,12 +16,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import pairwise
 from typing import NamedTuple, Protocol, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastrank.bm25 import languages
+from fastrank.bm25.word_table import WordTable
 
 DROPPED = -1  # instead of an id: a lone "_", a word that is too long, an empty stem
 MAX_ID = 1 << 31  # of a term: abs() of a signed 32-bit hash; stop words have ids from MAX_ID + 1 to 2**32 - 1
@@ -31,6 +35,10 @@ _MAX_PIECES = 1 << 18  # kept at most, about 40 MB; then the vocabulary starts a
 _MAX_PIECE_BYTES = 96  # longer pieces (a base64 blob, a Chinese sentence) hardly come twice
 _MAX_VOCABULARIES = 4  # vocabularies kept by this process
 
+_MIN_TABLE_CHARACTERS = 1 << 12  # of a batch that a table is worth while for
+_MIN_TABLE_PIECES = 1 << 10  # of a vocabulary
+_TABLE_GROWTH = 1.5  # of a vocabulary until it gets a new table
+
 _WORD_BYTES = b"0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" + bytes(range(0x80, 0x100))
 _CUT_CASED = bytes(byte if byte in _WORD_BYTES else 0x20 for byte in range(256))  # a table for bytes.translate
 _CUT = _CUT_CASED.lower()  # lower() changes ASCII only
@@ -38,6 +46,13 @@ _CUT_DOTLESS = _CUT[: ord("I")] + b"I" + _CUT[ord("I") + 1 :]  # leaves I, which
 
 Ids: TypeAlias = "int | tuple[int, ...]"  # of a piece: DROPPED if it has no term, a tuple if it has several
 Words: TypeAlias = "Callable[[str], list[str]]"
+
+
+class Batch(NamedTuple):
+    """The words of several texts, text after text."""
+
+    ids: NDArray[np.int64]  # (words,): terms, stop words (above MAX_ID) and negative numbers for dropped words
+    ends: NDArray[np.int64]  # (texts,): where each text ends in `ids`
 
 
 class Stemmer(Protocol):
@@ -115,6 +130,44 @@ class Vocabulary(dict[bytes, Ids]):
         self._words = words
         self._term_ids = term_ids
         self._ascii_words = ascii_words
+        self._table: WordTable | None = None
+        self._table_pieces = 0  # how many the vocabulary had when the table was made
+
+    def batch(self, texts: Sequence[str]) -> Batch:
+        """The ids of the words of several texts; long batches are looked up at once."""
+        table = self._table
+        if table is None or sum(map(len, texts)) < _MIN_TABLE_CHARACTERS:
+            batch = _one_by_one(self.ids, texts)
+        else:
+            batch = self._looked_up(table, texts)
+        if len(self) >= _MIN_TABLE_PIECES and (table is None or len(self) > _TABLE_GROWTH * self._table_pieces):
+            self._table_pieces = len(self)
+            self._table = WordTable({piece: ids for piece, ids in self.copy().items() if isinstance(ids, int)})
+        return batch
+
+    def _looked_up(self, table: WordTable, texts: Sequence[str]) -> Batch:
+        parts = [text.encode("utf-8", "replace").translate(self._cut) for text in texts]
+        joined = b" ".join(parts)
+        words = table.find(joined)
+        ids, unknown = words.ids, words.unknown.tolist()
+        ends = np.searchsorted(words.starts, np.cumsum([len(part) + 1 for part in parts]))
+        pieces = [
+            joined[start:stop]
+            for start, stop in zip(
+                words.starts[words.unknown].tolist(), words.stops[words.unknown].tolist(), strict=True
+            )
+        ]
+        found = list(map(self.__getitem__, pieces))
+        if tuple not in map(type, found):
+            ids[unknown] = found
+            return Batch(ids, ends)
+        sizes = np.ones(len(ids), np.int64)
+        sizes[unknown] = [len(each) if isinstance(each, tuple) else 1 for each in found]
+        firsts = np.cumsum(sizes) - sizes
+        ids = np.repeat(ids, sizes)
+        for word, each in zip(unknown, found, strict=True):
+            ids[firsts[word] : firsts[word] + sizes[word]] = each
+        return Batch(ids, np.append(firsts, len(ids))[ends])
 
     def ids(self, text: str) -> list[int]:
         """The ids of a text's words in order: terms, stop words (above MAX_ID) and DROPPED."""
@@ -158,6 +211,10 @@ class CustomAnalysis:
         self._analyzer = analyzer
         self._term_ids = TermIds(dimensions=dimensions)
 
+    def batch(self, texts: Sequence[str]) -> Batch:
+        """The ids of the terms of several texts."""
+        return _one_by_one(self.ids, texts)
+
     def ids(self, text: str) -> list[int]:
         """The ids of a text's terms in order, DROPPED for empty ones."""
         return list(map(self._term_ids.__getitem__, self._analyzer(text)))
@@ -165,6 +222,15 @@ class CustomAnalysis:
     def count(self, text: str) -> int:
         """How many terms a text has."""
         return sum(1 for _ in self._analyzer(text))
+
+
+def _one_by_one(analyze: Callable[[str], list[int]], texts: Sequence[str]) -> Batch:
+    ids: list[int] = []
+    ends: list[int] = []
+    for text in texts:
+        ids += analyze(text)
+        ends.append(len(ids))
+    return Batch(np.fromiter(ids, np.int64, len(ids)), np.array(ends, np.int64))
 
 
 # -- words ----------------------------------------------------------------------------------------------------------

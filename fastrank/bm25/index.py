@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastrank import inputs
 from fastrank.bm25 import document_ids, index_file, parts, ranking, segment
-from fastrank.bm25.analysis import MAX_ID
+from fastrank.bm25.analysis import MAX_ID, Batch
 from fastrank.bm25.document_ids import Id, Strings
 from fastrank.bm25.parts import Part, Snapshot
 from fastrank.bm25.segment import Scores, Segment
@@ -265,17 +265,17 @@ class BM25Index:
 
     def _runs(self, texts: Iterator[str]) -> Iterator[Segment]:
         """Segments of texts in order, each small enough to be sorted in little memory."""
-        ids: list[int] = []
-        ends: list[int] = []
-        token_ids = self.bm25.token_ids
-        for text in texts:
-            ids += token_ids(text)
-            ends.append(len(ids))
-            if len(ids) >= _RUN_WORDS or len(ends) >= _RUN_DOCUMENTS:
-                yield segment.from_token_ids(ids, ends)
-                ids, ends = [], []
-        if ends:
-            yield segment.from_token_ids(ids, ends)
+        run: list[Batch] = []
+        words = documents = 0
+        for batch in self.bm25.batches(texts):
+            run.append(batch)
+            words += len(batch.ids)
+            documents += len(batch.ends)
+            if words >= _RUN_WORDS or documents >= _RUN_DOCUMENTS:
+                yield segment.from_batches(run)
+                run, words, documents = [], 0, 0
+        if run:
+            yield segment.from_batches(run)
 
     def _check_ids(self, given: list[Id] | None) -> None:
         """Raise an error if documents with these ids cannot be added."""

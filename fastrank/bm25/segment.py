@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrank.bm25.analysis import MAX_ID
+from fastrank.bm25.analysis import MAX_ID, Batch
 
 Scores = NDArray[np.float32]
 
@@ -95,18 +95,19 @@ class Weights:
         return weights.astype(np.float32)
 
 
-def from_token_ids(ids: Sequence[int], ends: Sequence[int]) -> Segment:
+def from_batches(batches: list[Batch]) -> Segment:
     """The segment of some documents, by one sort of (term, document) packed into 64 bits.
 
     Args:
-        ids: of the words of document after document; negative ones are dropped words, those above MAX_ID stop words.
-        ends: where each document ends in `ids`.
+        batches: the words of the documents; emptied.
     """
-    words = np.fromiter(ids, np.int64, len(ids))
-    documents = np.repeat(np.arange(len(ends)), np.diff(np.array([0, *ends])))
+    words = np.concatenate([each.ids for each in batches])
+    sizes = np.concatenate([np.diff(each.ends, prepend=0) for each in batches])
+    batches.clear()
+    documents = np.repeat(np.arange(len(sizes)), sizes)
     is_term = words.view(np.uint64) <= MAX_ID
-    lengths = np.bincount(documents[is_term], minlength=len(ends)).astype(np.uint32)
-    bits = len(ends).bit_length()
+    lengths = np.bincount(documents[is_term], minlength=len(sizes)).astype(np.uint32)
+    bits = len(sizes).bit_length()
     keys = words << bits
     keys |= documents
     del words, documents, is_term
@@ -115,7 +116,7 @@ def from_token_ids(ids: Sequence[int], ends: Sequence[int]) -> Segment:
     first = np.flatnonzero(np.diff(keys, prepend=-1))
     counts = np.diff(first, append=len(keys))
     keys = keys[first]
-    documents = _smallest(keys & ((1 << bits) - 1), len(ends))
+    documents = _smallest(keys & ((1 << bits) - 1), len(sizes))
     keys >>= bits
     starts = np.flatnonzero(np.diff(keys, prepend=-1))
     return Segment(

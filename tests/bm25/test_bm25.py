@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.processes import run_python
 
-from fastrank.bm25 import BM25, LANGUAGES, BM25Index, analysis, array_file, weights
+from fastrank.bm25 import BM25, LANGUAGES, BM25Index, analysis, array_file, weights, word_table
 from fastrank.errors import ModelLoadError
 
 
@@ -57,7 +57,7 @@ def test_no_texts_and_texts_without_words():
 
 
 def test_a_text_of_more_words_than_a_batch_has():
-    words = weights._TOKENS * 2 + 5
+    words = weights._CHARACTERS * 2 + 5
     text = " ".join(f"w{number % 1000}" for number in range(words))
     short, long, last = BM25(disable_stemmer=True).documents(["a b", text, "c"])
     assert (len(short[0]), len(long[0]), len(last[0])) == (2, 1000, 1)
@@ -531,6 +531,72 @@ def test_many_threads_get_what_one_gets():
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(shared.documents, [texts] * 16):
             assert [ids.tolist() for ids, _ in found] == expected
+
+
+# -- batches: words looked up in a table ----------------------------------------------------------------------------
+
+MANY = [
+    "The quick brown fox; jumps-over 17 lazy dogs!",
+    "",
+    "   ",
+    "a",
+    "x" * 16 + " " + "x" * 17 + " " + "x" * 8 + " " + "x" * 9 + " " + "y" * 200,
+    "caf\u00e9 \u2014 na\u00efve\u2014approach \u4f60\u597d\u4e16\u754c",
+    "caf\u00e9\u2014bar",  # one piece of two words
+    "\u2014 \u2014\u2014",  # pieces of none
+    "nul\0byte tab\tnewline\nend \ud800 lone",
+    "_ __ a_b " + "z" * 41,
+    "I\u0307stanbul ISPARTA",
+    " ".join(f"w{number}" for number in range(3000)),
+]
+
+
+@pytest.mark.parametrize("analyzer", [None, *analysis.ANALYZERS])
+@pytest.mark.parametrize("language", ["english", "turkish"])
+def test_a_table_of_words_finds_what_single_look_ups_find(monkeypatch, analyzer, language):
+    monkeypatch.setattr(analysis, "_MIN_TABLE_CHARACTERS", 0)
+    monkeypatch.setattr(analysis, "_MIN_TABLE_PIECES", 0)
+    analysis.forget()
+    bm25, alone = BM25(language, analyzer=analyzer), BM25(language, analyzer=analyzer)
+    texts = [MANY[number] for number in np.random.default_rng(0).permutation(len(MANY) * 5) % len(MANY)]
+    expected = [alone.token_ids(text) for text in texts]
+    for batch in (texts[:7], texts, texts[::-1], [""], texts[3:4], []):
+        ids, ends = bm25._analysis.batch(batch)
+        assert (ids.dtype, len(ends)) == (np.int64, len(batch))
+        found = [part.tolist() for part in np.split(ids, ends)[: len(batch)]]
+        assert found == [expected[texts.index(text)] for text in batch]
+    analysis.forget()
+
+
+def test_words_that_share_a_slot_keep_their_ids():
+    words = {f"w{number}".encode(): number for number in range(5000)}
+    table = word_table.WordTable(words)
+    for bits in (1, 4):
+        table._shift = np.uint64(64 - bits)  # two or sixteen slots for all: most hold another word
+        found = table.find(b" ".join(words))
+        known = np.setdiff1d(np.arange(5000), found.unknown)
+        assert found.ids[known].tolist() == known.tolist()
+    assert len(word_table.WordTable(words).find(b" ".join(words)).unknown) < 2000
+
+
+def test_a_table_of_no_words_knows_none():
+    found = word_table.WordTable({}).find(b"some words")
+    assert found.unknown.tolist() == [0, 1]
+    assert [found.starts.tolist(), found.stops.tolist()] == [[0, 5], [4, 10]]
+    assert word_table.WordTable({}).find(b"").starts.tolist() == []
+
+
+def test_batches_of_many_threads_while_the_table_is_made_anew(monkeypatch):
+    monkeypatch.setattr(analysis, "_MIN_TABLE_CHARACTERS", 0)
+    monkeypatch.setattr(analysis, "_MIN_TABLE_PIECES", 10)
+    monkeypatch.setattr(analysis, "_MAX_PIECES", 300)
+    texts = [" ".join(f"word{(number * 7 + more) % 500}" for more in range(9)) for number in range(200)]
+    shared = BM25(stemmer=Vowelless(), stopwords=[], token_max_length=50, language=None)
+    expected = [shared.token_ids(text) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        for ids, ends in pool.map(shared._analysis.batch, [texts, texts[::-1]] * 20):
+            found = [part.tolist() for part in np.split(ids, ends)[:200]]
+            assert found in (expected, expected[::-1])
 
 
 def test_importing_loads_nothing_heavy():

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fastrank.bm25 import BM25, BM25Index, array_file, index_file, ranking, segment
+from fastrank.bm25 import BM25, BM25Index, array_file, index_file, ranking, segment, weights
 from fastrank.bm25 import index as index_module
 from fastrank.errors import ModelLoadError
 
@@ -96,8 +96,13 @@ def test_adding_in_parts_is_adding_at_once():
 
 
 def test_adding_one_by_one_sorts_each_document_once(monkeypatch):
-    sorted_words, make = [], segment.from_token_ids
-    monkeypatch.setattr(segment, "from_token_ids", lambda ids, ends: sorted_words.append(len(ids)) or make(ids, ends))
+    sorted_words, make = [], segment.from_batches
+
+    def from_batches(batches):
+        sorted_words.extend(len(batch.ids) for batch in batches)
+        return make(batches)
+
+    monkeypatch.setattr(segment, "from_batches", from_batches)
     texts = corpus(500)
     index = BM25Index(BM25(disable_stemmer=True))
     for text in texts:
@@ -110,6 +115,7 @@ def test_adding_one_by_one_sorts_each_document_once(monkeypatch):
 @pytest.mark.parametrize(("words", "documents"), [(1, 10**9), (50, 10**9), (10**9, 1), (10**9, 7)])
 def test_runs_of_any_size_make_the_same_index(monkeypatch, words, documents):
     expected = answers(plain(corpus(200)))
+    monkeypatch.setattr(weights, "_BATCH", 3)
     monkeypatch.setattr(index_module, "_RUN_WORDS", words)
     monkeypatch.setattr(index_module, "_RUN_DOCUMENTS", documents)
     assert answers(plain(corpus(200))) == expected
