@@ -18,7 +18,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
     """The words of several texts, text after text."""
 
     ids: NDArray[np.int64]  # (words,): terms, stop words (above MAX_ID) and negative numbers for dropped words
-    ends: NDArray[np.int64]  # (texts,): where each text ends in `ids`
+    sizes: NDArray[np.int64]  # (texts,): words of each
 
 
 class Stemmer(Protocol):
@@ -149,25 +149,20 @@ class Vocabulary(dict[bytes, Ids]):
         parts = [text.encode("utf-8", "replace").translate(self._cut) for text in texts]
         joined = b" ".join(parts)
         words = table.find(joined)
-        ids, unknown = words.ids, words.unknown.tolist()
         ends = np.searchsorted(words.starts, np.cumsum([len(part) + 1 for part in parts]))
-        pieces = [
-            joined[start:stop]
-            for start, stop in zip(
-                words.starts[words.unknown].tolist(), words.stops[words.unknown].tolist(), strict=True
-            )
-        ]
-        found = list(map(self.__getitem__, pieces))
+        sizes = np.diff(ends, prepend=0)
+        bounds = words.starts[words.unknown].tolist(), words.stops[words.unknown].tolist()
+        found = [self[joined[start:stop]] for start, stop in zip(*bounds, strict=True)]
         if tuple not in map(type, found):
-            ids[unknown] = found
-            return Batch(ids, ends)
-        sizes = np.ones(len(ids), np.int64)
-        sizes[unknown] = [len(each) if isinstance(each, tuple) else 1 for each in found]
-        firsts = np.cumsum(sizes) - sizes
-        ids = np.repeat(ids, sizes)
-        for word, each in zip(unknown, found, strict=True):
-            ids[firsts[word] : firsts[word] + sizes[word]] = each
-        return Batch(ids, np.append(firsts, len(ids))[ends])
+            words.ids[words.unknown] = found
+            return Batch(words.ids, sizes)
+        terms = [each if isinstance(each, tuple) else (each,) for each in found]
+        counts = np.ones(len(words.ids), np.int64)
+        counts[words.unknown] = list(map(len, terms))
+        ids, unknown = np.repeat(words.ids, counts), np.zeros(len(words.ids), np.bool_)
+        unknown[words.unknown] = True
+        ids[np.repeat(unknown, counts)] = list(chain.from_iterable(terms))
+        return Batch(ids, np.diff(np.append(0, np.cumsum(counts))[ends], prepend=0))
 
     def ids(self, text: str) -> list[int]:
         """The ids of a text's words in order: terms, stop words (above MAX_ID) and DROPPED."""
@@ -225,12 +220,9 @@ class CustomAnalysis:
 
 
 def _one_by_one(analyze: Callable[[str], list[int]], texts: Sequence[str]) -> Batch:
-    ids: list[int] = []
-    ends: list[int] = []
-    for text in texts:
-        ids += analyze(text)
-        ends.append(len(ids))
-    return Batch(np.fromiter(ids, np.int64, len(ids)), np.array(ends, np.int64))
+    words = list(map(analyze, texts))
+    sizes = list(map(len, words))
+    return Batch(np.fromiter(chain.from_iterable(words), np.int64, sum(sizes)), np.array(sizes, np.int64))
 
 
 # -- words ----------------------------------------------------------------------------------------------------------

@@ -270,7 +270,7 @@ class BM25Index:
         for batch in self.bm25.batches(texts):
             run.append(batch)
             words += len(batch.ids)
-            documents += len(batch.ends)
+            documents += len(batch.sizes)
             if words >= _RUN_WORDS or documents >= _RUN_DOCUMENTS:
                 yield segment.from_batches(run)
                 run, words, documents = [], 0, 0

@@ -102,7 +102,7 @@ def from_batches(batches: list[Batch]) -> Segment:
         batches: the words of the documents; emptied.
     """
     words = np.concatenate([each.ids for each in batches])
-    sizes = np.concatenate([np.diff(each.ends, prepend=0) for each in batches])
+    sizes = np.concatenate([each.sizes for each in batches])
     batches.clear()
     documents = np.repeat(np.arange(len(sizes)), sizes)
     is_term = words.view(np.uint64) <= MAX_ID

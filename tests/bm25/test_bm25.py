@@ -561,9 +561,9 @@ def test_a_table_of_words_finds_what_single_look_ups_find(monkeypatch, analyzer,
     texts = [MANY[number] for number in np.random.default_rng(0).permutation(len(MANY) * 5) % len(MANY)]
     expected = [alone.token_ids(text) for text in texts]
     for batch in (texts[:7], texts, texts[::-1], [""], texts[3:4], []):
-        ids, ends = bm25._analysis.batch(batch)
-        assert (ids.dtype, len(ends)) == (np.int64, len(batch))
-        found = [part.tolist() for part in np.split(ids, ends)[: len(batch)]]
+        ids, sizes = bm25._analysis.batch(batch)
+        assert (ids.dtype, len(sizes), sum(sizes)) == (np.int64, len(batch), len(ids))
+        found = [part.tolist() for part in np.split(ids, np.cumsum(sizes))[: len(batch)]]
         assert found == [expected[texts.index(text)] for text in batch]
     analysis.forget()
 
@@ -594,8 +594,8 @@ def test_batches_of_many_threads_while_the_table_is_made_anew(monkeypatch):
     shared = BM25(stemmer=Vowelless(), stopwords=[], token_max_length=50, language=None)
     expected = [shared.token_ids(text) for text in texts]
     with ThreadPoolExecutor(8) as pool:
-        for ids, ends in pool.map(shared._analysis.batch, [texts, texts[::-1]] * 20):
-            found = [part.tolist() for part in np.split(ids, ends)[:200]]
+        for ids, sizes in pool.map(shared._analysis.batch, [texts, texts[::-1]] * 20):
+            found = [part.tolist() for part in np.split(ids, np.cumsum(sizes))[:200]]
             assert found in (expected, expected[::-1])
 
 
