@@ -1,4 +1,7 @@
-"""Installed packages with models: only metadata is read, a malformed one is one warning and is left out."""
+"""Rows H8 to H11: installed packages with models, and what is packed into one.
+
+Only metadata is read; a malformed package is one warning and is left out.
+"""
 
 import hashlib
 import json
@@ -109,7 +112,7 @@ def test_the_first_of_two_distributions_of_one_name_counts(site, tmp_path, monke
 # -- nothing is run ---------------------------------------------------------------------------------------------------
 
 
-def test_listing_models_runs_no_code_of_a_package(site, capsys):
+def test_h9_listing_models_runs_no_code_of_a_package(site, capsys):
     """A dotted entry point once imported, and so executed, the packages around it."""
     folder = install(site, manifest(), package="acme_models.tuned")
     (site / "acme_models" / "__init__.py").write_text("raise SystemExit('the parent was imported')")
@@ -162,7 +165,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_a_malformed_manifest_is_one_warning_and_left_out(site, caplog, capsys, kind):
+def test_h8_a_malformed_manifest_is_one_warning_and_left_out(site, caplog, capsys, kind):
     content, field = MALFORMED[kind]
     install(site, content)
     for _ in range(2):
@@ -193,7 +196,7 @@ ENTRY_POINTS = {
 
 
 @pytest.mark.parametrize("kind", ENTRY_POINTS)
-def test_a_malformed_entry_point_is_one_warning_and_left_out(site, caplog, kind):
+def test_h8_a_malformed_entry_point_is_one_warning_and_left_out(site, caplog, kind):
     text, reason = ENTRY_POINTS[kind]
     install(site, manifest(), entry_points=text)
     for _ in range(2):
@@ -213,7 +216,7 @@ def test_entry_points_of_other_groups_are_nothing_to_us(site, caplog, text):
     assert warnings(caplog) == []
 
 
-def test_metadata_that_is_no_text_stops_nothing(site):
+def test_h8_metadata_that_is_no_text_stops_nothing(site):
     install(site, manifest())
     broken = site / "broken-1.0.dist-info"
     broken.mkdir()
@@ -225,7 +228,7 @@ def test_metadata_that_is_no_text_stops_nothing(site):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pipes in folders")
 @pytest.mark.parametrize("path", [MANIFEST, "config.json", "entry points"])
-def test_a_pipe_is_left_out_and_not_waited_for(site, caplog, path):
+def test_h8_a_pipe_is_left_out_and_not_waited_for(site, caplog, path):
     folder = install(site, manifest())
     if path == "entry points":
         pipe = site / "pipe-1.0.dist-info" / "entry_points.txt"
@@ -244,7 +247,7 @@ def test_a_pipe_is_left_out_and_not_waited_for(site, caplog, path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 @pytest.mark.parametrize("path", [MANIFEST, "config.json", MODEL])
-def test_a_link_out_of_the_package_is_left_out(site, tmp_path, caplog, path):
+def test_h8_a_link_out_of_the_package_is_left_out(site, tmp_path, caplog, path):
     folder = install(site, manifest())
     outside = tmp_path / "outside"
     (folder / path).rename(outside)
@@ -254,7 +257,7 @@ def test_a_link_out_of_the_package_is_left_out(site, tmp_path, caplog, path):
     assert f"{path} is a link that leads out of the package" in warning
 
 
-def test_a_model_like_an_unknown_one_is_one_warning(site, caplog):
+def test_h8_a_model_like_an_unknown_one_is_one_warning(site, caplog):
     install(site, manifest(like="acme/unknown"))
     for _ in range(2):
         assert NAME not in [spec.name for spec in registry.entries()]
@@ -296,7 +299,7 @@ def same_size(content):
     return bytes([content[0] ^ 1]) + content[1:]
 
 
-def test_files_under_a_builtins_name_are_hashed_once(site, builtin, cache, hashed):
+def test_h10_files_under_a_builtins_name_are_hashed_once(site, builtin, cache, hashed):
     cache.mkdir(exist_ok=True)
     folder = install(site, manifest(like=None))
     for _ in range(2):
@@ -304,7 +307,7 @@ def test_files_under_a_builtins_name_are_hashed_once(site, builtin, cache, hashe
     assert sorted(hashed) == sorted(folder / path for path in FILES)
 
 
-def test_a_lying_manifest_under_a_builtins_name_is_not_used(site, builtin, cache, caplog):
+def test_h10_a_lying_manifest_under_a_builtins_name_is_not_used(site, builtin, cache, caplog):
     """The manifest states the registry's hashes; the files have other bytes of the same size."""
     cache.mkdir(exist_ok=True)
     lying = {path: same_size(data) if path == MODEL else data for path, data in FILES.items()}
@@ -314,7 +317,7 @@ def test_a_lying_manifest_under_a_builtins_name_is_not_used(site, builtin, cache
     assert f"{MODEL} has SHA-256" in caplog.text
 
 
-def test_a_file_that_changes_is_hashed_again(site, builtin, cache, hashed, caplog):
+def test_h10_a_file_that_changes_is_hashed_again(site, builtin, cache, hashed, caplog):
     cache.mkdir(exist_ok=True)
     folder = install(site, manifest(like=None))
     store.locate(builtin, Lookup(local_files_only=True))
@@ -331,7 +334,7 @@ def test_a_file_that_changes_is_hashed_again(site, builtin, cache, hashed, caplo
 
 
 @pytest.mark.parametrize("where", ["no home", "no folder"])
-def test_without_a_cache_folder_files_are_hashed_once_per_process(site, builtin, cache, hashed, monkeypatch, where):
+def test_h10_without_a_cache_folder_files_are_hashed_once_per_process(site, builtin, cache, hashed, monkeypatch, where):
     if where == "no home":
         monkeypatch.delenv("FASTRANK_CACHE")
         monkeypatch.setenv("XDG_CACHE_HOME", "~nosuchuser/cache")
@@ -350,7 +353,7 @@ def test_without_a_cache_folder_files_are_hashed_once_per_process(site, builtin,
         ({"precision": "fp32"}, "", "variant int8 of precision fp32 is not the registry's"),
     ],
 )
-def test_weights_said_to_be_made_of_a_builtins_must_be_int8_beside_its_files(
+def test_h10_weights_said_to_be_made_of_a_builtins_must_be_int8_beside_its_files(
     site, builtin, caplog, changes, changed, reason
 ):
     files = {path: same_size(data) if path == changed else data for path, data in FILES.items()}
@@ -365,3 +368,17 @@ def test_weights_said_to_be_made_of_a_builtins_must_be_int8_beside_its_files(
     install(site, manifest(**content), files=files)
     assert [variant.name for variant in registry.find(NAME).variants] == ["onnx"]
     assert reason in caplog.text
+
+
+# -- packing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_h11_a_link_out_of_the_folder_is_not_packed(tmp_path, capsys):
+    folder = tiny_models.write_model(tmp_path / "model")
+    secret = tmp_path / "secret"
+    secret.write_text("a file of this machine")
+    (folder / "LICENSE").symlink_to(secret)
+    assert cli.main(["pack", "acme/mine", "--path", str(folder), "-o", str(tmp_path / "dist")]) == 1
+    assert "LICENSE is a link that leads out of the folder" in capsys.readouterr().err
+    assert not (tmp_path / "dist").exists()
