@@ -77,7 +77,7 @@ def packages(model: str | None = None) -> Iterator[Package]:
             continue
         try:
             yield _package(description, name, module)
-        except FastrankError as error:
+        except (FastrankError, OSError) as error:
             distribution = description.name.partition("-")[0]
             leave_out(distribution, str(error))
 
@@ -166,15 +166,19 @@ def _package(description: Path, name: str, module: str) -> Package:
     folder = _folder(module, description.parent)
     if folder is None:
         raise RegistryError(f"entry_points.txt: there is no folder of the package {module}")
-    manifest = _manifest(folder, name) if os.path.lexists(folder / MANIFEST) else None
-    return Package(name, folder, manifest)
+    try:
+        (folder / MANIFEST).lstat()
+    except FileNotFoundError:
+        return Package(name, folder, None)
+    return Package(name, folder, _manifest(folder, name))
 
 
 def _folder(module: str, beside: Path) -> Path | None:
     """The folder of a package, found by its path: importlib would run the code of the packages around it."""
     parts = module.split(".")
     candidates = (Path(place, *parts).absolute() for place in (str(beside), *sys.path))
-    return next((folder for folder in candidates if folder.is_dir()), None)
+    # os.path.isdir: no error for a folder of the import path that this user may not read
+    return next((folder for folder in candidates if os.path.isdir(folder)), None)  # noqa: PTH112
 
 
 # -- the manifest -----------------------------------------------------------------------------------------------------

@@ -226,6 +226,29 @@ def test_h8_metadata_that_is_no_text_stops_nothing(site):
     assert [package.model for package in packages.packages()] == [NAME]
 
 
+@pytest.mark.parametrize("what", ["the package", "the import path"])
+def test_h8_what_may_not_be_read_stops_nothing(site, caplog, monkeypatch, what):
+    folder = install(site, manifest())
+    denied = folder if what == "the package" else site.parent / "denied"
+    stat, lstat = os.stat, os.lstat
+
+    def refuse(call):
+        def checked(path, *arguments, **options):
+            if not isinstance(path, int) and str(path).startswith(f"{denied}{os.sep}"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return call(path, *arguments, **options)
+
+        return checked
+
+    monkeypatch.syspath_prepend(str(site.parent / "denied"))
+    monkeypatch.setattr(os, "stat", refuse(stat))
+    monkeypatch.setattr(os, "lstat", refuse(lstat))
+    listed = NAME in [package.model for package in packages.packages()]
+    assert listed == (what == "the import path")
+    registry.entries()
+    assert len(warnings(caplog)) == (what == "the package")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no pipes in folders")
 @pytest.mark.parametrize("path", [MANIFEST, "config.json", "entry points"])
 def test_h8_a_pipe_is_left_out_and_not_waited_for(site, caplog, path):
