@@ -19,10 +19,19 @@ _MASKED: Final = -3.4028234663852886e38  # the lowest float32, as transformers: 
 
 
 def linear(
-    graph: Graph, x: str, name: str, size_in: int, size_out: int, *, bias: bool = True, float32: bool = False
+    graph: Graph,
+    x: str,
+    name: str,
+    size_in: int,
+    size_out: int,
+    *,
+    bias: bool = True,
+    float32: bool = False,
+    record: bool = True,
 ) -> str:
     """The linear layer stored as `{name}.weight` and `{name}.bias`; see `product`."""
-    return product(graph, x, f"{name}.weight", f"{name}.bias" if bias else None, size_in, size_out, float32=float32)
+    biases = f"{name}.bias" if bias else None
+    return product(graph, x, f"{name}.weight", biases, size_in, size_out, float32=float32, record=record)
 
 
 def product(
@@ -35,6 +44,7 @@ def product(
     *,
     bias_alias: str = "",
     float32: bool = False,
+    record: bool = True,
 ) -> str:
     """`x @ weight.T + bias`: [rows, size_in] to [rows, size_out]. Every matrix product with a weight goes through here.
 
@@ -47,6 +57,7 @@ def product(
         size_out: Output features.
         bias_alias: Another name under which checkpoints store the bias.
         float32: Compute in float32 even in half precision: for the few numbers that are the result.
+        record: Whether int8 quantization is to see this product; false where the weight multiplies another value too.
 
     Raises:
         ModelLoadError: A tensor is missing or not as expected.
@@ -58,7 +69,7 @@ def product(
         return quantized_matmul.product(graph, x, weight, biases, size_in, size_out)
     if float32:
         x = graph.to_float32(x)
-    else:
+    elif record:
         graph.record_matmul(x, weight)
     # Gemm takes the weight as stored. Transpose and MatMul are no faster and copy it when the session is created.
     return graph.op("Gemm", x, weights, *biases, transB=1)

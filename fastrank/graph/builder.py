@@ -153,8 +153,9 @@ class Graph:
 
     def integers(self, *values: int) -> str:
         """A constant 1-D int64 tensor."""
-        name = "_".join(map(str, ("integers", *values)))
-        return self._constant(name, onnx_proto.INT64, [len(values)], struct.pack(f"<{len(values)}q", *values))
+        raw = struct.pack(f"<{len(values)}q", *values)
+        name = "_".join(map(str, values)) if len(values) < 8 else hashlib.sha256(raw).hexdigest()
+        return self._constant(f"integers_{name}", onnx_proto.INT64, [len(values)], raw)
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has the tensor, with or without the prefix."""

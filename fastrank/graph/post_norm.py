@@ -72,6 +72,7 @@ def layers(
     sizes: Sizes,
     layer: Layer | None = None,
     distance_bias: str = "",
+    visible: str = "",
 ) -> Encoded:
     """Write all layers but the last, which the head has written for the tokens it needs.
 
@@ -83,6 +84,7 @@ def layers(
         sizes: The encoder's.
         layer: Writes one layer; None: `bert_layer`.
         distance_bias: Added to the attention scores of every layer, float32 [1, heads, sequence, sequence].
+        visible: Which tokens may be attended to, bool [batch, 1, 1 or sequence, sequence]; empty: all but padding.
 
     Raises:
         ModelLoadError: A tensor is missing or not as expected; the calls of the result raise it too.
@@ -91,7 +93,7 @@ def layers(
     width = sizes.hidden // sizes.heads
     bias = distance_bias
     if not graph.unpadded:
-        bias = blocks.score_bias(graph, blocks.padding_mask(graph, attention_mask))
+        bias = blocks.score_bias(graph, visible or blocks.padding_mask(graph, attention_mask))
         bias = graph.op("Add", bias, distance_bias) if distance_bias else bias
     shape = blocks.text_shape(graph, input_ids, sizes.heads, width)
     last = sizes.layers - 1
@@ -117,12 +119,9 @@ def bert_layer(
     graph: Graph, x: str, number: int, queries: Queries, *, sizes: Sizes, names: Names = BERT
 ) -> tuple[str, str]:
     """A `Layer` of BERT; `names` maps its parameters."""
-    prefix, hidden = f"{names.layer}.{number}.", sizes.hidden
+    prefix = f"{names.layer}.{number}."
     x, attention = attend(graph, x, prefix, queries, sizes=sizes, names=names)
-    up = blocks.linear(graph, x, prefix + names.up, hidden, sizes.intermediate)
-    up = blocks.ACTIVATIONS[sizes.activation](graph, up)
-    down = blocks.linear(graph, up, prefix + names.down, sizes.intermediate, hidden)
-    return add_and_norm(graph, down, x, prefix + names.output_norm, sizes), attention
+    return feed_forward(graph, x, prefix, sizes=sizes, names=names), attention
 
 
 def attend(
@@ -158,6 +157,14 @@ def attend(
     )
     attended = blocks.linear(graph, attended, prefix + names.attention_output, hidden, hidden)
     return add_and_norm(graph, attended, queries.states, prefix + names.attention_norm, sizes), attention
+
+
+def feed_forward(graph: Graph, x: str, prefix: str, *, sizes: Sizes, names: Names = BERT) -> str:
+    """The second half of a layer, float32 [rows, hidden]."""
+    up = blocks.linear(graph, x, prefix + names.up, sizes.hidden, sizes.intermediate)
+    up = blocks.ACTIVATIONS[sizes.activation](graph, up)
+    down = blocks.linear(graph, up, prefix + names.down, sizes.intermediate, sizes.hidden)
+    return add_and_norm(graph, down, x, prefix + names.output_norm, sizes)
 
 
 def add_and_norm(graph: Graph, x: str, residual: str, name: str, sizes: Sizes) -> str:

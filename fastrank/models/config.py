@@ -136,6 +136,10 @@ class Config:
         """Whether the field is there and not null."""
         return self._values.get(field) is not None
 
+    def is_text(self, field: str) -> bool:
+        """Whether the field is there and a string, for fields that may be of several types."""
+        return isinstance(self._values.get(field), str)
+
     def section(self, field: str) -> Config:
         """A nested object; without fields if it is missing."""
         if field in self._sections:

@@ -19,6 +19,8 @@ TOKENIZER = support.FIXTURES / "static" / "model2vec" / "tokenizer.json"  # 20 t
 CAT = 5  # its id
 HEADS = {
     "bert": "encoder",
+    "deberta_v2_masked_lm": "masked-lm",
+    "deberta_v3_classifier": "sequence-classification",
     "distilbert_masked_lm": "masked-lm",
     "electra_classifier": "sequence-classification",
     "gemma3_bidirectional": "encoder",
