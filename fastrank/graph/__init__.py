@@ -61,6 +61,7 @@ RANGES: Final = "ranges"
 _ALIASES: Final = {
     "camembert": "roberta",
     "deberta-v2": "deberta_v2",
+    "mt5": "t5",
     "new": "gte",
     "qwen2": "qwen3",
     "xlm-roberta": "roberta",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastrank.models.config import Config
 
 WORDS: Final = "embed_tokens.weight"
-_LM_HEAD: Final = "lm_head.weight"
+LM_HEAD: Final = "lm_head.weight"
 
 
 def sequence_classification(graph: Graph, config: Config, encoded: Encoded) -> None:
@@ -52,8 +52,8 @@ def logit_score(graph: Graph, config: Config, encoded: Encoded) -> None:
             raise ModelLoadError(
                 f"{config.path}: the score reads token {token}, and the vocabulary has {size.vocabulary}"
             )
-    tied = config.flag("tie_word_embeddings", default=False) and not graph.has(_LM_HEAD)
-    table = WORDS if tied else _LM_HEAD
+    tied = config.flag("tie_word_embeddings", default=False) and not graph.has(LM_HEAD)
+    table = WORDS if tied else LM_HEAD
 
     def row(token: int) -> str:
         return graph.to_float32(graph.lookup(table, graph.integers(token), size.vocabulary, size.hidden))

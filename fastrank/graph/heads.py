@@ -34,6 +34,21 @@ def _hidden_states(graph: Graph, encoded: Encoded, rows: str) -> None:
     graph.output("last_hidden_state", states, onnx_proto.FLOAT, ["batch", "sequence", hidden])
 
 
+def mean(graph: Graph, encoded: Encoded, x: str, size: int, *, float32: bool = False) -> str:
+    """The mean of a text's tokens, without padding: [batch * sequence, size] to [batch, size].
+
+    In the compute dtype, or `float32` if `x` is.
+    """
+    states = graph.op(
+        "Reshape", x if float32 else graph.to_float32(x), blocks.text_shape(graph, encoded.input_ids, size)
+    )
+    mask = graph.op("Cast", encoded.attention_mask, to=onnx_proto.FLOAT)
+    weighted = graph.op("Mul", states, graph.op("Unsqueeze", mask, graph.integers(2)))
+    total = graph.op("ReduceSum", weighted, graph.integers(1), keepdims=0)
+    average = graph.op("Div", total, graph.op("ReduceSum", mask, graph.integers(1), keepdims=1))
+    return average if float32 else graph.to_compute_dtype(average)
+
+
 def label_logits(graph: Graph, x: str, name: str, size: int, *, bias: bool = True) -> None:
     """Write the output `logits`, float32 [batch, labels], from float32 [batch, size] and a linear layer's name.
 

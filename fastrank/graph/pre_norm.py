@@ -40,6 +40,7 @@ class Design(NamedTuple):
         output_bias: Whether the projection of the attention output has a bias.
         qk_norm: Whether queries and keys are normalized per head.
         norm_offset: Added to the weights of every RMSNorm.
+        mlp_bias: Whether the feed-forward blocks have biases.
         output_norms: Whether the outputs of attention and feed-forward block are normalized too.
     """
 
@@ -53,6 +54,7 @@ class Design(NamedTuple):
     frequencies: Mapping[str, list[float]]
     qkv_bias: bool = False
     output_bias: bool = False
+    mlp_bias: bool = False
     qk_norm: bool = False
     norm_offset: float = 0.0
     output_norms: bool = False
@@ -114,6 +116,19 @@ def listed_layer_types(config: Config, default: list[str]) -> list[str]:
     if len(listed) != len(default):
         raise config.error("layer_types", f"expected {len(default)} entries, one per layer")
     return listed
+
+
+def theta(config: Config) -> float:
+    """The rotary base: in a section of newer configurations, in a field of its own in older ones.
+
+    Raises:
+        ModelLoadError: It is absurd, or the frequencies are to be scaled.
+    """
+    config.choice("rope_scaling", [None])
+    section = config.section("rope_parameters")
+    section.choice("rope_type", ["default"], default="default")
+    old = config.number("rope_theta", 10_000, low=1, high=1e12)
+    return section.number("rope_theta", old, low=1, high=1e12)
 
 
 def layers(graph: Graph, x: str, input_ids: str, attention_mask: str, design: Design) -> Encoded:
@@ -201,7 +216,7 @@ def _layer(graph: Graph, x: str, number: int, queries: _Queries, text: _Text, de
         attended = _norm(graph, attended, f"{name}.post_attention_layernorm", design)
     x = graph.op("Add", _of_queries(graph, x, queries), attended)
     before = "pre_feedforward_layernorm" if design.output_norms else "post_attention_layernorm"
-    fed = _feed_forward(graph, _norm(graph, x, f"{name}.{before}", design), f"{name}.mlp", design.sizes)
+    fed = _feed_forward(graph, _norm(graph, x, f"{name}.{before}", design), f"{name}.mlp", design)
     if design.output_norms:
         fed = _norm(graph, fed, f"{name}.post_feedforward_layernorm", design)
     return graph.op("Add", x, fed), probabilities
@@ -255,11 +270,12 @@ def _attention(graph: Graph, x: str, number: int, queries: _Queries, text: _Text
     return blocks.linear(graph, attended, f"{name}.o_proj", wide, size.hidden, bias=design.output_bias), probabilities
 
 
-def _feed_forward(graph: Graph, x: str, name: str, size: Sizes) -> str:
+def _feed_forward(graph: Graph, x: str, name: str, design: Design) -> str:
     """A gated linear unit (Shazeer 2020, arXiv:2002.05202)."""
+    size, bias = design.sizes, design.mlp_bias
     gate, up = (
-        blocks.linear(graph, x, f"{name}.{part}_proj", size.hidden, size.intermediate, bias=False)
+        blocks.linear(graph, x, f"{name}.{part}_proj", size.hidden, size.intermediate, bias=bias)
         for part in ("gate", "up")
     )
     gated = graph.op("Mul", blocks.ACTIVATIONS[size.activation](graph, gate), up)
-    return blocks.linear(graph, gated, f"{name}.down_proj", size.intermediate, size.hidden, bias=False)
+    return blocks.linear(graph, gated, f"{name}.down_proj", size.intermediate, size.hidden, bias=bias)

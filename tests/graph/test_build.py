@@ -31,21 +31,13 @@ from fastrank.errors import ModelLoadError
 from fastrank.graph import OUTPUT, model_types, supported_heads
 
 OF_HEADS = (
-    *(
-        "bert.pooler.",
-        "classifier.",
-        "cls.",
-        "decoder.",
-        "generator_",
-        "gte.pooler.",
-        "head.",
-        "lm_head.",
-        "nomic_bert.pooler.",
-    ),
-    *("lm_predictions.", "pooler.", "pre_", "score.", "vocab_"),
+    *("bert.pooler.", "classifier.", "cls.", "decoder.", "dense.", "generator_", "gte.pooler.", "head.", "lm_head."),
+    *("lm_predictions.", "nomic_bert.pooler.", "pooler.", "pre_", "score.", "vocab_"),
 )
 WINDOWED = ("deberta", "gemma3", "qwen2")
-UNLIMITED = ("deberta_v", "gemma3", "gte", "jina_bert", "modernbert", "new", "nomic_bert", "qwen")
+UNLIMITED = (
+    *("deberta_v", "eurobert", "gemma3", "gte", "jina_bert", "modernbert", "mt5", "new", "nomic_bert", "qwen", "t5"),
+)
 """Their positions are no table, but for one DeBERTa's."""
 
 
@@ -571,6 +563,7 @@ def test_every_supported_head_has_a_fixture():
     copies = {  # written by the same functions
         "camembert": "roberta",
         "deberta-v2": "deberta_v2",
+        "mt5": "t5",
         "new": "gte",
         "qwen2": "qwen3",
         "xlm-roberta": "roberta",

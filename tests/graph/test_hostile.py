@@ -23,6 +23,7 @@ HEADS = {
     "deberta_v3_classifier": "sequence-classification",
     "distilbert_masked_lm": "masked-lm",
     "electra_classifier": "sequence-classification",
+    "eurobert_mean_classifier": "sequence-classification",
     "gemma3_bidirectional": "encoder",
     "gte_classifier": "sequence-classification",
     "jina_bert_masked_lm": "masked-lm",
@@ -33,6 +34,7 @@ HEADS = {
     "nomic_bert_old_masked_lm": "masked-lm",
     "qwen2_logit_score": "logit-score",
     "qwen3_classifier": "sequence-classification",
+    "t5": "encoder",
     "xlm_roberta_classifier": "sequence-classification",
 }
 """One checkpoint of each architecture, and its own head."""

@@ -154,16 +154,6 @@ def _transform(graph: Graph, x: str, *, config: Config, size: Sizes) -> str:
     return _norm(graph, x, "head.norm", config=config, size=size)
 
 
-def _mean(graph: Graph, encoded: Encoded) -> str:
-    """The mean of the last hidden states of a text's tokens, without padding, [batch, hidden]."""
-    shape = blocks.text_shape(graph, encoded.input_ids, encoded.sizes.hidden)
-    states = graph.op("Reshape", graph.to_float32(encoded.all_tokens()[0]), shape)
-    mask = graph.op("Cast", encoded.attention_mask, to=onnx_proto.FLOAT)
-    weighted = graph.op("Mul", states, graph.op("Unsqueeze", mask, graph.integers(2)))
-    total = graph.op("ReduceSum", weighted, graph.integers(1), keepdims=0)
-    return graph.to_compute_dtype(graph.op("Div", total, graph.op("ReduceSum", mask, graph.integers(1), keepdims=1)))
-
-
 def masked_lm(graph: Graph, config: Config, encoded: Encoded) -> None:
     """Write `logits`, float32 [batch, sequence, vocabulary]: transformers' `ModernBertForMaskedLM`.
 
@@ -186,6 +176,6 @@ def sequence_classification(graph: Graph, config: Config, encoded: Encoded) -> N
     if config.choice("classifier_pooling", ["cls", "mean"], default="cls") == "cls":
         pooled = encoded.first_token()
     else:
-        pooled = _mean(graph, encoded)
+        pooled = heads.mean(graph, encoded, encoded.all_tokens()[0], encoded.sizes.hidden)
     pooled = _transform(graph, pooled, config=config, size=encoded.sizes)
     heads.label_logits(graph, pooled, "classifier", encoded.sizes.hidden)

@@ -5,11 +5,10 @@ RoBERTa without token types and with a relative position bias; the heads are RoB
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fastrank.graph import blocks, onnx_proto, post_norm
+from fastrank.graph import blocks, onnx_proto, post_norm, relative_bias
 from fastrank.graph.architectures import bert, roberta
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ NAMES: Final = post_norm.Names(
 )
 _PAD: Final = 1  # of positions; transformers ignores `pad_token_id` here
 _BUCKETS: Final = 32  # half of them for each direction; transformers reads the field but supports only this
-_FARTHEST: Final = 128
 
 
 masked_lm = roberta.masked_lm
@@ -54,27 +52,6 @@ def encoder(graph: Graph, config: Config) -> Encoded:
     positions = graph.lookup("embeddings.position_embeddings.weight", position_ids, size.positions, size.hidden)
     x = graph.op("Reshape", graph.op("Add", words, positions), graph.integers(-1, size.hidden))
     x = blocks.layer_norm(graph, x, "embeddings.LayerNorm", size.hidden, size.epsilon)
-    bias = _distance_bias(graph, ids, size.heads)
+    bias = relative_bias.relative_bias(graph, "encoder.relative_attention_bias.weight", ids, size.heads, _BUCKETS)
     layer = partial(post_norm.bert_layer, graph, sizes=size, names=NAMES)
     return post_norm.layers(graph, x, ids, mask, sizes=size, layer=layer, distance_bias=bias)
-
-
-def _distance_bias(graph: Graph, input_ids: str, heads: int) -> str:
-    """The relative position bias, float32 [1, heads, sequence, sequence]."""
-    table = graph.weight("encoder.relative_attention_bias.weight", _BUCKETS, heads, float32=True)
-    rows = graph.integers(*(_bucket(distance) for distance in range(-_FARTHEST, _FARTHEST + 1)))
-    by_distance = graph.op("Gather", table, rows)
-    positions = blocks.position_ids(graph, input_ids)
-    distances = graph.op("Sub", positions, graph.op("Unsqueeze", positions, graph.integers(1)))
-    distances = graph.op("Clip", distances, graph.integer(-_FARTHEST), graph.integer(_FARTHEST))
-    biases = graph.op("Gather", by_distance, graph.op("Add", distances, graph.integer(_FARTHEST)))
-    return graph.op("Unsqueeze", graph.op("Transpose", biases, perm=[2, 0, 1]), graph.integers(0))
-
-
-def _bucket(distance: int) -> int:
-    """The row for a distance (T5, Raffel et al. 2019, arXiv:1910.10683): one per distance below 8, then log-wide."""
-    offset = _BUCKETS // 2 if distance > 0 else 0
-    far, exact = abs(distance), _BUCKETS // 4
-    if far >= exact:
-        far = exact + int(math.log(far / exact) / math.log(_FARTHEST / exact) * exact)
-    return offset + min(far, _BUCKETS // 2 - 1)

@@ -62,7 +62,7 @@ def _design(config: Config) -> pre_norm.Design:
         causal=_is_causal(config),
         layer_types=layer_types,
         window=window,
-        frequencies=dict.fromkeys(layer_types, rotary.frequencies(width, _theta(config))),
+        frequencies=dict.fromkeys(layer_types, rotary.frequencies(width, pre_norm.theta(config))),
         qkv_bias=bias or not is_qwen3,
         output_bias=bias,
         qk_norm=is_qwen3,
@@ -92,12 +92,3 @@ def _layer_types(config: Config, layers: int) -> tuple[list[str], int]:
     if pre_norm.SLIDING in layer_types and not slides:
         raise config.error("layer_types", "use_sliding_window is false, so there can be no 'sliding_attention'")
     return layer_types, window
-
-
-def _theta(config: Config) -> float:
-    """The rotary base: in a section of newer configurations, in a field of its own in older ones."""
-    config.choice("rope_scaling", [None])
-    section = config.section("rope_parameters")
-    section.choice("rope_type", ["default"], default="default")
-    old = config.number("rope_theta", 10_000, low=1, high=1e12)
-    return section.number("rope_theta", old, low=1, high=1e12)
