@@ -21,6 +21,7 @@ def texts(documents: str | Iterable[str], name: str = "documents") -> Iterator[s
     """
     if isinstance(documents, str):
         documents = (documents,)
+    refuse_table(documents, name)
     if isinstance(documents, _NOT_TEXTS) or not isinstance(documents, Iterable):
         raise TypeError(f"{name} must be a string or an iterable of strings, not {type(documents).__name__}")
     return _each(iter(documents), name)
@@ -43,6 +44,7 @@ def pairs(values: Iterable[tuple[str, str]], name: str = "pairs") -> Iterator[tu
     Raises:
         TypeError: at the call, if `values` is no iterable; at the item, if it is no pair of strings.
     """
+    refuse_table(values, name)
     items: Any = values
     if isinstance(values, tuple) and len(values) == 2 and all(isinstance(value, str) for value in values):
         items = (values,)
@@ -55,13 +57,30 @@ def text(value: Any, name: str) -> str:
     """One string, made fit for a tokenizer as in `texts`."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}")
-    if value.isascii():
-        return str(value)
+    characters = str.__str__(value)  # a subclass, such as an Enum, may print itself as something else
+    if characters.isascii():
+        return characters
     try:
-        value.encode()
+        characters.encode()
     except UnicodeEncodeError:
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return str(value)
+        return characters.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return characters
+
+
+def refuse_table(values: Any, name: str) -> None:
+    """Refuse a DataFrame or table: iterating over one gives the names of its columns, or the columns themselves.
+
+    Raises:
+        TypeError: `values` has columns; the message names them.
+    """
+    columns = getattr(values, "column_names", None) or getattr(values, "columns", None)
+    if columns is not None and not callable(columns):
+        names = [column for column in columns if isinstance(column, str)][:5]
+        example = names[0] if names else "text"
+        raise TypeError(
+            f"{name} must be an iterable of strings, not {type(values).__name__}: pass one column, such as "
+            f"[{example!r}]. Its columns: {', '.join(names)}"
+        )
 
 
 def positive(value: Any, name: str) -> int:
@@ -108,7 +127,8 @@ def _integer(value: Any, name: str) -> int:
 
 def _each_pair(items: Iterator[Any], name: str) -> Iterator[tuple[str, str]]:
     for position, item in enumerate(items):
-        if isinstance(item, str) or not isinstance(item, Sequence) or len(item) != 2:
+        row = hasattr(item, "__array__") or isinstance(item, Sequence)  # of an array of strings, or a tuple or list
+        if isinstance(item, str) or not row or len(item) != 2:
             raise TypeError(f"{name}[{position}] must be a pair of strings, not {type(item).__name__}")
         yield text(item[0], f"{name}[{position}][0]"), text(item[1], f"{name}[{position}][1]")
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from fastrank.engine.forking import no_fork
+
 T_co = TypeVar("T_co", covariant=True)
 
 Names: TypeAlias = Callable[[int], str]  # how errors call the n-th text
@@ -70,7 +72,8 @@ class Lazy(Generic[M]):
             if self._closed:
                 raise RuntimeError("This model is closed. Make a new one.")
             if self._loaded is None:
-                self._loaded = self._load()
+                with no_fork:
+                    self._loaded = self._load()
             return self._loaded
 
     def close(self) -> None:

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 OnnxProvider: TypeAlias = "str | tuple[str, dict[Any, Any]]"
 
 
+_MOST_THREADS = 4096
+
 PRECISIONS = ("auto", "fp32", "fp16", "int8", "int8-fast")
 
 
@@ -45,8 +47,10 @@ class Options:
                 f"precision={self.precision!r} is for the CPU and chooses its provider itself. On a GPU use "
                 "precision='fp16'; leave out `cuda` and `providers` otherwise"
             )
-        if isinstance(self.providers, str):
-            raise TypeError(f"providers must be a list, such as [{self.providers!r}]")
+        if self.threads is not None and self.threads > _MOST_THREADS:
+            raise ValueError(f"threads must be <= {_MOST_THREADS}, got {self.threads}")
+        _check_providers(self.providers)
+        _check_devices(self.device_ids, self.devices)
         if self.providers is not None and self.cuda in (True, Device.CUDA):
             warnings.warn(
                 f"`cuda` and `providers` are mutually exclusive parameters, cuda: {self.cuda}, providers: "
@@ -69,3 +73,31 @@ class Options:
     def demands_cuda(self) -> bool:
         """Whether the caller asked for CUDA by name."""
         return self.providers is None and self.cuda in (True, Device.CUDA)
+
+
+def _check_providers(providers: Any) -> None:
+    """Refuse what onnxruntime would not understand.
+
+    Raises:
+        TypeError: `providers` is one name, or an item is neither a name nor (name, options).
+    """
+    if isinstance(providers, str):
+        raise TypeError(f"providers must be a list, such as [{providers!r}]")
+    for provider in providers or ():
+        pair = isinstance(provider, tuple) and len(provider) == 2 and isinstance(provider[1], dict)
+        if not isinstance(provider[0] if pair else provider, str):
+            raise TypeError(f"a provider is a name, or (name, options), not {provider!r:.200}")
+
+
+def _check_devices(device_ids: Any, devices: Sequence[Any]) -> None:
+    """Refuse what is no GPU's number, also where there is no GPU.
+
+    Raises:
+        TypeError: `device_ids` is a string.
+        ValueError: an item is not an integer of at least 0.
+    """
+    if isinstance(device_ids, str):
+        raise TypeError(f"device_ids must be a list of integers, not {device_ids!r}")
+    for device in devices:
+        if type(device) is not int or device < 0:
+            raise ValueError(f"a device id must be an integer >= 0, not {device!r}")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastrank.engine import cpu, providers
 from fastrank.engine.batching import Batch
+from fastrank.engine.forking import no_fork
 from fastrank.engine.options import OnnxProvider, Options
 from fastrank.engine.providers import CPU, CUDA, ExecutionDevice, Run
 from fastrank.engine.scheduler import Scheduler
@@ -216,7 +217,7 @@ class Session:
         with self._lock:
             key = (device, intra_op or self.threads == 1)
             if key not in self._opened:
-                with _no_fork:
+                with no_fork:
                     session = self._load(self._devices[device].providers, self.threads if intra_op else 1)
                 run = self._devices[device].runner(session, sized=self._model.build is not None)
                 self._opened[key] = _Opened(session, run)
@@ -233,7 +234,11 @@ class Session:
         if not self._model.optimize:
             settings.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         path = self._model.path
-        if self._files != (now := _identity(path)):
+        try:
+            now = _identity(path)
+        except OSError as error:  # in a child that became another user, say
+            raise ModelLoadError(f"{path} cannot be opened again by this process: {error}") from error
+        if self._files != now:
             changed = sorted({name for name, *_ in set(self._files) ^ set(now)}) or [path.name]
             raise ModelLoadError(
                 f"{', '.join(changed)} in {path.parent} changed since this model was loaded, so the rest of it cannot "
@@ -284,41 +289,7 @@ def _identity(path: Path) -> tuple[tuple[str, int, int, int], ...]:
     return tuple(files)
 
 
-class _Gate:
-    """Loading may happen in many threads at a time, but not while the process is forked.
-
-    A child that is forked inside onnxruntime's or the dynamic linker's locks would wait for ever.
-    """
-
-    def __init__(self) -> None:
-        self._loads = 0
-        self._free = threading.Condition()
-
-    def __enter__(self) -> None:
-        with self._free:
-            self._loads += 1
-
-    def __exit__(self, *_error: object) -> None:
-        with self._free:
-            self._loads -= 1
-            self._free.notify_all()
-
-    def close(self) -> None:
-        """Before a fork: wait for the loads that are under way, and let none begin."""
-        self._free.acquire()
-        self._free.wait_for(lambda: not self._loads, timeout=60)
-
-    def open(self) -> None:
-        """After a fork, in the parent."""
-        self._free.release()
-
-
-_no_fork = _Gate()
-
-
 def _forked() -> None:
-    global _no_fork  # noqa: PLW0603 - its lock belongs to the parent
-    _no_fork = _Gate()
     for session in list(_sessions):
         session.leave_to_parent()
     if "onnxruntime" in sys.modules:
@@ -338,13 +309,5 @@ def _end_without_destructors() -> None:
         libc.on_exit(libc._exit, None)  # noqa: SLF001 - its name
 
 
-def _close_gate() -> None:
-    _no_fork.close()
-
-
-def _open_gate() -> None:
-    _no_fork.open()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_close_gate, after_in_parent=_open_gate, after_in_child=_forked)
+    os.register_at_fork(after_in_child=_forked)

@@ -7,6 +7,7 @@ a limit of 128 under a model that takes 256, or none at all.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -25,6 +26,8 @@ Text: TypeAlias = "str | tuple[str, str]"
 
 _CHARACTERS_A_TOKEN = 64  # far above what any vocabulary spends on a token
 _SHORTEST_CUT = 16_384
+_MOST_COMPARED = 1_000_000  # characters of the texts of a pair
+_LETTERS = "0-9A-Za-z\u00c0-\u024f"  # no BERT tokenizer splits, drops or joins words at these
 
 
 class Tokenizer:
@@ -37,6 +40,7 @@ class Tokenizer:
             first whole, unless it alone is too long.
         capped: lower `max_length` to the positions the model has, instead of raising an error.
         reserved: how many of the `max_length` tokens are left for the caller to add.
+        pairs: texts come in pairs, each of which must have room for a token.
         special_tokens_in_text: whether "[SEP]" in a text is the special token, or plain text.
 
     Raises:
@@ -52,6 +56,7 @@ class Tokenizer:
         *,
         capped: bool = False,
         reserved: int = 0,
+        pairs: bool = False,
         special_tokens_in_text: bool = True,
     ) -> None:
         self.max_length = max_length or settings.max_length
@@ -68,11 +73,12 @@ class Tokenizer:
                 )
             self._adds_special = settings.special_tokens
             self._dropped = _unknown(self._tokenizer) if settings.drop_unknown else None
-            special = self._tokenizer.num_special_tokens_to_add(is_pair=False) if self._adds_special else 0
+            special = self._tokenizer.num_special_tokens_to_add(is_pair=pairs) if self._adds_special else 0
             special += reserved
-            if self.max_length <= special:
+            if self.max_length < special + (2 if pairs else 1):
+                what = "a pair of texts" if pairs else "text"
                 raise ValueError(
-                    f"max_length={self.max_length} leaves no room for text: this model adds {special} special tokens"
+                    f"max_length={self.max_length} leaves no room for {what}: this model adds {special} special tokens"
                 )
             if settings.positions and self.max_length > settings.positions:
                 if not capped:
@@ -95,15 +101,113 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[Text]) -> list[Tokens]:
         """Token ids of each text or pair, special ones included: one to `max_length`, less those that are reserved."""
-        shortened = [_beginning(text, self._cut) for text in texts]
+        shortened = [self._shortened(text) for text in texts]
         encodings = self._encoded(shortened)
         for position, text in enumerate(texts):
-            if len(encodings[position]) < self._room and shortened[position] != text:
-                encodings[position] = self._whole(text)
+            if isinstance(text, str) and len(encodings[position]) < self._room and shortened[position] is not text:
+                encodings[position] = self._encoded([self._beginning(text)])[0]
         return [
             self._tokens(encoding, pair=isinstance(text, tuple))
             for encoding, text in zip(encodings, texts, strict=True)
         ]
+
+    def _shortened(self, text: Text) -> Text:
+        """A huge text's beginning, which most likely has more tokens than are used; of a pair, those that surely have.
+
+        Truncating 10 MB to 512 tokens takes `tokenizers` 11 seconds and 1.3 GB; with the rest cut off before, nothing.
+        """
+        if isinstance(text, str):
+            return text if len(text) <= self._cut else _cut(text, self._cut)
+        if max(map(len, text)) > self._cut:
+            text = self._shortened_pair(text)
+        return self._trimmed(text) if min(map(len, text)) > 4 * self._room else text
+
+    def _shortened_pair(self, pair: tuple[str, str]) -> tuple[str, str]:
+        """The beginnings of a pair's texts: how much of each is used depends on the other's length."""
+        texts = [text if len(text) <= self._cut else self._without_excess(text) for text in pair]
+        ends = [len(_cut(text, self._cut)) for text in texts]
+        while (side := self._unsure(texts, ends)) is not None:
+            ends[side] = len(_cut(texts[side], ends[side] * 2))
+        return texts[0][: ends[0]], texts[1][: ends[1]]
+
+    def _trimmed(self, pair: tuple[str, str]) -> tuple[str, str]:
+        """Two long texts without most of the tokens that are not used; the longer one stays the longer one.
+
+        `tokenizers` keeps what it truncates, for pairs each remainder of one text with each of the other.
+        """
+        with _no_panic("the tokenizer"):
+            encodings = [self._untruncated.encode(text, add_special_tokens=False) for text in pair]
+        shorter = min((0, 1), key=lambda side: len(encodings[side]))
+        ends, wanted = [0, 0], self._room
+        for side in (shorter, 1 - shorter):
+            last = _end_of_word(encodings[side], wanted)
+            ends[side] = encodings[side].offsets[last - 1][1] if last < len(encodings[side]) else len(pair[side])
+            wanted = max(self._room, last + (len(encodings[1 - shorter]) > len(encodings[shorter])))
+        return pair[0][: ends[0]], pair[1][: ends[1]]
+
+    def _unsure(self, texts: Sequence[str], ends: Sequence[int]) -> int | None:
+        """Which text of a pair must be cut later: it has fewer tokens than are used, or seems to be the shorter one.
+
+        Where two long texts share an odd number of tokens, the longer one gets the odd token. Which of two texts of
+        more than a million characters is longer is judged by their beginnings.
+        """
+        counts = [self._count(text[:end]) for text, end in zip(texts, ends, strict=True)]
+        for side in (0, 1):
+            if ends[side] == len(texts[side]):
+                continue
+            seems_shorter = counts[side] <= counts[1 - side] and ends[side] < _MOST_COMPARED
+            if counts[side] < self._room or seems_shorter:
+                return side
+        return None
+
+    def _count(self, text: str) -> int:
+        """Tokens of a text that is not truncated, special ones left out."""
+        with _no_panic("the tokenizer"):
+            return len(self._untruncated.encode(text, add_special_tokens=False))
+
+    @cached_property
+    def _untruncated(self) -> tokenizers.Tokenizer:
+        """The same tokenizer without a limit, which only pairs with a huge text need."""
+        copied = type(self._tokenizer).from_str(self._tokenizer.to_str())
+        copied.no_truncation()
+        copied.encode_special_tokens = self._tokenizer.encode_special_tokens
+        return copied
+
+    def _beginning(self, text: str) -> str:
+        """The beginning of a text of few tokens, such as a megabyte of spaces, that has enough of them."""
+        text, cut = self._without_excess(text), self._cut
+        while cut < len(text):
+            beginning = _cut(text, cut)
+            if self._fills(beginning):
+                return beginning
+            cut *= 8
+        return text
+
+    def _fills(self, text: str) -> bool:
+        """Whether a text has at least as many tokens as are used."""
+        with _no_panic("the tokenizer"):
+            return len(self._tokenizer.encode(text, add_special_tokens=False)) >= self._room
+
+    def _without_excess(self, text: str) -> str:
+        """A text without characters that leave its tokens as they are.
+
+        BERT's tokenizers make one [UNK] of a word of any length above a limit, and nothing of white space.
+        """
+        if self._longest_word is None:
+            return text
+        text = re.sub(rf"([{_LETTERS}]{{{self._longest_word + 1}}})[{_LETTERS}]+", r"\1", text)
+        return re.sub(r"([ \t\r\n\u200b])\1+", r"\1", text)
+
+    @cached_property
+    def _longest_word(self) -> int | None:
+        """Characters of a word that is not [UNK], for BERT's tokenizers; None: another kind."""
+        parts = json.loads(self._tokenizer.to_str())
+        kinds = [(parts[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer", "model")]
+        longest = parts["model"].get("max_input_chars_per_word")
+        if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or not isinstance(longest, int):
+            return None
+        added = [token["content"] for token in parts["added_tokens"]]
+        return longest if all(len(token) <= longest and not token.isspace() for token in added) else None
 
     def _encoded(self, texts: Sequence[Text]) -> list[tokenizers.Encoding]:
         with _no_panic("the tokenizer"):
@@ -142,26 +246,13 @@ class Tokenizer:
             tokens[token_id] = token
         return tokens
 
-    def _whole(self, text: Text) -> tokenizers.Encoding:
-        """For the rare text whose long beginning has fewer tokens than the limit (a megabyte of spaces, say)."""
-        cut = self._cut
-        while True:
-            cut *= 8
-            shortened = _beginning(text, cut)
-            (encoding,) = self._encoded([shortened])
-            if len(encoding) >= self._room or shortened == text:
-                return encoding
 
-
-def _beginning(text: Text, cut: int) -> Text:
-    """The beginning of a huge text (or of both of a pair), ended between two words where it has words.
-
-    Cutting 10 MB to 512 tokens takes `tokenizers` 11 seconds and 1.3 GB; with the rest cut off before, nothing.
-    """
-    if isinstance(text, tuple):
-        first, second = text
-        return (first, second) if len(first) <= cut >= len(second) else (_cut(first, cut), _cut(second, cut))
-    return _cut(text, cut)
+def _end_of_word(encoding: tokenizers.Encoding, wanted: int) -> int:
+    """How many tokens of an encoding end where a word does: `wanted`, or a few more."""
+    words = encoding.word_ids
+    while wanted < len(words) and words[wanted] == words[wanted - 1]:
+        wanted += 1
+    return min(wanted, len(words))
 
 
 def _cut(text: str, cut: int) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastrank.errors import ModelLoadError
-from fastrank.models.config import read_json
+from fastrank.models.config import MAX_INTEGER, Config, read_json
 
 _FALLBACK_LIMIT = 512
 _STATIC = "0_StaticEmbedding"  # where sentence-transformers keeps a static model
@@ -63,7 +63,6 @@ def read(folder: Path) -> TokenizerSettings:
     pad_token = tokenizer_config.get("pad_token")
     if isinstance(pad_token, dict):
         pad_token = pad_token.get("content")
-    pad_token_id = config.get("pad_token_id")
     return TokenizerSettings(
         path,
         max_length=min([*limits, *filter(None, [positions])], default=unstated),
@@ -71,15 +70,21 @@ def read(folder: Path) -> TokenizerSettings:
         lowercase=sentence_bert.get("do_lower_case") is True,
         special_tokens=not static,
         drop_unknown=model2vec,
-        pad_token_id=pad_token_id if isinstance(pad_token_id, int) else None,
+        pad_token_id=_pad_token_id(Config(folder / "config.json", config)),
         pad_tokens=(*([pad_token] if isinstance(pad_token, str) else []), "[PAD]", "<pad>"),
     )
+
+
+def _pad_token_id(config: Config) -> int | None:
+    """The id that config.json gives the padding token; some decoders write -1 for none."""
+    token_id = config.integer("pad_token_id", -1, low=-1, high=config.integer("vocab_size", MAX_INTEGER) - 1)
+    return None if token_id == -1 else token_id
 
 
 def _positions(config: dict[str, Any]) -> int | None:
     # NomicBERT's code calls the length it was trained with by the first name.
     positions = config.get("n_positions", config.get("max_position_embeddings"))
-    if not isinstance(positions, int) or not 0 < positions < _ENDLESS:
+    if type(positions) is not int or not 0 < positions < _ENDLESS:
         return None
     return positions - 2 if config.get("model_type") in _OFFSET_POSITIONS else positions
 

@@ -29,11 +29,13 @@ def pool_tokens(vectors: ArrayLike, pool_factor: int, protected_tokens: int = 1)
         shorter than 1, as in PyLate.
 
     Raises:
-        ValueError: the shape is another, or a number is out of range.
+        ValueError: the shape is another, a vector is not finite, or a number is out of range.
     """
     tokens = np.asarray(vectors, np.float32)
     if tokens.ndim != 2:
         raise ValueError(f"vectors must have the shape (tokens, dim), not {tokens.shape}")
+    if not np.isfinite(tokens).all():
+        raise ValueError("vectors must be finite; they contain NaN or infinity")
     factor = inputs.positive(pool_factor, "pool_factor")
     if protected_tokens < 0:
         raise ValueError(f"protected_tokens must be >= 0, got {protected_tokens}")

@@ -33,6 +33,7 @@ def load(request: Request, task: CrossEncoderTask, truncation: str) -> CrossEnco
             request.max_length or spec.max_length,
             truncation,
             capped=request.max_length is None,
+            pairs=True,
             special_tokens_in_text=request.special_tokens_in_text,
         )
         opened = loading.open_session(request, files, settings.graph_head)

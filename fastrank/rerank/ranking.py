@@ -41,6 +41,7 @@ def listed(documents: Iterable[Document], name: str = "documents") -> list[Docum
     Raises:
         TypeError: they are one text, one mapping or no iterable.
     """
+    inputs.refuse_table(documents, name)
     if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
         raise TypeError(f"{name} must be an iterable of strings or mappings, not {type(documents).__name__}")
     return list(documents)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-ROWS = {"D": 26, "H": 11, "I": 11, "O": 3, "R": 12}
+ROWS = {"D": 26, "H": 11, "I": 17, "O": 3, "R": 20}
 
 
 def table():
