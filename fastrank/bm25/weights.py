@@ -36,6 +36,18 @@ _ANALYSIS = (
 )  # settings that decide which terms a text has
 
 
+class Vectors(NamedTuple):
+    """Sparse vectors of some texts, one after the other."""
+
+    ids: Integers  # (terms,)
+    values: NDArray[Any]  # (terms,)
+    ends: list[int]  # where each text's vector ends
+
+    def split(self) -> list[tuple[Integers, Any]]:
+        """(ids, values) of each text."""
+        return [(self.ids[start:end], self.values[start:end]) for start, end in pairwise([0, *self.ends])]
+
+
 class Counts(NamedTuple):
     """The terms of some documents, document after document, in the order in which they first appear."""
 
@@ -177,22 +189,33 @@ class BM25:
         Raises:
             ValueError: the settings need corpus statistics (`avg_len="auto"`, `idf=True`) and `fit` was not called.
         """
+        return self.document_vectors(texts).split()
+
+    def queries(self, texts: Sequence[str]) -> list[tuple[Integers, Integers]]:
+        """(ids, ones) of each text: its distinct ids in order of first appearance, int64, and as many ones, int64."""
+        return self.query_vectors(texts).split()
+
+    def document_vectors(self, texts: Sequence[str]) -> Vectors:
+        """`documents` in two arrays, which travel between processes far cheaper than many small ones."""
         statistics, average = self.statistics, self.avg_len
         if average == "auto" or (self.idf and statistics is None):
             setting = 'avg_len="auto"' if average == "auto" else "idf=True"
             raise ValueError(f"{setting} needs the statistics of a corpus: call fit(corpus) first")
-        vectors: list[tuple[Integers, Floats]] = []
+        ids, values, distinct = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
         for counted in self.counts(texts):
             counts = counted.counts.astype(np.float64)
             norms = self.k * (1 - self.b + self.b * counted.lengths / average)
-            values = counts * (self.k + 1) / (counts + np.repeat(norms, counted.distinct))
+            weights = counts * (self.k + 1) / (counts + np.repeat(norms, counted.distinct))
             if self.idf and statistics is not None:
-                values *= statistics.idf(counted.ids)
-            vectors.extend(_split(counted.ids, values, np.cumsum(counted.distinct).tolist()))
-        return vectors
+                weights *= statistics.idf(counted.ids)
+            ids.append(counted.ids)
+            values.append(weights)
+            distinct.append(counted.distinct)
+        ends = np.cumsum(np.concatenate(distinct)).tolist()
+        return Vectors(np.concatenate(ids), np.concatenate(values), ends)
 
-    def queries(self, texts: Sequence[str]) -> list[tuple[Integers, Integers]]:
-        """(ids, ones) of each text: its distinct ids in order of first appearance, int64, and as many ones, int64."""
+    def query_vectors(self, texts: Sequence[str]) -> Vectors:
+        """`queries` in two arrays."""
         every: list[int] = []
         ends: list[int] = []
         for text in texts:
@@ -201,7 +224,7 @@ class BM25:
             every += [each for each in distinct if each <= MAX_ID]  # no stop words
             ends.append(len(every))
         ids = np.array(every, np.int64)
-        return _split(ids, np.ones_like(ids), ends)
+        return Vectors(ids, np.ones_like(ids), ends)
 
     def token_count(self, texts: Iterable[str]) -> int:
         """How many words the texts have, dropped ones included."""
@@ -442,10 +465,6 @@ def _statistics(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Stat
     if len(table) != len(ids) or (table and max(table) > MAX_ID):
         raise ValueError("its ids are not distinct ids of terms")
     return Statistics(documents, words, table)
-
-
-def _split(ids: Integers, values: Any, ends: list[int]) -> list[tuple[Integers, Any]]:
-    return [(ids[start:end], values[start:end]) for start, end in pairwise([0, *ends])]
 
 
 def _count(batch: Batch) -> Counts:
