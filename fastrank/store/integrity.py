@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fastrank.errors import IntegrityError
 from fastrank.models.spec import FileSpec, Variant
-from fastrank.store.layout import VERIFIED, FileRecord, complete, make_folders, records, resolved
+from fastrank.store.layout import VERIFIED, FileRecord, complete, make_folders, records, resolved, write
 
 REGISTRY = "registry"
 HUB = "hub"
@@ -139,7 +139,7 @@ def _keep(digest: str, stamp: Path | None) -> None:
     if stamp is not None:
         with suppress(OSError):  # a cache that cannot be written costs a hash at every start, no more
             make_folders(stamp.parent)
-            stamp.write_bytes(STAMP)
+            write(stamp, STAMP)
 
 
 def _identity(folder: Path, variant: Variant) -> str:

@@ -154,3 +154,9 @@ def make_folders(path: Path) -> None:
     if not path.is_dir():
         make_folders(path.parent)
         path.mkdir(FOLDER_MODE, exist_ok=True)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a small file that only the owner may change, whatever the umask is."""
+    path.touch(FILE_MODE)
+    path.write_bytes(content)

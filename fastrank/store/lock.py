@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastrank.store.layout import make_folders
+
 _PAUSE = 0.1
 
 if sys.platform == "win32":
@@ -36,7 +38,7 @@ def exclusive(path: Path, patience: float) -> Iterator[bool]:
     Raises:
         TimeoutError: another process held it for `patience` seconds.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         yield _acquire(descriptor, path, time.monotonic() + patience)

@@ -53,7 +53,7 @@ def begin(staging: Path, commit: str | None) -> None:
     """Keep what an earlier run left only if it is of the same commit: files of two would not fit together."""
     if commit is None or layout.manifest(staging).get("commit") != commit:
         _empty(staging)
-        (staging / MANIFEST).write_text(json.dumps({"commit": commit}), encoding="utf-8")
+        layout.write(staging / MANIFEST, json.dumps({"commit": commit}).encode())
 
 
 def tidy(entry: CacheEntry) -> None:
@@ -94,7 +94,7 @@ def publish(
         "files": {path: files[path]._asdict() for path in sorted(files)},
     }
     draft = staging / f"{MANIFEST}.part"
-    draft.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    layout.write(draft, json.dumps(manifest, indent=1).encode())
     move(draft, staging / MANIFEST)
     for path in [*files, MANIFEST]:
         _sync(staging / path)

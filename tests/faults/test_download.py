@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from support.hub import Fault
-from support.pinned_model import FILES, REPO, content, entry, leftovers
-from support.processes import ends_well, python
+from support.pinned_model import FILES, REPO, content, entry, leftovers, unpinned_entry
+from support.processes import ends_well, python, run_python
 from support.waiting import patience, wait_until
 
 from fastrank import TextEmbedding, store
@@ -29,6 +29,20 @@ from fastrank.store.lookup import Lookup
 
 # More bytes than arrive at once, so that a download has a middle.
 LARGE = {**FILES, "onnx/model.onnx_data": random.Random(17).randbytes(300_000)}
+
+
+@pytest.fixture(params=["pinned", "unpinned"])
+def spec(request, hub):
+    """A small model that the stand-in has: pinned by commit and hashes, or by nothing at all, as 55 of the registry."""
+    commit = hub.add_repo(REPO, FILES)
+    return entry(commit) if request.param == "pinned" else unpinned_entry()
+
+
+@pytest.fixture(params=["pinned", "unpinned"])
+def large(request, hub):
+    """The same of a model with a large file."""
+    commit = hub.add_repo(REPO, LARGE)
+    return entry(commit, files=LARGE) if request.param == "pinned" else unpinned_entry(files=LARGE)
 
 
 @pytest.fixture
@@ -115,11 +129,32 @@ def test_d2_offline_and_absent(hub, spec):
     refused_offline(hub, spec, local_files_only=True)
 
 
-@pytest.mark.parametrize("switch", ["FASTRANK_OFFLINE", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize("switch", ["FASTRANK_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_d3_switched_off_after_the_import(hub, spec, monkeypatch, switch):
     assert "huggingface_hub" in sys.modules  # which reads its switch only then
     monkeypatch.setenv(switch, "1")
     refused_offline(hub, spec)
+
+
+@pytest.mark.parametrize("transformers", ["1", "0", "", "ON", "no"])
+@pytest.mark.parametrize("hub_offline", ["1", "0", "", "yes", "off"])
+def test_d3_the_switches_of_others_count_as_for_huggingface_hub(monkeypatch, hub_offline, transformers):
+    monkeypatch.setenv("HF_HUB_OFFLINE", hub_offline)
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", transformers)
+    from fastrank import environment
+
+    program = "import huggingface_hub.constants as c; print(c.HF_HUB_OFFLINE)"
+    assert str(environment.offline()) == run_python("-c", program, check=True).stdout.strip()
+
+
+def test_d3_switched_off_when_huggingface_hub_was_imported(hub, spec, monkeypatch):
+    """It sends nothing then, whatever the variables say now."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DownloadError, match="huggingface_hub was imported while HF_HUB_OFFLINE"):
+        store.locate(spec)
+    assert hub.requests == []
 
 
 def test_d8_connection_refused(hub, spec):
@@ -169,7 +204,7 @@ def test_d9_refusals_take_one_request(hub, spec, status, hint):
     hub.fault("*", "resolve", Fault(status=status))
     with pytest.raises(DownloadError, match=f"HTTP {status}.*{hint}"):
         store.locate(spec)
-    assert hub.seen("/", 1) == 1
+    assert hub.seen("/resolve/", 1) == 1
 
 
 @pytest.mark.parametrize(
@@ -179,7 +214,7 @@ def test_d9_refusals_take_one_request(hub, spec, status, hint):
 )
 def test_d10_wrong_content_of_the_right_length(hub, spec, cache, fault):
     hub.fault("GET", "/cdn/", fault, times=1)
-    with pytest.raises(DownloadError, match=r"has SHA-256 .*, the registry states "):
+    with pytest.raises(DownloadError, match=r"has SHA-256 .*, the (registry|hub) states "):
         store.locate(spec)
     assert list(layout.published(cache)) == []
     assert not [path for path in leftovers(cache) if path.name.startswith("model.onnx")]
@@ -188,7 +223,7 @@ def test_d10_wrong_content_of_the_right_length(hub, spec, cache, fault):
 
 def test_d11_a_captive_portal(hub, spec, cache, quick):
     hub.fault("GET", ".", Fault(body=b"<html>Please log in</html>", headers={"Content-Type": "text/html"}))
-    with pytest.raises(DownloadError, match="has 26 bytes, the registry states "):
+    with pytest.raises(DownloadError, match=r"has 26 bytes, the (registry|hub) states "):
         store.locate(spec)
     assert list(layout.published(cache)) == []
 
@@ -226,7 +261,9 @@ def test_d15_from_https_to_http_is_not_followed():
         redirected("https://hub/x", "http://cdn/y", {})
 
 
-def test_d25_the_pinned_commit_is_served_when_the_branch_moves(hub, spec):
+@pytest.mark.parametrize("make", [entry, unpinned_entry])
+def test_d25_the_pinned_commit_is_served_when_the_branch_moves(hub, make):
+    spec = make(hub.add_repo(REPO, FILES))
     hub.add_repo(REPO, {**FILES, "config.json": b"{}"})
     assert content(store.locate(spec)) == FILES
 
@@ -259,9 +296,9 @@ def kept(spec, cache):
 
 
 @pytest.mark.parametrize("before", ["nothing", "half a download", "a damaged model"])
-def test_d17_a_process_killed_at_any_change_loses_nothing(hub, cache, breaking, tmp_path, before):
+def test_d17_a_process_killed_at_any_change_loses_nothing(large, cache, breaking, tmp_path, before):
     """At every n-th open, write, rename, ... in turn; a new process then brings only what is missing."""
-    spec = entry(hub.add_repo(REPO, LARGE), files=LARGE)
+    spec = large
     order = breaking(spec)
     cache.mkdir()
     if before == "half a download":
@@ -290,9 +327,8 @@ def test_d17_a_process_killed_at_any_change_loses_nothing(hub, cache, breaking, 
 # -- disks ------------------------------------------------------------------------------------------------------------
 
 
-def test_d18_a_disk_that_is_full_at_any_change(hub, cache, breaking):
-    spec = entry(hub.add_repo(REPO, LARGE), files=LARGE)
-    order = breaking(spec)
+def test_d18_a_disk_that_is_full_at_any_change(large, cache, breaking):
+    order = breaking(large)
     for number in itertools.count(1):
         shutil.rmtree(cache, ignore_errors=True)
         answer = order(f"full {number}")

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-ROWS = {"D": 26, "H": 11, "I": 17, "O": 3, "R": 20}
+ROWS = {"D": 44, "H": 12, "I": 17, "O": 3, "R": 20}
 
 
 def table():

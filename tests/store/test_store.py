@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 from support import tiny_models
 from support.hub import Fault
-from support.pinned_model import FILES, REPO, content, entry, leftovers
+from support.pinned_model import FILES, REPO, content, entry, leftovers, unpinned_entry
 from support.waiting import patience
 
 from fastrank import store
 from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotCachedError
-from fastrank.models.spec import FileSpec, HubSource, ModelSpec, Variant, WheelSource
+from fastrank.models.spec import HubSource, WheelSource
 from fastrank.store import layout, publish
 from fastrank.store.lookup import Lookup
 
@@ -129,21 +129,14 @@ def test_offline_and_present(hub, spec, monkeypatch):
 # -- models nobody pinned ---------------------------------------------------------------------------------------------
 
 
-def unpinned(*, optional=()):
-    files = tuple(FileSpec(path, None, None) for path in FILES)
-    files += tuple(FileSpec(path, None, None, optional=True) for path in optional)
-    variant = Variant("onnx", "unknown", tiny_models.MODEL_PATH, files, (HubSource(REPO, None),))
-    return ModelSpec(REPO, "", "", (), {}, (variant,))
-
-
 def test_unpinned_files_are_of_one_commit_and_kept(hub):
     commit = hub.add_repo(REPO, FILES)
-    found = store.locate(unpinned(optional=["tokenizer_config.json"]))
+    found = store.locate(unpinned_entry(optional=["tokenizer_config.json"]))
     assert content(found) == FILES
     assert not (found.folder / "tokenizer_config.json").exists()
     assert hub.count("GET", f"/resolve/{commit}/") == len(FILES)  # the list says that the optional one is not there
     hub.stop()
-    assert store.locate(unpinned(optional=["tokenizer_config.json"])).origin == store.CACHE
+    assert store.locate(unpinned_entry(optional=["tokenizer_config.json"])).origin == store.CACHE
 
 
 def test_files_of_two_commits_are_never_joined(hub, cache, quick):
@@ -152,12 +145,12 @@ def test_files_of_two_commits_are_never_joined(hub, cache, quick):
     hub.fault("GET", "/cdn/", Fault(truncate=1000), times=1)
     hub.fault("GET", "/cdn/", Fault(reset=True))
     with pytest.raises(DownloadError):
-        store.locate(unpinned())
+        store.locate(unpinned_entry())
     assert [path for path in leftovers(cache) if path.name == "model.onnx.part"]
     hub.clear()
     other = {**FILES, "onnx/model.onnx": tiny_models.tiny_encoder(seed=1), "config.json": FILES["config.json"] + b" "}
     assert hub.add_repo(REPO, other) != first
-    found = store.locate(unpinned())
+    found = store.locate(unpinned_entry())
     assert content(found) == other
     assert sorted(path.name for path in found.folder.iterdir()) == [
         "config.json",
@@ -169,10 +162,10 @@ def test_files_of_two_commits_are_never_joined(hub, cache, quick):
 
 def test_a_damaged_unpinned_file_is_noticed(hub):
     hub.add_repo(REPO, FILES)
-    found = store.locate(unpinned())
+    found = store.locate(unpinned_entry())
     (found.folder / "config.json").write_bytes(b"{")
     hub.add_repo(REPO, FILES)
-    assert content(store.locate(unpinned())) == FILES
+    assert content(store.locate(unpinned_entry())) == FILES
 
 
 # -- the cache --------------------------------------------------------------------------------------------------------

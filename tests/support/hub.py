@@ -71,6 +71,9 @@ class Fault:
     ignore_range: bool = False  # answer 200 with the whole file to a Range request
     gzip: bool = False  # Content-Encoding: gzip, no Content-Length
     redirect: str | None = None  # answer 302 to this URL
+    portal: bytes | None = None  # 200 with this body to any request, without a header of the hub's: a captive portal
+    header_drip: float | None = None  # send headers only, this many bytes per second, for ever
+    hints: bool = False  # "103 Early Hints" for ever
     tree_extra: tuple = ()  # extra paths to list in /tree, e.g. ("../../evil",)
 
 
@@ -254,6 +257,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(self.fault.status, self.fault.headers.get("X-Error-Code"))
         elif self.fault.redirect is not None:
             self._send(302, b"", {"Location": self.fault.redirect})
+        elif self.fault.portal is not None:
+            self._send(200, self.fault.portal, {"Content-Type": "text/html"})
+        elif self.fault.header_drip or self.fault.hints:
+            self._only_headers()
         else:
             self._right_answer()
 
@@ -270,6 +277,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._resolve(*match.groups())
         else:
             self._error(404, "EntryNotFound")
+
+    def _only_headers(self) -> None:
+        """Begin an answer whose headers never end, until the client hangs up."""
+        self.close_connection = True
+        hint = b"HTTP/1.1 103 Early Hints\r\nX-Hint: 1\r\n\r\n"
+        try:
+            self.wfile.write(hint if self.fault.hints else b"HTTP/1.1 200 OK\r\nX-Drip: ")
+            while not self.server.hub.stopping.is_set():
+                self.wfile.write(hint * 100 if self.fault.hints else b"x")
+                self.server.hub.stopping.wait(0.01 if self.fault.hints else 1 / self.fault.header_drip)
+        except OSError:  # the client hung up
+            self.server.hub.note(Request(self.command, self.path, 0, 0, dict(self.headers)))
 
     def _reset(self) -> None:
         """Close the connection so that the client sees RST, not an orderly end."""

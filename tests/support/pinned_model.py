@@ -1,4 +1,4 @@
-"""A small model for tests of delivery: its files, the registry entry that pins them, and what a cache has of them.
+"""A small model for tests of delivery: its files, registry entries with and without hashes, what a cache has of it.
 
 The fixtures that go with it (`hub`, `spec`, `cache`, `quick`) are in conftest.py.
 """
@@ -22,6 +22,14 @@ def entry(revision, *, files=FILES, sources=None, name=REPO, tasks=None):
     sources = sources or (HubSource(REPO, revision),)
     variant = Variant("onnx", "fp32", tiny_models.MODEL_PATH, pinned(files), sources)
     return ModelSpec(name, "a tiny model", "mit", ("en",), tasks or {}, (variant,), max_length=64)
+
+
+def unpinned_entry(revision=None, *, files=FILES, optional=(), model=tiny_models.MODEL_PATH):
+    """The registry entry of a model whose sizes and hashes nobody wrote down."""
+    paths = [*((path, False) for path in files), *((path, True) for path in optional)]
+    specs = tuple(FileSpec(path, None, None, optional=can_be_missing) for path, can_be_missing in paths)
+    variant = Variant("onnx", "unknown", model, specs, (HubSource(REPO, revision),))
+    return ModelSpec(REPO, "a tiny model", "mit", ("en",), {}, (variant,), max_length=64)
 
 
 def content(found, files=FILES):
