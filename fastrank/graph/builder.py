@@ -205,6 +205,21 @@ class Graph:
         """
         return self._to_compute_dtype(*self._stored(name, shape, alias), float32=float32)
 
+    def weight_rows(self, name: str, start: int, count: int, *shape: int) -> str:
+        """As `weight`, but only `count` rows from `start`; they too are read in place. `shape` is the whole tensor's.
+
+        Raises:
+            ModelLoadError: As `weight`.
+        """
+        full_name, dtype = self._stored(name, shape)
+        del self._initializers[full_name]
+        tensor, part = self._tensors[full_name], f"{full_name}[{start}:{start + count}]"
+        row = tensor.length // shape[0]
+        self._initializers[part] = onnx_proto.external_tensor(
+            part, dtype, (count, *shape[1:]), tensor.file.name, offset=tensor.offset + start * row, length=count * row
+        )
+        return self._to_compute_dtype(part, dtype)
+
     def copied(self, path: Path, tensors: Mapping[str, Tensor], name: str, *shape: int) -> str:
         """As `weight`, from another safetensors file whose bytes are copied into the graph: for small tensors.
 

@@ -28,7 +28,7 @@ ONNXRUNTIME: Final = "com.microsoft"  # the domain of onnxruntime's own operator
 
 _ONE_BYTE: Final = tuple(bytes([value]) for value in range(128))
 
-Attribute = int | float | list[int]
+Attribute = int | float | str | list[int]
 
 
 def node(
@@ -83,6 +83,8 @@ def _attribute(name: str, value: Attribute) -> bytes:
         return _text(1, name) + _integer(3, value) + _integer(20, 2)
     if isinstance(value, float):
         return _text(1, name) + _key(2, 5) + struct.pack("<f", value) + _integer(20, 1)
+    if isinstance(value, str):
+        return _text(1, name) + _text(4, value) + _integer(20, 3)
     return _text(1, name) + b"".join(_integer(8, item) for item in value) + _integer(20, 7)
 
 

@@ -127,6 +127,7 @@ def theta(config: Config) -> float:
     config.choice("rope_scaling", [None])
     section = config.section("rope_parameters")
     section.choice("rope_type", ["default"], default="default")
+    section.choice("partial_rotary_factor", [1, 1.0], default=1)
     old = config.number("rope_theta", 10_000, low=1, high=1e12)
     return section.number("rope_theta", old, low=1, high=1e12)
 

@@ -85,6 +85,18 @@ def test_an_unknown_field_of_the_rotary_section_is_refused(name, tmp_path):
         build(folder)
 
 
+@pytest.mark.parametrize("name", ["gte_classifier", "qwen3", "eurobert_classifier"])
+def test_a_rotation_of_a_part_of_each_head_is_refused(name, tmp_path):
+    folder = copy_of(name, tmp_path)
+    expected = build(folder)
+    rotary = json.loads((folder / "config.json").read_text())["rope_parameters"]
+    edit_config(folder, rope_parameters=rotary | {"partial_rotary_factor": 1.0})
+    assert build(folder) == expected
+    edit_config(folder, rope_parameters=rotary | {"partial_rotary_factor": 0.5})
+    with pytest.raises(ModelLoadError, match=r"'rope_parameters\.partial_rotary_factor' is 0\.5; supported: 1, 1\.0"):
+        build(folder)
+
+
 def test_both_names_of_rope_scaling_mean_the_same(tmp_path):
     folder = copy_of("new_masked_lm", tmp_path)
     expected = build(folder)

@@ -30,6 +30,7 @@ HEADS = {
     "modernbert_classifier": "sequence-classification",
     "mpnet_classifier": "sequence-classification",
     "new_masked_lm": "masked-lm",
+    "nomic_bert_experts": "encoder",
     "nomic_bert_masked_lm": "masked-lm",
     "nomic_bert_old_masked_lm": "masked-lm",
     "qwen2_logit_score": "logit-score",

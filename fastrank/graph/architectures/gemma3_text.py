@@ -92,4 +92,5 @@ def _theta(config: Config, kind: str, old_field: str, default: float) -> float:
     """The rotary base: in a section of newer configurations, in a field of its own in older ones."""
     section = config.section("rope_parameters").section(kind)
     section.choice("rope_type", ["default"], default="default")
+    section.choice("partial_rotary_factor", [1, 1.0], default=1)
     return section.number("rope_theta", config.number(old_field, default, low=1, high=1e12), low=1, high=1e12)

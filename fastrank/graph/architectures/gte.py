@@ -101,6 +101,7 @@ def _frequencies(config: Config, width: int) -> list[float]:
     section = newer if newer.has("rope_type") else older
     kind = section.choice(section.first("rope_type", "type"), ["default", "ntk"], default="default")
     section.choice("mixed_b", [None])
+    section.choice("partial_rotary_factor", [1, 1.0], default=1)
     factor = section.number("factor", 1, low=1, high=1e6)
     return rotary.ntk_frequencies(width, theta, factor) if kind == "ntk" else rotary.frequencies(width, theta)
 
