@@ -1,9 +1,11 @@
 """Programs written for FastEmbed give the same results on fastrank, both ways, as on FastEmbed where that is there."""
 
+import copy
 import importlib
 import importlib.metadata
 import importlib.util
 import json
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -188,6 +190,18 @@ def test_a_replaced_name_is_replaced_everywhere_but_only_by_the_drop_in():
         assert kind.get_embedding_size(name) == 7
         assert [row["sources"]["hf"] for row in kind.list_supported_models() if row["model"] == name] == ["acme/own"]
     assert registry.find(name, TEXT_EMBEDDING).name == name
+
+
+def test_models_are_pickled_as_their_configuration():
+    bm25 = classes.SparseTextEmbedding("Qdrant/bm25", language="german")
+    bm25.model.stopwords = {"katzen"}
+    alone = classes.Bm25(k=2.0, stopwords={"a"})
+    dense = classes.TextEmbedding("jinaai/jina-embeddings-v3", lazy_load=True, task_id=2)
+    for copy_of in (copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))):  # noqa: S301
+        again = copy_of(alone)
+        assert (type(again), again.k, again.stopwords) == (classes.Bm25, 2.0, {"a"})
+        assert copy_of(bm25).model.language == "german"
+        assert repr(copy_of(dense)) == repr(dense)
 
 
 def test_texts_go_through_the_gate():
