@@ -123,8 +123,14 @@ class FastrankRerank(_Model, BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
-        """Copies of the best documents, best first; ties keep their order."""
+        """Copies of the best documents, best first; ties keep their order.
+
+        Raises:
+            TypeError: `documents` is not a sequence of LangChain documents, or the query not a string.
+        """
         del callbacks
+        if not (isinstance(documents, Sequence) and all(isinstance(document, Document) for document in documents)):
+            raise TypeError("documents must be a sequence of LangChain documents")
         if not documents:
             return []
         texts = [document.page_content for document in documents]

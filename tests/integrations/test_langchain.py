@@ -105,6 +105,9 @@ def test_more_mistakes():
         FastrankEmbeddings().embed_documents({"text": "a"})
     with pytest.raises(TypeError, match="text must be a string, not NoneType"):
         FastrankEmbeddings().embed_query(None)
+    for documents in ("text", ["text"], {"text": "a"}, None):
+        with pytest.raises(TypeError, match="must be a sequence of LangChain documents"):
+            FastrankRerank().compress_documents(documents, QUERY)
     with pytest.raises(TypeError, match="pairs must be an iterable of"):
         FastrankCrossEncoder().score({"query": "document"})
 
