@@ -129,8 +129,7 @@ class FastrankRerank(_Model, BaseDocumentCompressor):
             TypeError: `documents` is not a sequence of LangChain documents, or the query not a string.
         """
         del callbacks
-        if not (isinstance(documents, Sequence) and all(isinstance(document, Document) for document in documents)):
-            raise TypeError("documents must be a sequence of LangChain documents")
+        _check_documents(documents)
         if not documents:
             return []
         texts = [document.page_content for document in documents]
@@ -143,3 +142,8 @@ class FastrankRerank(_Model, BaseDocumentCompressor):
 
     def _model(self) -> TextCrossEncoder:
         return shared(TextCrossEncoder, self.model_name, **self.model_kwargs)
+
+
+def _check_documents(documents: Any) -> None:
+    if not (isinstance(documents, Sequence) and all(isinstance(document, Document) for document in documents)):
+        raise TypeError("documents must be a sequence of LangChain documents")
