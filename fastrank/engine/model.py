@@ -22,6 +22,14 @@ class PublicModel:
         model._arguments = args, kwargs
         return model
 
+    def load(self) -> LoadedModel[Any, Any, Any]:
+        """Load the model now, if it is not; its pipelines, for those who schedule texts themselves.
+
+        Raises:
+            RuntimeError: it was closed.
+        """
+        return self._model.get()
+
     def close(self) -> None:
         """Free the model's memory. Iterators that are running finish; new calls raise RuntimeError."""
         self._model.close()

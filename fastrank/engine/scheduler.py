@@ -4,6 +4,9 @@ A caller hands over units of work (batches of texts). However many callers there
 time. Whose unit runs next is decided by start-time fair queueing (Goyal et al., 1997): each caller has a virtual time
 that grows with the tokens it had run, and the least goes first. So a query beside a large job waits for the units that
 run already, not for the job. There are no timers: a free worker takes what is waiting.
+
+A server does not wait in a thread per request: it submits jobs of a `Group`, whose units may run together. So small
+requests that come while all workers are busy become one batch.
 """
 
 from __future__ import annotations
@@ -17,16 +20,52 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 R = TypeVar("R")
 Unit: TypeAlias = Sequence[int]
 Function: TypeAlias = "Callable[[Unit, bool], R]"  # a unit, and whether it has the session for itself
+Part: TypeAlias = tuple[Any, Unit]  # what a job is about (the tokens of its texts, say), and one of its units
 
 _LEAST_COST = 32  # tokens: a run has a fixed cost
+_LOOK_AHEAD = 64  # waiting jobs that are searched for units to add to a run
 
 _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
 _exiting = False
+
+
+class Shape(NamedTuple):
+    """The size of a unit: how many texts, and the tokens of the shortest and of the longest."""
+
+    texts: int
+    shortest: int
+    longest: int
+
+
+class Group(Generic[R]):
+    """Jobs whose units may run together, such as those of one pipeline.
+
+    Args:
+        run: runs units of one or several jobs; told whether they have the session for themselves. One result each.
+        budget: tokens of a run, padding included, beyond which nothing is added; 0: units run alone.
+        uniform_length: only texts of equal length run together.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[Part], bool], Sequence[R]], budget: int, *, uniform_length: bool
+    ) -> None:
+        self.run = run
+        self._budget = budget
+        self._uniform_length = uniform_length
+
+    def joined(self, shape: Shape, other: Shape) -> Shape | None:
+        """The shape of two units together; None: they are too different, or too much."""
+        texts = shape.texts + other.texts
+        shortest, longest = min(shape.shortest, other.shortest), max(shape.longest, other.longest)
+        slack = 0 if self._uniform_length else longest // 4 + 8  # more padding costs more than a run of its own
+        if texts * longest > self._budget or longest - shortest > slack:
+            return None
+        return Shape(texts, shortest, longest)
 
 
 class Scheduler:
@@ -41,6 +80,35 @@ class Scheduler:
     def flow(self, limit: int | None = None) -> Flow:
         """A caller's share of this scheduler, with at most `limit` of its units running at a time."""
         return Flow(self, min(limit or self.workers, self.workers))
+
+    def submit(
+        self,
+        group: Group[R],
+        about: Any,
+        units: Sequence[Unit],
+        shapes: Sequence[Shape],
+        began: Callable[[], None],
+        finished: Callable[[int, R | BaseException], None],
+    ) -> Submitted:
+        """Hand over units without waiting for them.
+
+        Args:
+            group: runs them, together with others'.
+            about: what `group.run` needs beside a unit.
+            units: at least one.
+            shapes: of the units.
+            began: called by a worker thread before the first unit runs.
+            finished: called by worker threads with the number of a unit and its result, or the error that it raised,
+                after which no further units run.
+
+        Raises:
+            RuntimeError: Python is ending.
+        """
+        refuse_at_exit()
+        job = _SubmittedJob(self, group, about, units, shapes, began, finished)
+        with self.lock:
+            self.push(job)
+        return Submitted(self, job)
 
     def forked(self) -> None:
         """In a forked child: locks may be held and units be run by threads that only the parent has."""
@@ -104,31 +172,49 @@ class Scheduler:
                 return
             self._threads += 1
 
-    def pop(self) -> tuple[_Job[Any], int] | None:
-        """The next unit to run, with a place to run it; None: there is no unit, or no place."""
+    def pop(self) -> _Taken | None:
+        """The next unit to run, those that join it, and a place to run them; None: there is no unit, or no place."""
         while self._waiting and self._running < self.workers:
-            _, _, job = heapq.heappop(self._waiting)
+            start, _, job = heapq.heappop(self._waiting)
+            if job.pending and job.start > start:  # units of it have joined others'
+                heapq.heappush(self._waiting, (job.start, next(self._numbers), job))
+                continue
             job.queued = False
             if not job.pending:  # cancelled meanwhile
                 continue
-            index = job.pending.popleft()
-            cost = max(job.costs[index], _LEAST_COST)
+            alone = job.may_claim and not self._running and not self._waiting
+            places = self.workers if alone else 1
             # The last term lets a large job go on although new ones keep arriving.
+            cost = max(job.costs[job.pending[0]], _LEAST_COST)
             self._virtual_time = max(self._virtual_time, job.start) + cost / (len(self._waiting) + 1)
-            job.start += cost
-            job.running += 1
-            self._running += 1
+            parts: list[tuple[_Job[Any], int]] = [(job, job.take())]
+            if isinstance(job, _SubmittedJob):
+                parts += self._joining(job, parts[0][1])
+            self._running += places
             if job.runnable():
                 self.push(job)
-            return job, index
+            return _Taken(parts, places)
         return None
 
-    def done(self, job: _Job[Any]) -> None:
-        """A unit of a job has run."""
-        self._running -= 1
-        job.running -= 1
-        if job.runnable():
-            self.push(job)
+    def _joining(self, job: _SubmittedJob[Any], index: int) -> list[tuple[_Job[Any], int]]:
+        """Units of other jobs that run together with one of this."""
+        shape = job.shapes[index]
+        joining: list[tuple[_Job[Any], int]] = []
+        for _, _, other in heapq.nsmallest(_LOOK_AHEAD, self._waiting):
+            if not isinstance(other, _SubmittedJob) or other.group is not job.group:
+                continue
+            while other.pending and (more := job.group.joined(shape, other.shapes[other.pending[0]])):
+                shape = more
+                joining.append((other, other.take()))
+        return joining
+
+    def done(self, taken: _Taken) -> None:
+        """Units have run."""
+        self._running -= taken.places
+        for job, _ in taken.parts:
+            job.running -= 1
+            if job.runnable():
+                self.push(job)
         self._notify()
 
     def _notify(self) -> None:
@@ -158,9 +244,9 @@ class Scheduler:
                 if taken is None:
                     self._finished.wait()
                     continue
-            _run(self, *taken)
+            _run(self, taken)
 
-    def next_unit(self) -> tuple[_Job[Any], int] | None:
+    def next_unit(self) -> _Taken | None:
         """For a worker thread: the next unit, waited for; None: it should end."""
         with self.lock:
             while (taken := self.pop()) is None:
@@ -243,8 +329,29 @@ class Flow:
             self._job = None
 
 
+class Submitted:
+    """Units that were handed over to `Scheduler.submit`."""
+
+    def __init__(self, scheduler: Scheduler, job: _Job[Any]) -> None:
+        self._scheduler, self._job = scheduler, job
+
+    def cancel(self) -> None:
+        """Run no more of them. What runs already is finished."""
+        with self._scheduler.lock:
+            self._job.pending.clear()
+
+
+class _Taken(NamedTuple):
+    """Units that run together, and how many workers' places they take."""
+
+    parts: list[tuple[_Job[Any], int]]
+    places: int
+
+
 class _Job(Generic[R]):
     """Units that were handed over together."""
+
+    may_claim = False  # whether it takes all places if nothing else runs or waits
 
     def __init__(
         self,
@@ -269,6 +376,13 @@ class _Job(Generic[R]):
         """Whether another unit may be queued."""
         return bool(self.pending) and self.running < self.limit and not self.queued
 
+    def take(self) -> int:
+        """The next unit, which runs from now on."""
+        index = self.pending.popleft()
+        self.start += max(self.costs[index], _LEAST_COST)
+        self.running += 1
+        return index
+
     def again(self, generation: int) -> None:
         """In a forked child: what the parent's threads were to run is run here."""
         self.generation, self.running, self.queued, self.start = generation, 0, False, 0.0
@@ -276,24 +390,69 @@ class _Job(Generic[R]):
         self.pending = deque(i for i in unfinished if i not in self.results and i not in self.errors)
 
 
+class _SubmittedJob(_Job[R]):
+    """Units whose results no thread waits for."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        group: Group[R],
+        about: Any,
+        units: Sequence[Unit],
+        shapes: Sequence[Shape],
+        began: Callable[[], None],
+        finished: Callable[[int, R | BaseException], None],
+    ) -> None:
+        flow = Flow(scheduler, scheduler.workers)
+        costs = [shape.texts * shape.longest for shape in shapes]
+        super().__init__(flow, self._alone, units, costs, scheduler.workers, scheduler.generation, 0.0)
+        self.group, self.about, self.shapes = group, about, shapes
+        self.began, self.finished = began, finished
+        self.has_begun = False
+        self.may_claim = len(units) == 1
+
+    def _alone(self, unit: Unit, alone: bool) -> R:
+        return self.group.run([(self.about, unit)], alone)[0]
+
+
 def _work(reference: weakref.ref[Scheduler]) -> None:
     """What a worker thread does. It keeps nothing alive while it waits but the scheduler."""
     scheduler = reference()
     while scheduler is not None and (taken := scheduler.next_unit()) is not None:
-        _run(scheduler, *taken)
+        _run(scheduler, taken)
         del taken
 
 
-def _run(scheduler: Scheduler, job: _Job[Any], index: int) -> None:
+def _run(scheduler: Scheduler, taken: _Taken) -> None:
     generation = scheduler.generation
-    try:
-        job.results[index] = job.function(job.units[index], False)
-    except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
-        job.errors[index] = error
-        job.pending.clear()
+    job, index = taken.parts[0]
+    if isinstance(job, _SubmittedJob):
+        _run_together(job.group, taken)
+    else:
+        try:
+            job.results[index] = job.function(job.units[index], False)
+        except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+            job.errors[index] = error
+            job.pending.clear()
     if generation == scheduler.generation:
         with scheduler.lock:
-            scheduler.done(job)
+            scheduler.done(taken)
+
+
+def _run_together(group: Group[Any], taken: _Taken) -> None:
+    parts = [(job, index) for job, index in taken.parts if isinstance(job, _SubmittedJob)]
+    for job, _ in parts:
+        if not job.has_begun:
+            job.has_begun = True
+            job.began()
+    try:
+        results = group.run([(job.about, job.units[index]) for job, index in parts], taken.places > 1)
+    except BaseException as error:  # noqa: BLE001 - each job is told
+        results = [error] * len(parts)
+    for (job, index), result in zip(parts, results, strict=True):
+        if isinstance(result, BaseException):
+            job.pending.clear()
+        job.finished(index, result)
 
 
 def refuse_at_exit() -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,9 +25,28 @@ if TYPE_CHECKING:
 Text: TypeAlias = "str | tuple[str, str]"
 
 _CHARACTERS_A_TOKEN = 64  # far above what any vocabulary spends on a token
+_USUAL_CHARACTERS = 8  # of a token, with room to spare
 _SHORTEST_CUT = 16_384
 _MOST_COMPARED = 1_000_000  # characters of the texts of a pair
 _LETTERS = "0-9A-Za-z\u00c0-\u024f"  # no BERT tokenizer splits, drops or joins words at these
+
+
+class Span(NamedTuple):
+    """A token in its text.
+
+    Attributes:
+        id: in the vocabulary.
+        token: as the vocabulary has it.
+        special: whether it is a special token, which stands nowhere in the text.
+        start: where it begins, in characters.
+        stop: where it ends.
+    """
+
+    id: int
+    token: str
+    special: bool
+    start: int
+    stop: int
 
 
 class Tokenizer:
@@ -109,6 +128,33 @@ class Tokenizer:
         return [
             self._tokens(encoding, pair=isinstance(text, tuple))
             for encoding, text in zip(encodings, texts, strict=True)
+        ]
+
+    def is_truncated(self, text: Text) -> bool:
+        """Whether a text, or pair, has more tokens than the limit, so that `encode` truncates it."""
+        cut = self.max_length * _USUAL_CHARACTERS  # which tells, for most texts
+        while True:
+            beginning = _cut(text, cut) if isinstance(text, str) else (_cut(text[0], cut), _cut(text[1], cut))
+            if self._encoded([beginning])[0].overflowing:
+                return True
+            if beginning == text:
+                return False
+            cut *= 8
+
+    def spans(self, text: str, *, special: bool) -> list[Span]:
+        """The tokens of a text and where they stand in it, not truncated.
+
+        Args:
+            text: any text.
+            special: with special tokens.
+        """
+        with _no_panic("the tokenizer"):
+            encoding = self._untruncated.encode(text, add_special_tokens=special)
+        return [
+            Span(token_id, token, bool(is_special), start, stop)
+            for token_id, token, is_special, (start, stop) in zip(
+                encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
+            )
         ]
 
     def _shortened(self, text: Text) -> Text:

@@ -11,6 +11,7 @@ from fastrank.engine.loaded import LoadedModel
 from fastrank.engine.loading import Request
 from fastrank.engine.pipeline import Pipeline
 from fastrank.engine.pooling import Floats
+from fastrank.engine.tokenizer import Tokenizer
 from fastrank.late_interaction import heads
 from fastrank.late_interaction.settings import LateInteractionSettings, resolve
 from fastrank.late_interaction.tokens import LateInteractionTokenizer
@@ -39,11 +40,7 @@ def _assembled(request: Request, files: store.ModelFiles) -> LateInteractionMode
     in_folder, in_text = tokenization.read(files.folder), request.special_tokens_in_text
     tokenizer = LateInteractionTokenizer(in_folder, of_model.documents, special_tokens_in_text=in_text)
     of_queries = LateInteractionTokenizer(in_folder, of_model.queries, special_tokens_in_text=in_text)
-    ids = [
-        *map(tokenizer.first_token_id, of_model.skiplist_texts),
-        *map(tokenizer.token_to_id, of_model.skiplist_tokens),
-    ]
-    skiplist = [token_id for token_id in ids if token_id is not None]
+    skiplist = skipped_ids(tokenizer, of_model)
     opened = loading.open_session(request, files, of_model.graph_head, of_model.output)
     documents = Pipeline(
         tokenizer,
@@ -56,3 +53,12 @@ def _assembled(request: Request, files: store.ModelFiles) -> LateInteractionMode
     head = heads.queries(spec.name, of_model.dim, of_model.queries.expand_to, normalize=of_model.normalize_queries)
     queries = replace(documents, tokenizer=of_queries, head=head)
     return LoadedModel(documents, queries, of_model, loading.info(files, opened, tokenizer.max_length))
+
+
+def skipped_ids(tokenizer: Tokenizer, of_model: LateInteractionSettings) -> list[int]:
+    """Tokens that leave no embedding in documents."""
+    ids = [
+        *map(tokenizer.first_token_id, of_model.skiplist_texts),
+        *map(tokenizer.token_to_id, of_model.skiplist_tokens),
+    ]
+    return [token_id for token_id in ids if token_id is not None]

@@ -169,3 +169,28 @@ def test_no_tokenizer_at_all(tmp_path):
 def test_a_config_that_is_no_json(tmp_path):
     with pytest.raises(ModelLoadError, match=r"config\.json: not valid JSON"):
         Tokenizer(tokenization.read(folder(tmp_path, {"config.json": b"{"})))
+
+
+@pytest.mark.parametrize("words", [5, 6, 7, 5_000, 40_000])
+def test_what_is_truncated_is_told(tmp_path, words):
+    tokenizer = Tokenizer(tokenization.read(folder(tmp_path)), 8)
+    assert tokenizer.is_truncated("cat " * words) == (words > 6)
+    assert tokenizer.is_truncated(" " * 100_000 + "cat " * words) == (words > 6)
+
+
+def test_of_a_pair_the_second_is_truncated(tmp_path):
+    tokenizer = Tokenizer(tokenization.read(folder(tmp_path)), 10, "only_second")
+    assert not tokenizer.is_truncated(("cat", "dog " * 6))
+    assert tokenizer.is_truncated(("cat", "dog " * 7))
+
+
+def test_tokens_are_told_where_they_stand(tmp_path):
+    tokenizer = Tokenizer(tokenization.read(folder(tmp_path)), 4)
+    text = "Hello, world " + "cat " * 20
+    spans = tokenizer.spans(text, special=True)
+    assert [spans[0].token, spans[-1].token] == ["[CLS]", "[SEP]"]
+    assert spans[0].special
+    bare = tokenizer.spans(text, special=False)
+    assert bare == spans[1:-1]
+    assert [text[span.start : span.stop] for span in bare] == ["Hello", ",", "world", *["cat"] * 20]
+    assert all(tokenizer.token_to_id(span.token) == span.id for span in bare)
