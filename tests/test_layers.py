@@ -22,8 +22,8 @@ ALLOWED = {
     "late_interaction": "engine errors inputs maxsim models rerank store",
     "compat": "bm25 dense engine environment errors inputs models postprocess sparse store",
     "integrations": "compat dense engine environment errors fusion inputs late_interaction models rerank sparse",
-    "cli": "bm25 dense engine environment errors fastrank fusion inputs models store",
-    "server": "environment fastrank inputs",
+    "cli": "bm25 dense engine environment errors fastrank fusion inputs models server store",
+    "server": "bm25 dense engine environment errors fastrank inputs late_interaction maxsim models",
     "fastrank": "dense engine errors late_interaction models rerank sparse",  # __init__.py; for type checkers only
     "__main__": "cli",
 }

@@ -1,4 +1,4 @@
-"""The `fastrank` command: rerank, embed, models, download, verify, pack, cache, info. Each has a file here."""
+"""The `fastrank` command: rerank, embed, serve, models, download, verify, pack, cache, info. Each has a file here."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 
 import fastrank
-from fastrank.cli import cache, embed, info, models, pack, rerank, verify
+from fastrank.cli import cache, embed, info, models, pack, rerank, serve, verify
 from fastrank.errors import FastrankError
 
-_COMMANDS = (rerank, embed, models, verify, pack, cache, info)
+_COMMANDS = (rerank, embed, serve, models, verify, pack, cache, info)
 _NAMESAKE = """\
 fastrank: fastrank/__init__.py is not this project's: another project of the name fastrank (learning to rank)
 was installed over fastrank-onnx, into the same folder. Uninstall both, then install the one you need:

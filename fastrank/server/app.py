@@ -27,7 +27,7 @@ from fastrank.server.wire.fields import Request
 
 T = TypeVar("T")
 _LOG = logging.getLogger("fastrank.server")
-_OPEN = frozenset({"/", "/health", "/ping", "/ready", "/metrics"})  # GET without a key
+_OPEN = frozenset({"/", "/health", "/ping", "/ready", "/metrics", "/docs", "/openapi.json"})  # GET without a key
 _MANY = 64  # texts: answers with more are written in a thread
 _LINGER_SECONDS, _LINGER_BYTES = 5.0, 1 << 28
 _CLIENT_GONE = 499
@@ -223,22 +223,28 @@ class Application:
             raise ApiError(Kind.UNAUTHORIZED, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
     def _add_headers(self, response: Response, identity: str, timing: Timing) -> None:
-        headers = response.headers
-        headers["x-request-id"] = identity
+        headers = {"x-request-id": identity}
         if timing.texts:
-            headers["x-compute-type"] = "cpu"
-            headers["x-compute-time"] = _milliseconds(timing.tokenization + timing.inference)
-            headers["x-total-time"] = _milliseconds(timing.total())
-            headers["x-tokenization-time"] = _milliseconds(timing.tokenization)
-            headers["x-queue-time"] = _milliseconds(timing.queue)
-            headers["x-inference-time"] = _milliseconds(timing.inference)
-            headers["x-compute-tokens"] = str(timing.tokens)
-            headers["x-compute-characters"] = str(timing.characters)
-            headers["x-truncated"] = str(timing.truncated)
+            headers.update(
+                {
+                    "x-compute-type": "cpu",
+                    "x-compute-time": _milliseconds(timing.tokenization + timing.inference),
+                    "x-total-time": _milliseconds(timing.total()),
+                    "x-tokenization-time": _milliseconds(timing.tokenization),
+                    "x-queue-time": _milliseconds(timing.queue),
+                    "x-inference-time": _milliseconds(timing.inference),
+                    "x-compute-tokens": str(timing.tokens),
+                    "x-compute-characters": str(timing.characters),
+                    "x-truncated": str(timing.truncated),
+                }
+            )
         if timing.model:
-            headers["x-model"] = timing.model.encode("ascii", "replace").decode()
-        if self.draining:
+            headers["x-model"] = timing.model
+        if self.draining and "connection" not in response.headers:
             headers["connection"] = "close"
+        response.raw_headers.extend(
+            (name.encode("ascii"), value.encode("ascii", "replace")) for name, value in headers.items()
+        )
 
     def _log(self, identity: str, path: str, timing: Timing, status: int, failure: str | None) -> None:
         route = routes.name(path) or (path if path in self._gets else "other")

@@ -14,7 +14,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
 
@@ -31,8 +31,9 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") 
 class Server(uvicorn.Server):
     """uvicorn's server, which drains as above and ends with status 0."""
 
-    def __init__(self, app: Application, config: uvicorn.Config) -> None:
+    def __init__(self, app: Application, config: uvicorn.Config, greet: Callable[[], None]) -> None:
         super().__init__(config)
+        self._greet = greet
         self._app = app
         self._stops: float | None = None  # when it stops accepting, by `time.monotonic`
 
@@ -62,6 +63,11 @@ class Server(uvicorn.Server):
         self._app.draining = True
         self._stops = time.monotonic() + self._app.settings.drain_delay + _ARRIVED
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, then say so."""
+        await super().startup(sockets)
+        self._greet()
+
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop accepting; asked ten times a second."""
         if self._stops is not None and time.monotonic() >= self._stops:
@@ -75,8 +81,14 @@ class Server(uvicorn.Server):
         timer.cancel()
 
 
-def server(app: Application, **options: object) -> Server:
-    """A server for an application. `options` are uvicorn's, such as `ssl_certfile` or `root_path`."""
+def server(app: Application, greet: Callable[[], None] = lambda: None, **options: object) -> Server:
+    """A server for an application.
+
+    Args:
+        app: the application.
+        greet: is called once it accepts connections.
+        options: uvicorn's, such as `ssl_certfile` or `root_path`.
+    """
     settings = app.settings
     config = uvicorn.Config(
         middlewares(app),
@@ -90,7 +102,7 @@ def server(app: Application, **options: object) -> Server:
         timeout_graceful_shutdown=settings.drain_timeout + 2,  # type: ignore[arg-type]
         **options,  # type: ignore[arg-type]
     )
-    return Server(app, config)
+    return Server(app, config, greet)
 
 
 def listen(host: str, port: int) -> socket.socket:

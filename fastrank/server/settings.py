@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fastrank.server.wire.calls import Role
 from fastrank.server.wire.fields import Limits
 
 MIB = 1 << 20
@@ -22,6 +23,7 @@ class Settings:
     header_timeout: float = 10.0
     keep_alive: float = 75.0  # longer than common proxies' 60
     truncate: bool = True  # where the client does not say
+    default_role: Role = None  # the same
     keys: tuple[str, ...] = ()  # any of them; none: no key is needed
     cors_origins: tuple[str, ...] = ()
     gzip: bool = False  # compress large answers for clients that accept it

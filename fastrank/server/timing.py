@@ -50,7 +50,7 @@ class Timing:
             )
         else:
             self.texts = len(call.texts)
-            self.kind = None if isinstance(call, calls.Tokenize) else "embed"
+            self.kind = None if isinstance(call, (calls.Tokenize, calls.Match)) else "embed"
             self.characters = sum(map(len, call.texts))
 
     def total(self) -> float:

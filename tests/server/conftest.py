@@ -48,8 +48,9 @@ class ToyRunner:
         self.well = self.loaded = True
 
     async def run(self, call, timing):
-        tasks = {calls.Score: "rerank", calls.EmbedSparse: "sparse", calls.EmbedTokens: "late"}
-        found = self.catalog.find(call.model, [tasks.get(type(call), "dense")])
+        tasks = {calls.Score: "rerank", calls.EmbedSparse: "sparse", calls.EmbedTokens: "late", calls.Match: "late"}
+        task = getattr(call, "method", None) or tasks.get(type(call), "dense")
+        found = self.catalog.find(call.model, [task])
         timing.model = found.model.name
         if self.error is not None:
             raise self.error
@@ -106,9 +107,16 @@ class Live:
 
 @contextlib.contextmanager
 def running(settings=None, models=TOYS, aliases=None, **catalog_options):
+    """A server with toy models."""
     catalog = Catalog(models, ALIASES if aliases is None else aliases, **catalog_options)
     runner = ToyRunner(catalog)
-    app = Application(settings or Settings(), catalog, runner, Metrics())
+    with serving(Application(settings or Settings(), catalog, runner, Metrics()), runner) as live:
+        yield live
+
+
+@contextlib.contextmanager
+def serving(app, runner):
+    """A server in a thread."""
     server = process.server(app)
     sock = process.listen("127.0.0.1", 0)
     port = sock.getsockname()[1]

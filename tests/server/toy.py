@@ -24,7 +24,8 @@ def run(call, pad=None):
         raw = [LOGITS.get(document, 0.0) for _query, document in pairs]
         values = [float(1 / (1 + np.exp(-logit))) for logit in raw]
         cost = calls.Cost(sum(words(query) + words(document) + 4 for query, document in pairs))
-        return calls.Scores("toy", values, raw, cost=cost)
+        lengths = [-words(document) if "cut" in document else words(document) for _query, document in pairs]
+        return calls.Scores("toy", values, raw, lengths=lengths, cost=cost)
     cost = calls.Cost(sum(words(text) + 2 for text in call.texts), seconds=0.001)
     if isinstance(call, calls.Embed):
         from fastrank.server.wire.numbers import fitted
@@ -35,5 +36,9 @@ def run(call, pad=None):
     if isinstance(call, calls.EmbedSparse):
         row = np.array([1, 5]), np.array([0.5, 0.25], np.float32)
         return calls.SparseVectors("toy", [row for _ in call.texts], cost)
+    if isinstance(call, calls.Match):
+        query, document = call.query.split(), call.document.split()
+        grid = [[0.9 if a.lower() == b.lower() else 0.1 for b in document] for a in query]
+        return calls.Matches("toy", query, document, np.array(grid, np.float32), cost)
     pieces = [[calls.Piece(1, word, False, 0, len(word)) for word in text.split()] for text in call.texts]
     return calls.Pieces("toy", pieces, cost)

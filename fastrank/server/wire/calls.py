@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Floats: TypeAlias = "NDArray[np.float32]"
 Side: TypeAlias = Literal["right", "left"]
 Role: TypeAlias = Literal["query", "passage"] | None
+Method: TypeAlias = Literal["rerank", "dense", "late", "sparse"]  # cross-encoder, cosine, MaxSim, words
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Score:
     max_document_tokens: int | None = None
     side: Side = "right"
     field: str = "documents"
+    method: Method | None = None  # how; None: as a model that is a reranker does it
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,22 @@ class Tokenize:
     field: str = "inputs"
 
 
-Call: TypeAlias = Embed | EmbedTokens | EmbedSparse | Score | Tokenize
+@dataclass(frozen=True)
+class Match:
+    """How each token of a query meets each token of a document, in late interaction."""
+
+    model: str | None
+    query: str
+    document: str
+    field: str = "document"
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """Both."""
+        return self.query, self.document
+
+
+Call: TypeAlias = Embed | EmbedTokens | EmbedSparse | Score | Tokenize | Match
 
 
 @dataclass(frozen=True)
@@ -120,12 +137,16 @@ class SparseVectors:
 
 @dataclass(frozen=True)
 class Scores:
-    """For each pair a score in [0, 1] and the raw one: a logit, a cosine or a MaxSim."""
+    """For each pair a score in [0, 1] and the raw one: a logit, a cosine or a MaxSim.
+
+    `lengths` are the tokens of each pair, negative where the text was cut; empty where they are not known.
+    """
 
     model: str
     values: Sequence[float]
     raw: Sequence[float]
     label: str = "LABEL_0"
+    lengths: Sequence[int] = ()
     cost: Cost = default(default_factory=Cost)
 
 
@@ -149,7 +170,18 @@ class Pieces:
     cost: Cost = default(default_factory=Cost)
 
 
-Result: TypeAlias = Vectors | TokenVectors | SparseVectors | Scores | Pieces
+@dataclass(frozen=True)
+class Matches:
+    """float32 of shape (query tokens, document tokens), and what these tokens are."""
+
+    model: str
+    query: Sequence[str]
+    document: Sequence[str]
+    scores: Floats
+    cost: Cost = default(default_factory=Cost)
+
+
+Result: TypeAlias = Matches | Vectors | TokenVectors | SparseVectors | Scores | Pieces
 
 
 @dataclass(frozen=True)

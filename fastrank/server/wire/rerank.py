@@ -12,11 +12,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastrank.server.wire import dialects, fields
-from fastrank.server.wire.calls import Exchange, Score, Scores
+from fastrank.server.wire.calls import Exchange, Method, Score, Scores
 from fastrank.server.wire.errors import ApiError, Kind
 from fastrank.server.wire.fields import Request
 
 _COHERE_SEARCH_UNIT = 100  # documents
+_METHODS: dict[str, Method] = {
+    "cross-encoder": "rerank",
+    "dense": "dense",
+    "colbert": "late",
+    "late": "late",
+    "bm25": "sparse",
+    "sparse": "sparse",
+}
 
 
 def rerank(request: Request) -> Exchange:
@@ -35,7 +43,7 @@ def superset(request: Request) -> Exchange:
     shown = _shows_documents(request, voyage=voyage)
     mixedbread = "input" in request.body and "documents" not in request.body
     raw, most = _raw(request), _most(request, len(documents))
-    asked = fields.model(request)
+    asked, detailed = fields.model(request), fields.boolean(request, "return_tokens")
 
     def answer(scores: Scores) -> dict[str, Any]:
         entries = []
@@ -45,6 +53,8 @@ def superset(request: Request) -> Exchange:
                 entry["document"] = _document(documents[index], as_string=voyage)
                 if mixedbread:
                     entry["input"] = entry["document"]
+            if detailed and scores.lengths:
+                entry.update(tokens=abs(scores.lengths[index]), truncated=scores.lengths[index] < 0)
             entries.append(entry)
         return {
             "id": str(uuid.uuid4()),
@@ -143,6 +153,7 @@ def _call(request: Request, *names: str) -> tuple[Score, list[Any]]:
         max_document_tokens=most,
         side=fields.side(request),
         field=name,
+        method=fields.choice(request, "method", _METHODS),  # ours: the page asks with it
     )
     return call, documents
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastrank.server.wire import cohere, embeddings, ollama, rerank, tei
+from fastrank.server.wire import cohere, embeddings, ollama, page, rerank, tei
 from fastrank.server.wire.calls import Exchange
 from fastrank.server.wire.fields import Request
 
@@ -31,6 +31,7 @@ POST: dict[str, Callable[[Request], Exchange]] = {
     "/predict": tei.predict,
     "/similarity": tei.similarity,
     "/tokenize": tei.tokenize,
+    "/page/match": page.match,
     "/api/embed": ollama.embed,
     "/api/embeddings": ollama.embeddings,
 }

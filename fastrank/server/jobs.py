@@ -1,0 +1,283 @@
+"""Texts through a model's pipeline for many requests at once: admitted by tokens, run fairly, merged, cancelled.
+
+The way of a text is the library's own (`Pipeline.tokenize`, `units`, `run_unit`), so its result is the library's too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from fastrank.engine import cpu
+from fastrank.engine.batching import Tokens
+from fastrank.engine.pipeline import Pipeline
+from fastrank.engine.scheduler import Group, Part, Shape
+from fastrank.server import cutting
+from fastrank.server.metrics import Metrics
+from fastrank.server.timing import Timing
+from fastrank.server.wire.calls import Side
+from fastrank.server.wire.errors import ApiError, Kind
+
+_SLICE = 64  # texts that are tokenized without looking whether the request is still wanted
+_INLINE = 2_000  # characters: less is tokenized at once, as a thread would cost more
+_CHARACTERS_PER_TOKEN = 4
+_SPECIAL = 2  # tokens around a text
+_ANY_NUMBER = 1 << 30  # of texts in a batch: the budget of tokens decides
+_RATE = 4_000.0  # tokens a second, until something was measured
+_SMOOTH = 0.1  # weight of a new measurement
+_MOST_RETRY = 30  # seconds
+_STUCK = 60.0  # seconds that a unit may take before the server calls itself ill
+
+Text = str | tuple[str, str]
+
+
+class Lane:
+    """A pipeline of a served model, and what runs together on it."""
+
+    def __init__(self, model: str, pipeline: Pipeline[Any]) -> None:
+        self.model = model
+        self.pipeline = pipeline
+        self.group: Group[Any] | None = None  # made by `Jobs`
+
+
+class Run(NamedTuple):
+    """What a pipeline made of texts.
+
+    Attributes:
+        results: in order.
+        lengths: tokens of each text, negative where it was cut.
+    """
+
+    results: list[Any]
+    lengths: list[int]
+
+
+class Jobs:
+    """All that waits and runs in a server, over all its models.
+
+    Args:
+        most_waiting: tokens that may wait; a request into an empty queue is always taken.
+        truncate: whether texts that are too long are cut where a call does not say.
+        metrics: are told what ran.
+    """
+
+    def __init__(self, most_waiting: int, metrics: Metrics, *, truncate: bool = True) -> None:
+        self.waiting_tokens = 0
+        self.waiting_requests = 0
+        self._most = most_waiting
+        self._truncate = truncate
+        self._metrics = metrics
+        self.lock = threading.Lock()
+        self._tokenizing = asyncio.Semaphore(2 * cpu.available())
+        self._rate = _RATE
+        self._runs = itertools.count()
+        self._running: dict[int, float] = {}  # when each run began
+
+    async def run(
+        self,
+        lane: Lane,
+        texts: Sequence[Text],
+        timing: Timing,
+        *,
+        truncate: bool | None = None,
+        side: Side = "right",
+        field: str = "documents",
+    ) -> Run:
+        """The results of texts.
+
+        Args:
+            lane: what runs them.
+            texts: texts or pairs.
+            timing: is filled in.
+            truncate: whether texts that are too long are cut; None: as the server does.
+            side: where.
+            field: what errors call the texts.
+
+        Raises:
+            ApiError: too much waits already, a text is too long and must not be cut, or the model failed.
+        """
+        pipeline = lane.pipeline
+        with self.admitted(_estimate(texts, pipeline.tokenizer.max_length)) as reservation:
+            begun = time.perf_counter()
+            tokens, cut = await self._tokenized(pipeline, texts, side)
+            timing.tokenization += time.perf_counter() - begun
+            if cut and not (self._truncate if truncate is None else truncate):
+                raise _too_long(field, min(cut), pipeline.tokenizer.max_length)
+            lengths = [len(each.ids) for each in tokens]
+            timing.tokens += sum(lengths)
+            timing.truncated += len(cut)
+            reservation.change(sum(lengths))
+            results = await self._submitted(lane, tokens, lengths, timing, reservation)
+            return Run(results, [-length if n in cut else length for n, length in enumerate(lengths)])
+
+    @contextlib.contextmanager
+    def admitted(self, tokens: int) -> Iterator[_Reservation]:
+        """Room for so many tokens among those that wait.
+
+        Raises:
+            ApiError: there is none.
+        """
+        with self.lock:
+            waiting = self.waiting_tokens
+            refused = waiting > 0 and waiting + tokens > self._most
+        if refused:
+            seconds = min(_MOST_RETRY, max(1, math.ceil(waiting / self._rate)))
+            message = f"The server is busy: {waiting} tokens wait already. Try again in {seconds} s"
+            raise ApiError(Kind.OVERLOADED, message, code="overloaded", headers={"Retry-After": str(seconds)})
+        reservation = _Reservation(self)
+        reservation.change(tokens)
+        self.waiting_requests += 1
+        try:
+            yield reservation
+        finally:
+            self.waiting_requests -= 1
+            reservation.change(0)
+
+    def healthy(self) -> bool:
+        """Whether no run takes suspiciously long."""
+        return all(time.monotonic() - begun < _STUCK for begun in list(self._running.values()))
+
+    async def _tokenized(
+        self, pipeline: Pipeline[Any], texts: Sequence[Text], side: Side
+    ) -> tuple[list[Tokens], set[int]]:
+        """The tokens, and the positions of texts that were cut."""
+
+        def tokenize(start: int, part: Sequence[Text]) -> tuple[list[Tokens], set[int]]:
+            fitting = [cutting.ending(pipeline, text) for text in part] if side == "left" else part
+            found = pipeline.tokenize(fitting)
+            limit = pipeline.tokenizer.max_length
+            long = [n for n, each in enumerate(found) if len(each.ids) >= limit and cutting.is_long(pipeline, part[n])]
+            return found, {start + n for n in long}
+
+        if sum(map(_length, texts)) <= _INLINE:
+            return tokenize(0, texts)
+        tokens: list[Tokens] = []
+        cut: set[int] = set()
+        async with self._tokenizing:
+            for start in range(0, len(texts), _SLICE):
+                found, of_slice = await asyncio.to_thread(tokenize, start, texts[start : start + _SLICE])
+                tokens += found
+                cut |= of_slice
+        return tokens, cut
+
+    async def _submitted(
+        self, lane: Lane, tokens: list[Tokens], lengths: list[int], timing: Timing, reservation: _Reservation
+    ) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        units = lane.pipeline.units(tokens, _ANY_NUMBER)
+        shapes = [_shape(lengths, unit) for unit in units]
+        results: list[Any] = [None] * len(tokens)
+        left = len(units)
+        submitted = begun = time.perf_counter()
+
+        def began() -> None:
+            nonlocal begun
+            begun = time.perf_counter()
+            timing.started = True
+
+        def finished(index: int, found: Sequence[Any] | BaseException) -> None:
+            nonlocal left
+            if isinstance(found, BaseException):
+                loop.call_soon_threadsafe(_set, future, found)
+                return
+            for position, result in zip(units[index], found, strict=True):
+                results[position] = result
+            reservation.reduce(sum(lengths[position] for position in units[index]))
+            with self.lock:
+                left -= 1
+                last = left == 0
+            if last:
+                loop.call_soon_threadsafe(_set, future, None)
+
+        handle = lane.pipeline.session.scheduler.submit(self._group(lane), tokens, units, shapes, began, finished)
+        try:
+            await future
+        finally:
+            handle.cancel()
+        timing.queue += begun - submitted
+        timing.inference += time.perf_counter() - begun
+        return results
+
+    def _group(self, lane: Lane) -> Group[Any]:
+        if lane.group is None:
+            pipeline, model = lane.pipeline, lane.model
+
+            def run(parts: Sequence[Part], alone: bool) -> list[Sequence[Any]]:
+                return self._measured(model, pipeline, parts, alone)
+
+            alone = pipeline.max_batch == 1
+            budget = 0 if alone else pipeline.session.budget
+            lane.group = Group(run, budget, uniform_length=pipeline.uniform_length)
+        return lane.group
+
+    def _measured(self, model: str, pipeline: Pipeline[Any], parts: Sequence[Part], alone: bool) -> list[Sequence[Any]]:
+        number, begun = next(self._runs), time.monotonic()
+        self._running[number] = begun
+        try:
+            tokens = [each[position] for each, unit in parts for position in unit]
+            found = pipeline.run_unit(tokens, range(len(tokens)), intra_op=alone)
+        finally:
+            del self._running[number]
+        total = sum(len(each.ids) for each in tokens)
+        seconds = max(time.monotonic() - begun, 1e-6)
+        threads = 1 if alone else pipeline.session.workers
+        self._rate += _SMOOTH * (threads * total / seconds - self._rate)
+        self._metrics.ran(model, len(tokens), total, len(tokens) * max(len(each.ids) for each in tokens))
+        ends = list(itertools.accumulate((len(unit) for _, unit in parts), initial=0))
+        return [found[start:end] for start, end in itertools.pairwise(ends)]
+
+
+class _Reservation:
+    """Tokens of one request among those that wait. Worker threads reduce them as they run."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._tokens = 0
+
+    def change(self, tokens: int) -> None:
+        """Be so many from now on."""
+        with self._jobs.lock:
+            self._jobs.waiting_tokens += tokens - self._tokens
+            self._tokens = tokens
+
+    def reduce(self, tokens: int) -> None:
+        """Be so many fewer, unless the request is gone."""
+        with self._jobs.lock:
+            fewer = min(tokens, self._tokens)
+            self._jobs.waiting_tokens -= fewer
+            self._tokens -= fewer
+
+
+def _estimate(texts: Sequence[Text], most: int) -> int:
+    """Tokens of texts before they are tokenized."""
+    return sum(min(most, _length(text) // _CHARACTERS_PER_TOKEN + _SPECIAL) for text in texts)
+
+
+def _length(text: Text) -> int:
+    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+
+
+def _shape(lengths: Sequence[int], unit: Sequence[int]) -> Shape:
+    of_unit = [lengths[position] for position in unit]
+    return Shape(len(unit), min(of_unit), max(of_unit))
+
+
+def _set(future: asyncio.Future[None], error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _too_long(field: str, position: int, limit: int) -> ApiError:
+    message = f"{field}[{position}] has more than {limit} tokens, the limit of this model, and truncation is off"
+    return ApiError(Kind.TOO_LONG, message, field)
