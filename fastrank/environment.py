@@ -112,6 +112,12 @@ def tiktoken_cache() -> str | None:
     return os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR") or None
 
 
+def point_clients(*, cohere: str, openai: str) -> None:
+    """Tell Cohere's and OpenAI's clients of this process, and of those it starts, where their API is."""
+    os.environ["CO_API_URL"] = cohere
+    os.environ["OPENAI_BASE_URL"] = openai
+
+
 def child_environment(**changes: str) -> dict[str, str]:
     """This process's environment with changes, for a child process."""
     return {**os.environ, **changes}
