@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -167,10 +167,7 @@ class TextEmbedding(PublicModel):
         """
         asked = self._task_id if task_id is None else self._checked_task(task_id)
         arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
-        pipeline = self._model.get().documents
-        if asked is not None:
-            pipeline = replace(pipeline, extra_inputs=extra_inputs(self._task_input, "embed", asked))
-        return pipeline.run(*arguments)
+        return self._documents(self._model.get(), asked).run(*arguments)
 
     def query_embed(
         self,
@@ -199,10 +196,38 @@ class TextEmbedding(PublicModel):
         arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
         return self._prefixed(passages(self._model.get()), prefixes).run(*arguments)
 
+    def aembed(
+        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> AsyncIterator[Vector]:
+        """`embed` for asyncio: an async iterator that never blocks the loop but to read `documents`.
+
+        The texts run on the threads that `embed` uses, together with those of other tasks. Cancelling the task, or
+        closing the iterator, stops what has not begun.
+        """
+        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
+
+        arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
+        return asynchronous.run(self._model, lambda model: self._documents(model, self._task_id), *arguments)
+
+    def aquery_embed(
+        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> AsyncIterator[Vector]:
+        """`query_embed` for asyncio, as `aembed`."""
+        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
+
+        arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
+        return asynchronous.run(self._model, lambda model: self._prefixed(model.queries, None), *arguments)
+
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """Tokens the model would see: of all texts together, after truncation, special tokens included."""
         found, size = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
         return self._model.get().documents.token_count(found, size)
+
+    def _documents(self, model: DenseModel, task_id: int | None) -> Pipeline[Vector]:
+        """The pipeline for documents, for a task."""
+        if task_id is None:
+            return model.documents
+        return replace(model.documents, extra_inputs=extra_inputs(self._task_input, "embed", task_id))
 
     def _prefixed(self, pipeline: Pipeline[Vector], prefixes: bool | None) -> Pipeline[Vector]:
         """The pipeline with its prefix, or without."""

@@ -76,6 +76,11 @@ class Lazy(Generic[M]):
                     self._loaded = self._load()
             return self._loaded
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `get` returns at once."""
+        return self._loaded is not None
+
     def close(self) -> None:
         """Let go of the model's memory. Iterators that are running finish."""
         with self._lock:

@@ -71,7 +71,7 @@ class Pipeline(Generic[T]):
         with self.session.scheduler.flow(limit) as flow, closing(self._tokenized(read)) as tokenized:
             for window, tokens in tokenized:
                 for result in self._window(tokens, batch_size, flow):
-                    _check_finite(result, names, position)
+                    check_finite(result, names, position)
                     yield result
                     position += 1
                 if window.error:
@@ -167,7 +167,12 @@ def _token_count(tokenize: Callable[[Sequence[Text]], list[Tokens]], texts: Iter
     return total
 
 
-def _check_finite(result: Any, names: Names, position: int) -> None:
+def check_finite(result: Any, names: Names, position: int) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        OutputError: naming the text.
+    """
     values: Any = getattr(result, "values", result)  # a vector, or something that has values
     if not np.isfinite(values).all():
         raise OutputError(f"The model returned NaN or infinity for {names(position)}. Its weights may be damaged.")

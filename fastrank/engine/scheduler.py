@@ -89,6 +89,7 @@ class Scheduler:
         shapes: Sequence[Shape],
         began: Callable[[], None],
         finished: Callable[[int, R | BaseException], None],
+        limit: int | None = None,
     ) -> Submitted:
         """Hand over units without waiting for them.
 
@@ -100,12 +101,14 @@ class Scheduler:
             began: called by a worker thread before the first unit runs.
             finished: called by worker threads with the number of a unit and its result, or the error that it raised,
                 after which no further units run.
+            limit: units that run at a time, at most; None: as many as there are workers.
 
         Raises:
             RuntimeError: Python is ending.
         """
         refuse_at_exit()
         job = _SubmittedJob(self, group, about, units, shapes, began, finished)
+        job.limit = min(limit or self.workers, self.workers)
         with self.lock:
             self.push(job)
         return Submitted(self, job)

@@ -20,7 +20,7 @@ from fastrank.engine.batching import Batch
 from fastrank.engine.forking import no_fork
 from fastrank.engine.options import OnnxProvider, Options
 from fastrank.engine.providers import CPU, CUDA, ExecutionDevice, Run
-from fastrank.engine.scheduler import Scheduler
+from fastrank.engine.scheduler import Group, Scheduler
 from fastrank.errors import ModelLoadError, ProviderError
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Session:
             )
         self._limits = self._devices[0].limits(first)
         runs = self._limits.runs
+        self.groups: dict[Any, Group[Any]] = {}  # of jobs that run together
         self.scheduler = Scheduler(self.threads if runs is None else runs * self.devices)
         self.inputs = {value.name: value.type for value in first.get_inputs()}
         self.outputs = [value.name for value in first.get_outputs()]

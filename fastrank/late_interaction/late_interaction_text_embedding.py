@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -157,6 +157,28 @@ class LateInteractionTextEmbedding(PublicModel):
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
         return self._model.get().queries.run(*arguments)
 
+    def aembed(
+        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> AsyncIterator[Floats]:
+        """`embed` for asyncio: an async iterator that never blocks the loop but to read `documents`.
+
+        The texts run on the threads that `embed` uses, together with those of other tasks. Cancelling the task, or
+        closing the iterator, stops what has not begun.
+        """
+        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
+
+        arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
+        return asynchronous.run(self._model, lambda model: model.documents, *arguments)
+
+    def aquery_embed(
+        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> AsyncIterator[Floats]:
+        """`query_embed` for asyncio, as `aembed`."""
+        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
+
+        arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
+        return asynchronous.run(self._model, lambda model: model.queries, *arguments)
+
     def token_count(
         self,
         texts: str | Iterable[str],
@@ -233,6 +255,31 @@ class LateInteractionTextEmbedding(PublicModel):
         texts = [text_of(document, field, f"documents[{position}]") for position, document in enumerate(ranked)]
         return best(list(self.rerank(query, texts, batch_size, parallel)), ranked, most)
 
+    def arerank(
+        self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
+    ) -> AsyncIterator[float]:
+        """`rerank` for asyncio, as `aembed`."""
+        query, texts = inputs.text(query, "query"), inputs.documents(documents)
+        size, workers = inputs.batching(batch_size, parallel)
+        return self._ascores(query, texts, size, workers)
+
+    async def arank(
+        self,
+        query: str,
+        documents: Iterable[Document],
+        top_k: int | None = None,
+        batch_size: int = 64,
+        parallel: int | None = None,
+        *,
+        field: str = "text",
+    ) -> list[RankedDocument]:
+        """`rank` for asyncio; cancelling the task stops what has not begun."""
+        most = None if top_k is None else inputs.positive(top_k, "top_k")
+        ranked = listed(documents)
+        texts = [text_of(document, field, f"documents[{position}]") for position, document in enumerate(ranked)]
+        scores = [score async for score in self.arerank(query, texts, batch_size, parallel)]
+        return best(scores, ranked, most)
+
     def _documents(self, texts: Iterator[str], batch_size: int, parallel: int | None) -> Iterator[Floats]:
         arguments = inputs.batching(batch_size, parallel)
         return self._model.get().documents.run(texts, *arguments)
@@ -240,6 +287,15 @@ class LateInteractionTextEmbedding(PublicModel):
     def _scores(self, query: str, documents: Iterator[Floats]) -> Iterator[float]:
         asked = next(self.query_embed(query))
         for vectors in documents:
+            yield float(maxsim(asked, [vectors])[0])
+
+    async def _ascores(
+        self, query: str, texts: Iterator[str], batch_size: int, workers: int | None
+    ) -> AsyncIterator[float]:
+        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
+
+        asked = [vectors async for vectors in self.aquery_embed(query)][0]  # noqa: RUF015 - there is no anext for all
+        async for vectors in asynchronous.run(self._model, lambda model: model.documents, texts, batch_size, workers):
             yield float(maxsim(asked, [vectors])[0])
 
     # -- the model --------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -215,6 +215,34 @@ class TextCrossEncoder(PublicModel):
             best(scores[start:end], ranked, most) for ranked, start, end in zip(lists, ends, ends[1:], strict=False)
         ]
 
+    def arerank(
+        self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
+    ) -> AsyncIterator[float]:
+        """`rerank` for asyncio: an async iterator that never blocks the loop but to read `documents`.
+
+        The pairs run on the threads that `rerank` uses, together with those of other tasks. Cancelling the task, or
+        closing the iterator, stops what has not begun.
+        """
+        query = inputs.text(query, "query")
+        return self._ascores(((query, text) for text in inputs.documents(documents)), batch_size, parallel)
+
+    async def arank(
+        self,
+        query: str,
+        documents: Iterable[Document],
+        top_k: int | None = None,
+        batch_size: int = 64,
+        parallel: int | None = None,
+        *,
+        field: str = "text",
+    ) -> list[RankedDocument]:
+        """`rank` for asyncio; cancelling the task stops what has not begun."""
+        ranked = listed(documents)
+        pairs = _pairs(inputs.text(query, "query"), ranked, field, "documents")
+        most = _most(top_k)
+        scores = [score async for score in self._ascores(iter(pairs), batch_size, parallel)]
+        return best(scores, ranked, most)
+
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Tokens the model would see: of all pairs together, after truncation, special tokens included."""
         found, size = inputs.pairs(pairs), inputs.positive(batch_size, "batch_size")
@@ -225,6 +253,12 @@ class TextCrossEncoder(PublicModel):
     ) -> Iterator[float]:
         arguments = inputs.batching(batch_size, parallel)
         return self._model.get().documents.run(pairs, *arguments, names)
+
+    def _ascores(self, pairs: Iterator[tuple[str, str]], batch_size: int, parallel: int | None) -> AsyncIterator[float]:
+        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
+
+        arguments = inputs.batching(batch_size, parallel)
+        return asynchronous.run(self._model, lambda model: model.documents, pairs, *arguments)
 
     # -- the model --------------------------------------------------------------------------------------------------
 

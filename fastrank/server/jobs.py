@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from fastrank.engine import cpu
+from fastrank.engine import asynchronous, cpu
 from fastrank.engine.batching import Tokens
 from fastrank.engine.pipeline import Pipeline
-from fastrank.engine.scheduler import Group, Part, Shape
+from fastrank.engine.scheduler import Group, Part
 from fastrank.server import cutting
 from fastrank.server.metrics import Metrics
 from fastrank.server.timing import Timing
@@ -169,12 +169,8 @@ class Jobs:
     async def _submitted(
         self, lane: Lane, tokens: list[Tokens], lengths: list[int], timing: Timing, reservation: _Reservation
     ) -> list[Any]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
         units = lane.pipeline.units(tokens, _ANY_NUMBER)
-        shapes = [_shape(lengths, unit) for unit in units]
-        results: list[Any] = [None] * len(tokens)
-        left = len(units)
+        shapes = [asynchronous.shape_of(tokens, unit) for unit in units]
         submitted = begun = time.perf_counter()
 
         def began() -> None:
@@ -182,56 +178,37 @@ class Jobs:
             begun = time.perf_counter()
             timing.started = True
 
-        def finished(index: int, found: Sequence[Any] | BaseException) -> None:
-            nonlocal left
-            if isinstance(found, BaseException):
-                loop.call_soon_threadsafe(_set, future, found)
-                return
-            for position, result in zip(units[index], found, strict=True):
-                results[position] = result
+        def ran(index: int) -> None:
             reservation.reduce(sum(lengths[position] for position in units[index]))
-            with self.lock:
-                left -= 1
-                last = left == 0
-            if last:
-                loop.call_soon_threadsafe(_set, future, None)
 
-        handle = lane.pipeline.session.scheduler.submit(self._group(lane), tokens, units, shapes, began, finished)
-        try:
-            await future
-        finally:
-            handle.cancel()
+        if lane.group is None:
+            lane.group = asynchronous.group_of(lane.pipeline, self._measured)
+        scheduler = lane.pipeline.session.scheduler
+        of_units = await asynchronous.gather(scheduler, lane.group, (lane, tokens), units, shapes, began, ran)
         timing.queue += begun - submitted
         timing.inference += time.perf_counter() - begun
+        results: list[Any] = [None] * len(tokens)
+        for unit, of_unit in zip(units, of_units, strict=True):
+            for position, result in zip(unit, of_unit, strict=True):
+                results[position] = result
         return results
 
-    def _group(self, lane: Lane) -> Group[Any]:
-        if lane.group is None:
-            pipeline, model = lane.pipeline, lane.model
-
-            def run(parts: Sequence[Part], alone: bool) -> list[Sequence[Any]]:
-                return self._measured(model, pipeline, parts, alone)
-
-            alone = pipeline.max_batch == 1
-            budget = 0 if alone else pipeline.session.budget
-            lane.group = Group(run, budget, uniform_length=pipeline.uniform_length)
-        return lane.group
-
-    def _measured(self, model: str, pipeline: Pipeline[Any], parts: Sequence[Part], alone: bool) -> list[Sequence[Any]]:
+    def _measured(self, parts: Sequence[Part], alone: bool) -> list[Sequence[Any]]:
+        """Run units of one lane, and note how that went."""
+        (lane, _), _ = parts[0]
         number, begun = next(self._runs), time.monotonic()
         self._running[number] = begun
         try:
-            tokens = [each[position] for each, unit in parts for position in unit]
-            found = pipeline.run_unit(tokens, range(len(tokens)), intra_op=alone)
+            of_lane = [(tokens, unit) for (_, tokens), unit in parts]
+            results = asynchronous.run_parts(lane.pipeline, of_lane, alone)
         finally:
             del self._running[number]
-        total = sum(len(each.ids) for each in tokens)
+        lengths = [len(tokens[position].ids) for tokens, unit in of_lane for position in unit]
         seconds = max(time.monotonic() - begun, 1e-6)
-        threads = 1 if alone else pipeline.session.workers
-        self._rate += _SMOOTH * (threads * total / seconds - self._rate)
-        self._metrics.ran(model, len(tokens), total, len(tokens) * max(len(each.ids) for each in tokens))
-        ends = list(itertools.accumulate((len(unit) for _, unit in parts), initial=0))
-        return [found[start:end] for start, end in itertools.pairwise(ends)]
+        threads = 1 if alone else lane.pipeline.session.workers
+        self._rate += _SMOOTH * (threads * sum(lengths) / seconds - self._rate)
+        self._metrics.ran(lane.model, len(lengths), sum(lengths), len(lengths) * max(lengths))
+        return results
 
 
 class _Reservation:
@@ -262,20 +239,6 @@ def _estimate(texts: Sequence[Text], most: int) -> int:
 
 def _length(text: Text) -> int:
     return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
-
-
-def _shape(lengths: Sequence[int], unit: Sequence[int]) -> Shape:
-    of_unit = [lengths[position] for position in unit]
-    return Shape(len(unit), min(of_unit), max(of_unit))
-
-
-def _set(future: asyncio.Future[None], error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
 
 
 def _too_long(field: str, position: int, limit: int) -> ApiError:

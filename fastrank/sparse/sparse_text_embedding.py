@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -209,6 +209,28 @@ class SparseTextEmbedding(PublicModel):
         """Vectors of passages: the same as `embed`."""
         arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
         return self._model.get().documents.run(*arguments)
+
+    def aembed(
+        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> AsyncIterator[SparseEmbedding]:
+        """`embed` for asyncio: an async iterator that never blocks the loop but to read `documents`.
+
+        The texts run on the threads that `embed` uses, together with those of other tasks. Cancelling the task, or
+        closing the iterator, stops what has not begun.
+        """
+        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
+
+        arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
+        return asynchronous.run(self._model, lambda model: model.documents, *arguments)
+
+    def aquery_embed(
+        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> AsyncIterator[SparseEmbedding]:
+        """`query_embed` for asyncio, as `aembed`."""
+        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
+
+        arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
+        return asynchronous.run(self._model, lambda model: model.queries, *arguments)
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """Tokens of all texts together: after truncation, special ones included; for BM25 words, stop words too."""

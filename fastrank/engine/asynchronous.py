@@ -1,0 +1,189 @@
+"""Texts through a pipeline for users of asyncio: by the same workers, without blocking the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from fastrank.engine import cpu
+from fastrank.engine.batching import Tokens, spans, windows
+from fastrank.engine.loaded import DOCUMENTS, Lazy, LoadedModel, Names, TextPipeline
+from fastrank.engine.pipeline import Pipeline, check_finite
+from fastrank.engine.scheduler import Group, Part, Scheduler, Shape, Unit
+from fastrank.engine.tokenizer import Text
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_INLINE = 2_000  # characters: less is tokenized at once, as a thread would cost more
+_CHUNK = 64  # texts that a thread runs where no session does
+
+
+async def run(
+    model: Lazy[Any],
+    choose: Callable[[LoadedModel[Any, Any, Any]], TextPipeline[T]],
+    texts: Iterator[Any],
+    batch_size: int,
+    workers: int | None,
+    names: Names = DOCUMENTS,
+) -> AsyncGenerator[T, None]:
+    """One result per text, in order; closing the generator, or cancelling its task, stops what has not begun.
+
+    Args:
+        model: loaded in a thread if it is not.
+        choose: the pipeline to use.
+        texts: as `Pipeline.run`; they are read on the loop.
+        batch_size: as there.
+        workers: as there.
+        names: as there.
+
+    Raises:
+        OutputError: the model returned NaN or infinity for a text.
+    """
+    pipeline = choose(model.get() if model.is_loaded else await asyncio.to_thread(model.get))
+    position = 0
+    async with aclosing(_results(pipeline, texts, batch_size, workers)) as results:
+        async for result in results:
+            check_finite(result, names, position)
+            yield result
+            position += 1
+
+
+async def gather(
+    scheduler: Scheduler,
+    group: Group[R],
+    about: Any,
+    units: Sequence[Unit],
+    shapes: Sequence[Shape],
+    began: Callable[[], None] = lambda: None,
+    ran: Callable[[int], None] = lambda _index: None,
+    limit: int | None = None,
+) -> list[R]:
+    """The results of units, in order. If the task is cancelled, what has not begun does not run.
+
+    Args:
+        scheduler: runs them.
+        group: as `Scheduler.submit`.
+        about: as there.
+        units: as there.
+        shapes: as there.
+        began: is called by a worker thread before the first runs.
+        ran: is called by worker threads with the number of each that has run.
+        limit: as `Scheduler.submit`.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    results: dict[int, R] = {}
+
+    def finished(index: int, result: R | BaseException) -> None:
+        if isinstance(result, BaseException):
+            loop.call_soon_threadsafe(_set, future, result)
+            return
+        ran(index)
+        results[index] = result
+        if len(results) == len(units):
+            loop.call_soon_threadsafe(_set, future, None)
+
+    handle = scheduler.submit(group, about, units, shapes, began, finished, limit)
+    try:
+        await future
+    finally:
+        handle.cancel()
+    return [results[index] for index in range(len(units))]
+
+
+def group_of(pipeline: Pipeline[Any], run: Callable[[Sequence[Part], bool], Sequence[R]]) -> Group[R]:
+    """A group of jobs that run on a pipeline."""
+    budget = 0 if pipeline.max_batch == 1 else pipeline.session.budget
+    return Group(run, budget, uniform_length=pipeline.uniform_length)
+
+
+def run_parts(pipeline: Pipeline[T], parts: Sequence[tuple[Sequence[Tokens], Unit]], alone: bool) -> list[Sequence[T]]:
+    """The results of units of several jobs, run as one.
+
+    Args:
+        pipeline: runs them.
+        parts: tokens of a job's texts, and one of its units.
+        alone: use all threads of the session.
+    """
+    tokens = [of_job[position] for of_job, unit in parts for position in unit]
+    found = pipeline.run_unit(tokens, range(len(tokens)), intra_op=alone)
+    ends = list(itertools.accumulate((len(unit) for _, unit in parts), initial=0))
+    return [found[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def shape_of(tokens: Sequence[Tokens], unit: Unit) -> Shape:
+    """The size of a unit."""
+    lengths = [len(tokens[position].ids) for position in unit]
+    return Shape(len(unit), min(lengths), max(lengths))
+
+
+async def _results(
+    pipeline: TextPipeline[T], texts: Iterator[Any], batch_size: int, workers: int | None
+) -> AsyncGenerator[T, None]:
+    if not isinstance(pipeline, Pipeline):
+        for chunk in windows(texts, _CHUNK):
+            for result in await asyncio.to_thread(_listed, pipeline, chunk.items, batch_size):
+                yield result
+            if chunk.error:
+                raise chunk.error
+        return
+    for window in windows(texts, max(pipeline.session.window, batch_size)):
+        tokens = await _tokenized(pipeline, window.items)
+        for part in spans([len(each.ids) for each in tokens]):
+            for result in await _of_part(pipeline, tokens[part], batch_size, workers):
+                yield result
+        if window.error:
+            raise window.error
+
+
+async def _tokenized(pipeline: Pipeline[Any], texts: Sequence[Text]) -> list[Tokens]:
+    if sum(len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts) <= _INLINE:
+        return pipeline.tokenize(texts)
+    return await asyncio.to_thread(pipeline.tokenize, texts)
+
+
+async def _of_part(
+    pipeline: Pipeline[T], tokens: Sequence[Tokens], batch_size: int, workers: int | None
+) -> Sequence[T]:
+    units = pipeline.units(tokens, batch_size)
+    shapes = [shape_of(tokens, unit) for unit in units]
+    limit = cpu.available() if workers == 0 else workers
+    of_units = await gather(
+        pipeline.session.scheduler, _group(pipeline), (pipeline, tokens), units, shapes, limit=limit
+    )
+    results: dict[int, T] = {}
+    for unit, of_unit in zip(units, of_units, strict=True):
+        results.update(zip(unit, of_unit, strict=True))
+    return [results[position] for position in range(len(tokens))]
+
+
+def _group(pipeline: Pipeline[Any]) -> Group[Any]:
+    """The group of all pipelines that make the same of tokens, whatever prefix was before them."""
+    key = pipeline.head, pipeline.output, tuple(pipeline.extra_inputs.items())
+    groups = pipeline.session.groups
+    if key not in groups:
+        groups[key] = group_of(pipeline, _run)
+    return groups[key]
+
+
+def _run(parts: Sequence[Part], alone: bool) -> list[Sequence[Any]]:
+    """What a job is about is its pipeline and tokens: a group that knew its pipeline would keep the session alive."""
+    (pipeline, _tokens), _unit = parts[0]
+    return run_parts(pipeline, [(tokens, unit) for (_, tokens), unit in parts], alone)
+
+
+def _listed(pipeline: TextPipeline[T], texts: Sequence[Any], batch_size: int) -> list[T]:
+    return list(pipeline.run(iter(texts), batch_size, 1))
+
+
+def _set(future: asyncio.Future[None], error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
