@@ -335,15 +335,15 @@ class LateInteractionTextEmbedding(PublicModel):
         size_in_gb: float = 0.0,
         additional_files: Sequence[str] | None = None,
         *,
-        query_marker: int | str | None = None,
-        document_marker: int | str | None = None,
-        marker_position: int = 1,
+        query_prefix_token: int | str | None = None,
+        document_prefix_token: int | str | None = None,
+        prefix_position: int = 1,
         query_length: int | None = None,
         mask_token: str = "[MASK]",  # noqa: S107 - no password
-        attend_to_masks: bool = False,
+        attend_to_expansion_tokens: bool = False,
         query_max_length: int | None = None,
         max_length: int | None = None,
-        skip: Sequence[str] = (),
+        skiplist: Sequence[str] = (),
         normalize: Literal["both", "documents", "none"] = "both",
         projection: bool = True,
         output_name: str | None = None,
@@ -366,15 +366,15 @@ class LateInteractionTextEmbedding(PublicModel):
             license: shown in lists.
             size_in_gb: accepted as in `TextEmbedding`; the size is taken from the files.
             additional_files: further files the graph needs; "<model_file>_data" and the like are found without.
-            query_marker: a token, or its id, that is put into each query; None: none.
-            document_marker: the same for documents.
-            marker_position: how many tokens stand before the marker.
+            query_prefix_token: a token, or its id, that is put into each query; None: none.
+            document_prefix_token: the same for documents.
+            prefix_position: how many tokens stand before the marker.
             query_length: shorter queries are filled up to so many tokens; None: they are not.
             mask_token: with this token.
-            attend_to_masks: whether the tokens that fill up are attended to.
+            attend_to_expansion_tokens: whether the tokens that fill up are attended to.
             query_max_length: tokens a query may have, all included; None: as `max_length`.
             max_length: tokens a text may have, all included; None: what the files say.
-            skip: texts whose first token leaves no vector in documents, such as `string.punctuation`.
+            skiplist: texts whose first token leaves no vector in documents, such as `string.punctuation`.
             normalize: which vectors are brought to length 1 after the graph.
             projection: whether a checkpoint has linear layers on top of its hidden states.
             output_name: the graph's output to use; None: the first.
@@ -387,16 +387,16 @@ class LateInteractionTextEmbedding(PublicModel):
             raise ValueError(f"normalize must be one of {', '.join(map(repr, NORMALIZED))}, not {normalize!r}")
         told = LateInteractionTask(
             dim=0 if dim is None else inputs.positive(dim, "dim"),
-            query_marker=query_marker,
-            document_marker=document_marker,
-            marker_position=marker_position,
+            query_prefix_token=query_prefix_token,
+            document_prefix_token=document_prefix_token,
+            prefix_position=prefix_position,
             query_length=None if query_length is None else inputs.positive(query_length, "query_length"),
             mask_token=mask_token,
-            attend_to_masks=attend_to_masks,
+            attend_to_expansion_tokens=attend_to_expansion_tokens,
             query_max_length=None
             if query_max_length is None
             else inputs.positive(query_max_length, "query_max_length"),
-            skip=tuple(skip),
+            skiplist=tuple(skiplist),
             normalize=normalize,
             projection=projection,
             output=output_name,

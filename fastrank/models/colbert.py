@@ -62,14 +62,14 @@ def _pylate(config: Config, folder: Path) -> LateInteractionTask:
     expanded = config.flag("do_query_expansion", default=True)
     return LateInteractionTask(
         dim=dim,
-        query_marker=config.string("query_prefix", default="[Q] ") or None,
-        document_marker=config.string("document_prefix", default="[D] ") or None,
+        query_prefix_token=config.string("query_prefix", default="[Q] ") or None,
+        document_prefix_token=config.string("document_prefix", default="[D] ") or None,
         query_length=length if expanded else None,
         mask_token=_filling(folder) if expanded else "",
-        attend_to_masks=expanded and config.flag("attend_to_expansion_tokens", default=False),
+        attend_to_expansion_tokens=expanded and config.flag("attend_to_expansion_tokens", default=False),
         query_max_length=length,
         document_max_length=config.integer("document_length", default=180, high=_LONGEST),
-        skip_tokens=tuple(config.strings("skiplist_words", default=list(string.punctuation))),
+        skiplist_words=tuple(config.strings("skiplist_words", default=list(string.punctuation))),
         projection=bool(layers),
     )
 
@@ -78,14 +78,14 @@ def _colbert(config: Config, folder: Path) -> LateInteractionTask:
     length = config.integer("query_maxlen", default=32, high=_LONGEST)
     return LateInteractionTask(
         dim=config.integer("dim", default=128),
-        query_marker=config.string("query_token_id", default="[unused0]"),
-        document_marker=config.string("doc_token_id", default="[unused1]"),
+        query_prefix_token=config.string("query_token_id", default="[unused0]"),
+        document_prefix_token=config.string("doc_token_id", default="[unused1]"),
         query_length=length,
         mask_token=_filling(folder),
-        attend_to_masks=config.flag("attend_to_mask_tokens", default=False),
+        attend_to_expansion_tokens=config.flag("attend_to_mask_tokens", default=False),
         query_max_length=length,
         document_max_length=config.integer("doc_maxlen", default=180, high=_LONGEST),
-        skip=tuple(string.punctuation) if config.flag("mask_punctuation", default=True) else (),
+        skiplist=tuple(string.punctuation) if config.flag("mask_punctuation", default=True) else (),
     )
 
 

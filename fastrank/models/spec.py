@@ -202,27 +202,37 @@ class SparseTask(NamedTuple):
 
 
 class LateInteractionTask(NamedTuple):
-    """How token vectors for MaxSim are made.
+    """How token embeddings for MaxSim are computed.
 
-    A marker is a token, or its id, that stands at `marker_position` of every query or document; None: there is none.
-    A query shorter than `query_length` tokens, marker and special ones included, is filled up with `mask_token`; None:
-    it is not. `query_max_length` and `document_max_length` are what is cut at, counted likewise; None: the model's
-    limit. Document tokens that `skip` lists (as texts: the first token of each) or `skip_tokens` (as tokens) run, but
-    leave no vector. `projection`: a checkpoint has linear layers on top of its hidden states. An ONNX file has them in
-    it. Where `dim` is 0, as in no entry of the registry, all of this is as the model's folder says.
+    Attributes:
+        dim: the size of a token embedding; 0, as for no entry of the registry: the model's folder states all of this.
+        query_prefix_token: a token, or its id, inserted into each query at `prefix_position`; None: none.
+        document_prefix_token: the same for documents.
+        prefix_position: number of tokens before the prefix token.
+        query_length: shorter queries are expanded to this number of tokens, special ones included; None: they are not.
+        mask_token: the expansion token.
+        attend_to_expansion_tokens: whether the model attends to expansion tokens.
+        query_max_length: maximum number of tokens per query, special ones included; None: the model's limit.
+        document_max_length: the same for documents.
+        skiplist: texts whose first token gets no embedding in documents; the model still reads it.
+        skiplist_words: vocabulary tokens without an embedding in documents.
+        normalize: which embeddings are L2-normalized after the graph: "both", "documents" or "none".
+        projection: whether a checkpoint has Dense layers after the encoder. ONNX files include them.
+        output: the output of an ONNX file to use; None: its first.
+        answers: reference results for `fastrank verify`.
     """
 
     dim: int = 0
-    query_marker: int | str | None = None
-    document_marker: int | str | None = None
-    marker_position: int = 1
+    query_prefix_token: int | str | None = None
+    document_prefix_token: int | str | None = None
+    prefix_position: int = 1
     query_length: int | None = None
     mask_token: str = "[MASK]"  # noqa: S105 - no password
-    attend_to_masks: bool = False
+    attend_to_expansion_tokens: bool = False
     query_max_length: int | None = None
     document_max_length: int | None = None
-    skip: tuple[str, ...] = ()
-    skip_tokens: tuple[str, ...] = ()
+    skiplist: tuple[str, ...] = ()
+    skiplist_words: tuple[str, ...] = ()
     normalize: str = "both"
     projection: bool = True
     output: str | None = None

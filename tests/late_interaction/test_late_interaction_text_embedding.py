@@ -24,10 +24,10 @@ NAME = "acme/colbert"
 IDS = {token: number for number, token in enumerate(vocabulary())}
 QUERY, DOCUMENT = IDS["[unused0]"], IDS["[unused1]"]
 COLBERT = {
-    "query_marker": QUERY,
-    "document_marker": DOCUMENT,
+    "query_prefix_token": QUERY,
+    "document_prefix_token": DOCUMENT,
     "query_length": 8,
-    "skip": string.punctuation,
+    "skiplist": string.punctuation,
 }
 
 
@@ -87,7 +87,7 @@ def test_documents_get_a_marker_and_lose_punctuation(colbert, states):
 
 @pytest.mark.parametrize(("attend", "mask"), [(False, [1, 1, 1, 1, 0, 0, 0, 0]), (True, [1] * 8)])
 def test_short_queries_are_filled_up(tiny, states, attend, mask):
-    add(**COLBERT, attend_to_masks=attend)
+    add(**COLBERT, attend_to_expansion_tokens=attend)
     model = LateInteractionTextEmbedding(NAME, specific_model_path=tiny)
     (vectors,) = model.query_embed("hello")
     expected = unit(states([IDS["[CLS]"], QUERY, IDS["hello"], IDS["[SEP]"], *[IDS["[MASK]"]] * 4], mask))
@@ -125,10 +125,10 @@ def test_limits_count_the_marker(tiny):
 
 
 def test_markers_as_tokens_and_elsewhere(tiny, states):
-    add(document_marker="[unused1]", marker_position=0)
+    add(document_prefix_token="[unused1]", prefix_position=0)  # noqa: S106
     (vectors,) = LateInteractionTextEmbedding(NAME, specific_model_path=tiny).embed("cat")
     np.testing.assert_allclose(vectors, unit(states([DOCUMENT, *ids("[CLS]", "cat", "[SEP]")])), atol=1e-6)
-    add("acme/wrong", document_marker="[D]")
+    add("acme/wrong", document_prefix_token="[D]")  # noqa: S106
     with pytest.raises(ModelLoadError, match=r"no token '\[D\]'"):
         LateInteractionTextEmbedding("acme/wrong", specific_model_path=tiny)
 
@@ -257,7 +257,7 @@ def test_folders_of_colbert_and_pylate(folder, batch):
 
 def test_a_folder_under_a_known_name_is_that_model(caplog):
     folder = FIXTURES[-1]
-    add("acme/told", query_marker="[D] ", mask_token="<mask>")  # noqa: S106
+    add("acme/told", query_prefix_token="[D] ", mask_token="<mask>")  # noqa: S106
     with pytest.raises(ModelLoadError, match="returns 8-dimensional vectors; expected 16"):
         next(LateInteractionTextEmbedding("acme/told", specific_model_path=folder).embed("cat"))
     assert "has settings of its own, which differ" in caplog.text
@@ -372,10 +372,13 @@ def test_vectors_equal_an_installed_fastembed(name, tmp_path, monkeypatch):
     own, kind = fastembeds(name)
     spec = registry.find(name, LATE_INTERACTION)
     task = spec.tasks[LATE_INTERACTION]
-    assert (task.query_marker, task.document_marker) == (own.QUERY_MARKER_TOKEN_ID, own.DOCUMENT_MARKER_TOKEN_ID)
+    assert (task.query_prefix_token, task.document_prefix_token) == (
+        own.QUERY_MARKER_TOKEN_ID,
+        own.DOCUMENT_MARKER_TOKEN_ID,
+    )
     monkeypatch.setattr(own, "QUERY_MARKER_TOKEN_ID", 1)
     monkeypatch.setattr(own, "DOCUMENT_MARKER_TOKEN_ID", 2)
-    task = task._replace(query_marker=1, document_marker=2)
+    task = task._replace(query_prefix_token=1, document_prefix_token=2)
     low = spec._replace(tasks={LATE_INTERACTION: task}, max_length=64)
     monkeypatch.setattr(registry, "_custom", {(name.casefold(), LATE_INTERACTION): low})
 

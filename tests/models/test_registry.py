@@ -64,8 +64,8 @@ def test_values_become_what_the_types_say(document):
     hub, wheel = by_name["sentence-transformers/all-MiniLM-L6-v2"].variant("safetensors")[0].sources
     assert (type(hub), type(wheel)) == (HubSource, WheelSource)
     late = by_name["colbert-ir/colbertv2.0"].tasks["late-interaction"]
-    assert "!" in late.skip
-    assert len(late.skip) == 32
+    assert "!" in late.skiplist
+    assert len(late.skiplist) == 32
     pair = by_name["Xenova/ms-marco-MiniLM-L-6-v2"].tasks["cross-encoder"].answers[0].input
     assert isinstance(pair, tuple)
     assert dict(by_name["jinaai/jina-embeddings-v3"].tasks[TEXT_EMBEDDING].task_input.tasks)["text-matching"] == 4

@@ -146,11 +146,11 @@ def check_scores(model, _task):
 
 
 def check_token_vectors(model, task):
-    marks = task.document_marker is not None
+    marks = task.document_prefix_token is not None
     texts = [TEXT, TEXT + ",!"]
     plain, punctuated = model.embed(texts)
     assert plain.shape == (model.token_count(TEXT) + marks, task.dim)
-    assert len(punctuated) == len(plain) + (model.token_count(texts[1]) - model.token_count(TEXT)) * (not task.skip)
+    assert len(punctuated) == len(plain) + (model.token_count(texts[1]) - model.token_count(TEXT)) * (not task.skiplist)
     np.testing.assert_allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-5)
     (query,) = model.query_embed(TEXT)
     assert len(query) == max(task.query_length or 0, model.token_count(TEXT) + marks)
@@ -218,8 +218,8 @@ def repository(task, variant, scratch):
 
 def in_tiny_vocabulary(task):
     """The settings with markers that a tiny vocabulary has."""
-    marked = isinstance(task, LateInteractionTask) and task.document_marker is not None
-    return task._replace(query_marker=1, document_marker=2) if marked else task
+    marked = isinstance(task, LateInteractionTask) and task.document_prefix_token is not None
+    return task._replace(query_prefix_token=1, document_prefix_token=2) if marked else task
 
 
 def table(dim):
