@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
+from fastrank.models import registry
+from fastrank.models.spec import ModelSpec
+
 if TYPE_CHECKING:
     from fastrank.engine.loaded import Lazy, LoadedModel
 
@@ -42,7 +45,7 @@ class PublicModel:
         return dict(self._model.get().info)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _construct, (type(self), *self._arguments)
+        return _construct, (type(self), *self._arguments, registry.custom(self.model_name))
 
     def __enter__(self) -> Self:
         return self
@@ -54,5 +57,8 @@ class PublicModel:
         return f"{type(self).__name__}({self.model_name!r})"
 
 
-def _construct(cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _construct(
+    cls: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], custom: list[tuple[str, ModelSpec]]
+) -> Any:
+    registry.add_if_missing(custom)
     return cls(*args, **kwargs)

@@ -127,6 +127,21 @@ def add(spec: ModelSpec, task: str) -> None:
         _custom[key, task] = spec
 
 
+def custom(name: str) -> list[tuple[str, ModelSpec]]:
+    """(task, entry) of the custom models with this name, in a form that can be pickled."""
+    key = name.casefold()
+    return [
+        (task, spec._replace(tasks=dict(spec.tasks))) for (other, task), spec in tuple(_custom.items()) if other == key
+    ]
+
+
+def add_if_missing(entries: Iterable[tuple[str, ModelSpec]]) -> None:
+    """Make custom models of another process known to this one."""
+    with _custom_lock:
+        for task, spec in entries:
+            _custom.setdefault((spec.name.casefold(), task), spec._replace(tasks=MappingProxyType(spec.tasks)))
+
+
 def describe(spec: ModelSpec, task: str, variant: str | None = None) -> dict[str, Any]:
     """An entry as a row of FastEmbed's `list_supported_models`: a new dict, its keys in FastEmbed's order.
 
