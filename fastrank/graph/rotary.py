@@ -33,7 +33,8 @@ def ntk_frequencies(width: int, theta: float, factor: float) -> list[float]:
 
     At every length, unlike transformers' dynamic NTK: as the modeling code of Alibaba-NLP/new-impl does it.
     """
-    return [float32(value / factor ** (2 / width)) for value in frequencies(width, theta * factor)]
+    divisor = float32(factor ** (2 / width))
+    return [float32(value / divisor) for value in frequencies(width, theta * factor)]
 
 
 def cos_sin(graph: Graph, position_ids: str, frequencies: Sequence[float]) -> CosSin:
