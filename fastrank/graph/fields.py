@@ -7,7 +7,9 @@ from typing import Final
 IGNORED_FIELDS: Final = frozenset(
     {
         "_attn_implementation",
+        "_commit_hash",
         "_name_or_path",
+        "_num_labels",
         "architectures",
         "attention_dropout",
         "attention_probs_dropout_prob",
@@ -33,12 +35,15 @@ IGNORED_FIELDS: Final = frozenset(
         "hidden_dropout_prob",
         "id2label",
         "initializer_range",
+        "keys_to_ignore_at_inference",
         "label2id",
         "length_penalty",
         "mask_token_id",
+        "matryoshka_dimensions",
         "max_length",
         "min_length",
         "model_type",
+        "name_or_path",
         "no_repeat_ngram_size",
         "num_beam_groups",
         "num_beams",
@@ -69,8 +74,11 @@ IGNORED_FIELDS: Final = frozenset(
         "transformers_version",
         "typical_p",
         "unk_token_id",
+        "unsloth_fixed",
+        "unsloth_version",
         "use_bfloat16",
         "use_cache",
+        "use_return_dict",
         "tie_word_embeddings",  # read by the heads that it concerns
     }
 )
