@@ -6,6 +6,7 @@ from typing import Any
 
 from fastrank.engine.pipeline import Pipeline
 from fastrank.engine.tokenizer import Tokenizer
+from fastrank.server.wire.calls import Side
 
 _SPECIAL_OF_PAIR = 4  # tokens around and between two texts, at most
 
@@ -15,6 +16,14 @@ Text = str | tuple[str, str]
 def is_long(pipeline: Pipeline[Any], text: Text) -> bool:
     """Whether the pipeline cuts a text at the model's limit."""
     return pipeline.tokenizer.is_truncated(pipeline.prefix + text if isinstance(text, str) else text)
+
+
+def shortened(text: Text, most: int, side: Side) -> Text:
+    """At most so many characters of a text; of a pair, of each."""
+    if isinstance(text, tuple):
+        query, document = text
+        return query[:most], document[-most:] if side == "left" else document[:most]
+    return text[-most:] if side == "left" else text[:most]
 
 
 def beginning(tokenizer: Tokenizer, text: str, most: int) -> str:

@@ -63,15 +63,19 @@ class Jobs:
 
     Args:
         most_waiting: tokens that may wait; a request into an empty queue is always taken.
-        truncate: whether texts that are too long are cut where a call does not say.
         metrics: are told what ran.
+        truncate: whether texts that are too long are cut where a call does not say.
+        characters: of a text that are looked at; what has more counts as too long.
     """
 
-    def __init__(self, most_waiting: int, metrics: Metrics, *, truncate: bool = True) -> None:
+    def __init__(
+        self, most_waiting: int, metrics: Metrics, *, truncate: bool = True, characters: int = 1_000_000
+    ) -> None:
         self.waiting_tokens = 0
         self.waiting_requests = 0
         self._most = most_waiting
         self._truncate = truncate
+        self._characters = characters
         self._metrics = metrics
         self.lock = threading.Lock()
         self._tokenizing = asyncio.Semaphore(2 * cpu.available())
@@ -103,10 +107,14 @@ class Jobs:
             ApiError: too much waits already, a text is too long and must not be cut, or the model failed.
         """
         pipeline = lane.pipeline
+        huge = {position for position, text in enumerate(texts) if _length(text) > self._characters}
+        if huge:
+            texts = [cutting.shortened(text, self._characters, side) for text in texts]
         with self.admitted(_estimate(texts, pipeline.tokenizer.max_length)) as reservation:
             begun = time.perf_counter()
             tokens, cut = await self._tokenized(pipeline, texts, side)
             timing.tokenization += time.perf_counter() - begun
+            cut |= huge
             if cut and not (self._truncate if truncate is None else truncate):
                 raise _too_long(field, min(cut), pipeline.tokenizer.max_length)
             lengths = [len(each.ids) for each in tokens]

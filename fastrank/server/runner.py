@@ -54,7 +54,12 @@ class ModelRunner:
         self._catalog = catalog
         self._settings = settings
         self._metrics = metrics
-        self.jobs = Jobs(settings.max_waiting_tokens, metrics, truncate=settings.truncate)
+        self.jobs = Jobs(
+            settings.max_waiting_tokens,
+            metrics,
+            truncate=settings.truncate,
+            characters=settings.limits.characters,
+        )
         metrics.waiting(lambda: self.jobs.waiting_requests, lambda: self.jobs.waiting_tokens)
         self._lanes: dict[tuple[Any, ...], Lane] = {}
         self._scheduler: Scheduler | None = None
