@@ -19,7 +19,7 @@ ALLOWED = {
     "dense": "engine errors inputs log models store",
     "sparse": "bm25 engine errors inputs models store",
     "rerank": "engine errors inputs models store",
-    "late_interaction": "engine errors inputs maxsim models rerank store",
+    "late_interaction": "engine errors inputs maxsim models postprocess rerank store",
     "compat": "bm25 dense engine environment errors inputs models postprocess sparse store",
     "integrations": "compat dense engine environment errors fusion inputs late_interaction models rerank sparse",
     "cli": "bm25 dense engine environment errors fastrank fusion inputs models server store",
@@ -29,7 +29,8 @@ ALLOWED = {
 }
 HOMES = {
     "onnxruntime": "engine.session engine.providers",
-    "tokenizers": "engine.tokenizer compat.classes",  # compat counts the tokens of static models as FastEmbed does
+    # compat counts the tokens of static models as FastEmbed does
+    "tokenizers": "engine.tokenizer engine.tokenizer_classes compat.classes",
     "huggingface_hub": "store",
     "subprocess": "store.pip",
     "socket": "server.process",

@@ -32,11 +32,14 @@ def dense(name: str, settings: DenseSettings) -> Head[Vector]:
             rows = pool(output, batch)
         else:
             raise ModelLoadError(f"{name}: the model's output has shape {output.shape}, which its pooling cannot take")
+        rows = pooling.unit(rows) if settings.normalize else rows
+        if settings.truncate_dim is not None:
+            rows = rows[:, : settings.truncate_dim].copy()
         if settings.check_dim and rows.shape[1] != settings.dim:
             raise ModelLoadError(
                 f"{name}: the model returns {rows.shape[1]}-dimensional vectors; expected {settings.dim}"
             )
-        return list(pooling.unit(rows) if settings.normalize else rows)
+        return list(rows)
 
     return head
 
@@ -44,7 +47,7 @@ def dense(name: str, settings: DenseSettings) -> Head[Vector]:
 def _pool(settings: DenseSettings) -> pooling.Pooling | None:
     if (pooled := settings.pooled) is None:
         return None
-    if not pooled.steps and len(pooled.poolings) == 1 and pooled.width is None:
+    if not (pooled.steps or pooled.token_steps) and len(pooled.poolings) == 1 and pooled.width is None:
         return pooling.POOLINGS[pooled.poolings[0]]
     from fastrank.engine import modules  # most models of the registry need none
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TypeAlias
+from dataclasses import dataclass, replace
 
 from fastrank import store
 from fastrank.dense import heads
@@ -17,7 +16,16 @@ from fastrank.engine.tokenizer import Tokenizer
 from fastrank.models import tokenization
 from fastrank.models.spec import TEXT_EMBEDDING, DenseTask
 
-DenseModel: TypeAlias = LoadedModel[Pipeline[Vector], Pipeline[Vector], DenseSettings]
+
+@dataclass(frozen=True)
+class DenseModel(LoadedModel[Pipeline[Vector], Pipeline[Vector], DenseSettings]):
+    """A dense embedding model in memory.
+
+    Attributes:
+        passages: for passages, which may have a prefix and a limit of their own.
+    """
+
+    passages: Pipeline[Vector]
 
 
 def load(request: Request, task: DenseTask) -> DenseModel:
@@ -39,8 +47,7 @@ def settings(request: Request, task: DenseTask) -> DenseSettings:
 
 def passages(model: DenseModel) -> Pipeline[Vector]:
     """The pipeline for passages: documents with the passage prefix."""
-    resolved = model.settings
-    return replace(model.documents, prefix=resolved.prefixes.passage, extra_inputs=resolved.extra_inputs("passage"))
+    return model.passages
 
 
 def _assembled(request: Request, task: DenseTask, files: store.ModelFiles) -> DenseModel:
@@ -48,20 +55,36 @@ def _assembled(request: Request, task: DenseTask, files: store.ModelFiles) -> De
     if files.variant == store.GIVEN and task.pooling == spec.task(TEXT_EMBEDDING, DenseTask).pooling:
         warn_if_different(spec.name, task, folder)
     resolved = resolve(spec.name, task, folder)
-    tokenizer = Tokenizer(
-        tokenization.read(folder),
-        request.max_length or spec.max_length,
-        capped=request.max_length is None,
-        special_tokens_in_text=request.special_tokens_in_text,
-    )
+    of_tokenizer = tokenization.read(folder, registered=resolved.in_registry)
+
+    def tokenizer(limit: int | None) -> Tokenizer:
+        return Tokenizer(
+            of_tokenizer,
+            request.max_length or limit or spec.max_length,
+            capped=request.max_length is None,
+            special_tokens_in_text=request.special_tokens_in_text,
+        )
+
+    plain = tokenizer(None)
     opened = loading.open_session(request, files, "encoder", resolved.output, resolved.extra_inputs("embed"))
     documents = Pipeline(
-        tokenizer,
+        plain,
         opened.session,
         heads.dense(spec.name, resolved),
         opened.output,
         opened.plan.uniform_length,
         opened.plan.max_batch,
+        resolved.prefixes.embed,
     )
-    queries = replace(documents, prefix=resolved.prefixes.query, extra_inputs=resolved.extra_inputs("query"))
-    return LoadedModel(documents, queries, resolved, loading.info(files, opened, tokenizer.max_length))
+
+    def pipeline(method: str, prefix: str, limit: int | None) -> Pipeline[Vector]:
+        own = tokenizer(limit) if limit and not request.max_length else plain
+        return replace(documents, tokenizer=own, prefix=prefix, extra_inputs=resolved.extra_inputs(method))
+
+    return DenseModel(
+        documents,
+        pipeline("query", resolved.prefixes.query, of_tokenizer.query_length),
+        resolved,
+        loading.info(files, opened, plain.max_length),
+        pipeline("passage", resolved.prefixes.passage, of_tokenizer.document_length),
+    )

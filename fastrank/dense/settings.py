@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fastrank import log
 from fastrank.errors import ModelLoadError
-from fastrank.models import sentence_transformers
+from fastrank.models import encoder_config, sentence_transformers
 from fastrank.models.sentence_transformers import Pooled
 from fastrank.models.spec import DenseTask, Prefixes, TaskInput
 
@@ -23,10 +23,12 @@ class DenseSettings(NamedTuple):
         pooled: from token states to a vector; None: the graph must do that itself.
         graph_may_pool: whether the graph may return (texts, dim) itself.
         normalize: whether vectors are L2-normalized.
-        prefixes: put before queries and passages.
+        prefixes: put before queries, passages, and what `embed` is given.
         output: the output of an ONNX file to use; None: its first.
         task_input: the graph's input that says what a vector is for; None: it has none.
         check_dim: whether a vector of another size than `dim` is an error.
+        truncate_dim: how many numbers of a vector are kept, after all else; None: all.
+        in_registry: whether the registry says everything, so that the folder's tokenizer is used as it is.
     """
 
     dim: int | None
@@ -37,6 +39,8 @@ class DenseSettings(NamedTuple):
     output: str | None
     task_input: TaskInput | None
     check_dim: bool
+    truncate_dim: int | None
+    in_registry: bool
 
     def extra_inputs(self, method: str, task_id: int | None = None) -> Mapping[str, int]:
         """The number of the task that a vector is for, where the graph asks for one."""
@@ -57,15 +61,19 @@ def resolve(name: str, task: DenseTask, folder: Path) -> DenseSettings:
     pooled, dim, normalize = _pooled(name, task, folder), task.dim, task.normalize
     if normalize is None:
         normalize = pooled is not None and pooled.normalize
+    speaks = task.prefixes is None or task.pooling is None  # no entry of the registry leaves anything to the folder
+    of_folder = encoder_config.encoder(folder, "SentenceTransformer") if speaks else encoder_config.NOTHING
     return DenseSettings(
-        dim=dim or (pooled.dim if pooled else None),
+        dim=_shortened(dim or (pooled.dim if pooled else None), of_folder.truncate_dim),
         pooled=pooled,
         graph_may_pool=task.pooling in (None, "none", "cls"),
         normalize=normalize,
-        prefixes=sentence_transformers.prefixes(folder) if task.prefixes is None else task.prefixes,
+        prefixes=of_folder.prefixes if task.prefixes is None else task.prefixes,
         output=task.output,
         task_input=task.task_input,
         check_dim=dim is not None,
+        truncate_dim=of_folder.truncate_dim,
+        in_registry=not speaks,
     )
 
 
@@ -95,6 +103,10 @@ def warn_if_different(name: str, task: DenseTask, folder: Path) -> None:
             task.pooling,
             name,
         )
+
+
+def _shortened(dim: int | None, truncate_dim: int | None) -> int | None:
+    return min(dim, truncate_dim) if dim and truncate_dim else dim
 
 
 def _pooled(name: str, task: DenseTask, folder: Path) -> Pooled | None:

@@ -11,9 +11,9 @@ from typing import Any
 from fastrank import inputs
 from fastrank.dense import loading
 from fastrank.dense.heads import Vector
-from fastrank.dense.loading import DenseModel, passages
+from fastrank.dense.loading import DenseModel
 from fastrank.dense.settings import extra_inputs
-from fastrank.engine.loaded import Lazy
+from fastrank.engine.loaded import Lazy, LoadedModel
 from fastrank.engine.loading import Request, checked
 from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider, Options
@@ -43,8 +43,9 @@ class TextEmbedding(PublicModel):
     are cut.
 
     The settings of a model that has no entry in the registry come from its own folder, as sentence-transformers saves
-    it: pooling and the modules after it, normalisation, maximal length, prompts. With the name of an entry its settings
-    hold whatever folder is given, so that one name stands for one way to make vectors.
+    it: pooling and the modules around it, normalisation, lengths, prompts, `truncate_dim`, the tokenizer's class. Every
+    field of its files is applied or harmless, or the model is refused (docs/folders.md lists them). With the name of an
+    entry its settings hold whatever folder is given, so that one name stands for one way to make vectors.
 
     Args:
         model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by
@@ -64,7 +65,8 @@ class TextEmbedding(PublicModel):
         pooling: how token states become one vector; None: as the model's authors do it. Needed for a folder that does
             not say it, because it has no modules.json; such a folder's vectors are normalised only with `normalize`.
         normalize: whether vectors have length 1; None: as the model's authors do it.
-        prefixes: whether `query_embed` and `passage_embed` put the model's prefixes before texts.
+        prefixes: whether the model's prefixes are put before texts: by `query_embed` and `passage_embed`, and by
+            `embed` where the model's folder names a default prompt.
         task_id: what `embed` makes vectors for, as the model numbers its tasks (`list_supported_models` has them under
             "tasks"); only of jinaai/jina-embeddings-v3. None: passages.
         device_id: one GPU; the same as `device_ids=[device_id]`.
@@ -144,7 +146,7 @@ class TextEmbedding(PublicModel):
         parallel: int | None = None,
         task_id: int | None = None,
     ) -> Iterator[Vector]:
-        """Vectors of documents, exactly as they are: no prefix is added.
+        """Vectors of documents as they are: only a default prompt that the model's folder names is put before them.
 
         Lazy: texts are read ahead by at most 256 (4,096 for a GPU; or `batch_size`, if that is more), so an endless
         iterator is fine.
@@ -194,7 +196,7 @@ class TextEmbedding(PublicModel):
     ) -> Iterator[Vector]:
         """Vectors of passages: `embed` with the model's passage prefix, if it has one, before each."""
         arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
-        return self._prefixed(passages(self._model.get()), prefixes).run(*arguments)
+        return self._prefixed(self._model.get().passages, prefixes).run(*arguments)
 
     def aembed(
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
@@ -223,11 +225,12 @@ class TextEmbedding(PublicModel):
         found, size = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
         return self._model.get().documents.token_count(found, size)
 
-    def _documents(self, model: DenseModel, task_id: int | None) -> Pipeline[Vector]:
+    def _documents(self, model: LoadedModel[Pipeline[Vector], Any, Any], task_id: int | None) -> Pipeline[Vector]:
         """The pipeline for documents, for a task."""
+        documents = self._prefixed(model.documents, None)
         if task_id is None:
-            return model.documents
-        return replace(model.documents, extra_inputs=extra_inputs(self._task_input, "embed", task_id))
+            return documents
+        return replace(documents, extra_inputs=extra_inputs(self._task_input, "embed", task_id))
 
     def _prefixed(self, pipeline: Pipeline[Vector], prefixes: bool | None) -> Pipeline[Vector]:
         """The pipeline with its prefix, or without."""

@@ -30,7 +30,7 @@ class TextPipeline(Protocol[T_co]):
 D = TypeVar("D", bound=TextPipeline[Any])
 Q = TypeVar("Q", bound=TextPipeline[Any])
 S = TypeVar("S")
-M = TypeVar("M")
+M_co = TypeVar("M_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,17 @@ class LoadedModel(Generic[D, Q, S]):
     info: Mapping[str, Any]
 
 
-class Lazy(Generic[M]):
+class Lazy(Generic[M_co]):
     """A model that is loaded once, under a lock, when it is first needed, and closed when asked to."""
 
-    def __init__(self, load: Callable[[], M]) -> None:
-        self._load: Callable[[], M] = load
+    def __init__(self, load: Callable[[], M_co]) -> None:
+        self._load: Callable[[], M_co] = load
         self._lock = threading.Lock()
-        self._loaded: M | None = None
+        self._loaded: M_co | None = None
         self._closed = False
         _lazy.add(self)
 
-    def get(self) -> M:
+    def get(self) -> M_co:
         """The loaded model.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,16 +26,32 @@ def head(modules: Pooled) -> pooling.Pooling:
             than the files say.
     """
     pool = _concatenated([pooling.POOLINGS[name] for name in modules.poolings])
-    functions = [_function(step) for step in modules.steps]
+    before, after = function(modules.token_steps), function(modules.steps)
 
     def run(output: Floats, batch: Batch) -> Floats:
+        if modules.token_steps:
+            output = before(output.reshape(-1, output.shape[-1])).reshape(*output.shape[:-1], -1)
         rows = pool(output, batch)
         if modules.width not in (None, rows.shape[1]):
             raise ModelLoadError(
                 f"Pooling returns {rows.shape[1]} features per text; the model's files say {modules.width}"
             )
-        for function in functions:
-            rows = function(rows)
+        return after(rows)
+
+    return run
+
+
+def function(steps: Sequence[Step]) -> Function:
+    """The modules one after the other, (rows, features) -> (rows, features of the last).
+
+    Raises:
+        ModelLoadError: weights of a module are missing or damaged.
+    """
+    functions = [_function(step) for step in steps]
+
+    def run(rows: Floats) -> Floats:
+        for each in functions:
+            rows = each(rows)
         return rows
 
     return run
@@ -96,10 +112,48 @@ def _gelu(rows: Floats) -> Floats:
     return values
 
 
+def _elu(rows: Floats) -> Floats:
+    return np.where(rows > 0, rows, np.expm1(np.minimum(rows, np.float32(0))))
+
+
+def _selu(rows: Floats) -> Floats:
+    """Klambauer et al. 2017, arXiv:1706.02515."""
+    alpha, scale = np.float32(1.6732632423543772), np.float32(1.0507009873554805)
+    negative = alpha * np.expm1(np.minimum(rows, np.float32(0)))
+    return scale * np.where(rows > 0, rows, negative)
+
+
+def _sigmoid(rows: Floats) -> Floats:
+    values: Floats = np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * rows))  # does not overflow
+    return values
+
+
+def _softplus(rows: Floats) -> Floats:
+    return np.logaddexp(rows, np.float32(0))
+
+
+def _hardsigmoid(rows: Floats) -> Floats:
+    values: Floats = np.clip(rows / np.float32(6) + np.float32(0.5), 0, 1).astype(np.float32)
+    return values
+
+
 _ACTIVATIONS: dict[str, Function] = {
+    "celu": _elu,  # the same where alpha is 1
+    "elu": _elu,
     "gelu": _gelu,
+    "hardsigmoid": _hardsigmoid,
+    "hardswish": lambda rows: rows * _hardsigmoid(rows),
+    "hardtanh": lambda rows: np.clip(rows, np.float32(-1), np.float32(1)),
     "identity": _identity,
+    "leaky_relu": lambda rows: np.where(rows > 0, rows, np.float32(0.01) * rows),
+    "mish": lambda rows: rows * np.tanh(_softplus(rows)),
     "relu": lambda rows: np.maximum(rows, np.float32(0)),
+    "relu6": lambda rows: np.clip(rows, np.float32(0), np.float32(6)),
+    "selu": _selu,
+    "sigmoid": _sigmoid,
+    "silu": lambda rows: rows * _sigmoid(rows),
+    "softplus": _softplus,
+    "softsign": lambda rows: rows / (1 + np.abs(rows)),
     "tanh": np.tanh,
 }
 

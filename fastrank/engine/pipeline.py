@@ -37,7 +37,7 @@ class Pipeline(Generic[T]):
         output: the name of the session's output that the head reads; None: the first.
         uniform_length: only texts of equal length may share a batch.
         max_batch: texts per batch at most; None: `batch_size`.
-        prefix: put before each text.
+        prefix: put before each text, and before the first of a pair.
         extra_inputs: scalar inputs that differ from the session's.
     """
 
@@ -80,7 +80,7 @@ class Pipeline(Generic[T]):
     def tokenize(self, texts: Sequence[Text]) -> list[Tokens]:
         """Token ids of each text, with the prefix, truncated to the model's limit."""
         if self.prefix:
-            texts = [self.prefix + text if isinstance(text, str) else text for text in texts]
+            texts = [_prefixed(self.prefix, text) for text in texts]
         return self.tokenizer.encode(texts)
 
     def units(self, tokens: Sequence[Tokens], batch_size: int) -> list[list[int]]:
@@ -156,6 +156,10 @@ class LookupPipeline(Generic[T]):
     def token_count(self, texts: Iterator[Text], batch_size: int) -> int:
         """Tokens of all texts after truncation, special ones included."""
         return _token_count(self.tokenizer.encode, texts, batch_size)
+
+
+def _prefixed(prefix: str, text: Text) -> Text:
+    return prefix + text if isinstance(text, str) else (prefix + text[0], text[1])
 
 
 def _token_count(tokenize: Callable[[Sequence[Text]], list[Tokens]], texts: Iterator[Text], batch_size: int) -> int:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastrank.engine import modules
 from fastrank.engine.batching import Batch
 from fastrank.engine.pipeline import Head
 from fastrank.engine.pooling import Floats, unit
 from fastrank.errors import ModelLoadError
+from fastrank.late_interaction.settings import TokenModules
+from fastrank.postprocess.token_pooling import pool_tokens
 
 
 def documents(name: str, dim: int, skiplist: Sequence[int], *, normalize: bool) -> Head[Floats]:
@@ -34,6 +37,38 @@ def queries(name: str, dim: int, length: int, *, normalize: bool) -> Head[Floats
         # Copies, as a view would keep the states of all texts alive.
         rows = [states[:count].copy() for states, count in zip(output, counts, strict=True)]
         return [unit(row) for row in rows] if normalize else rows
+
+    return head
+
+
+def by_modules(chain: TokenModules, task: str, skiplist: Sequence[int], expand_to: int) -> Head[Floats]:
+    """(texts, tokens, hidden) -> one (tokens, dim) per text, by the modules of a MultiVectorEncoder.
+
+    Args:
+        chain: the modules.
+        task: "query" or "document".
+        skiplist: ids of the tokens that leave no embedding.
+        expand_to: how many tokens of a query leave one even if nothing attends to them.
+
+    Raises:
+        ModelLoadError: a module's weights are missing or damaged.
+    """
+    before, after = modules.function(chain.steps), modules.function(chain.after_pooling)
+    skipped = np.asarray(skiplist if task in chain.skiplist.tasks else [], np.int64)
+    pooling = chain.pooling if chain.pooling and task in chain.pooling.tasks else None
+
+    def embeddings(states: Floats) -> Floats:
+        rows = before(states)
+        if pooling is not None and len(rows) and np.isfinite(rows).all():  # else an error that names the text, later
+            rows = pool_tokens(rows, pooling.factor, pooling.protected)
+            rows = unit(rows) if pooling.normalize else rows
+        return after(rows)
+
+    def head(output: Floats, batch: Batch) -> list[Floats]:
+        kept = batch.mask.astype(bool)
+        kept[:, :expand_to] = True
+        kept &= ~np.isin(batch.ids, skipped)
+        return [embeddings(states[tokens]) for states, tokens in zip(output, kept, strict=True)]
 
     return head
 

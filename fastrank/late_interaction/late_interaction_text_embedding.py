@@ -38,9 +38,10 @@ class LateInteractionTextEmbedding(PublicModel):
     Query and document are compared by MaxSim: for each token of the query the nearest of the document, summed. Khattab
     and Zaharia, 2020. An instance may be used by many threads at once; they share one loaded model.
 
-    The settings of a model that has no entry in the registry come from its own folder, as PyLate or ColBERT save it:
-    markers, lengths, what fills queries up, what is skipped. With the name of an entry its settings hold, whatever
-    folder is given.
+    The settings of a model that has no entry in the registry come from its own folder, as PyLate, ColBERT or
+    sentence-transformers' MultiVectorEncoder save it: modules, prompts, markers, lengths, what fills queries up, what
+    is skipped, token pooling. Every field of its files is applied or harmless, or the model is refused
+    (docs/folders.md lists them). With the name of an entry its settings hold, whatever folder is given.
 
     Args:
         model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by

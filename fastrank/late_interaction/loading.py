@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -9,7 +10,7 @@ from fastrank import store
 from fastrank.engine import loading
 from fastrank.engine.loaded import LoadedModel
 from fastrank.engine.loading import Request
-from fastrank.engine.pipeline import Pipeline
+from fastrank.engine.pipeline import Head, Pipeline
 from fastrank.engine.pooling import Floats
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.late_interaction import heads
@@ -37,7 +38,10 @@ def settings(request: Request, files: store.ModelFiles | None = None) -> LateInt
 
 def _assembled(request: Request, files: store.ModelFiles) -> LateInteractionModel:
     spec, of_model = request.spec, settings(request, files)
-    in_folder, in_text = tokenization.read(files.folder), request.special_tokens_in_text
+    in_folder, in_text = (
+        tokenization.read(files.folder, registered=of_model.in_registry),
+        request.special_tokens_in_text,
+    )
     tokenizer = LateInteractionTokenizer(in_folder, of_model.documents, special_tokens_in_text=in_text)
     of_queries = LateInteractionTokenizer(in_folder, of_model.queries, special_tokens_in_text=in_text)
     skiplist = skipped_ids(tokenizer, of_model)
@@ -45,13 +49,18 @@ def _assembled(request: Request, files: store.ModelFiles) -> LateInteractionMode
     documents = Pipeline(
         tokenizer,
         opened.session,
-        heads.documents(spec.name, of_model.dim, skiplist, normalize=of_model.normalize_documents),
+        _head(spec.name, of_model, "document", skiplist),
         opened.output,
         opened.plan.uniform_length,
         opened.plan.max_batch,
+        of_model.documents.prompt,
     )
-    head = heads.queries(spec.name, of_model.dim, of_model.queries.expand_to, normalize=of_model.normalize_queries)
-    queries = replace(documents, tokenizer=of_queries, head=head)
+    queries = replace(
+        documents,
+        tokenizer=of_queries,
+        head=_head(spec.name, of_model, "query", skiplist),
+        prefix=of_model.queries.prompt,
+    )
     return LoadedModel(documents, queries, of_model, loading.info(files, opened, tokenizer.max_length))
 
 
@@ -62,3 +71,13 @@ def skipped_ids(tokenizer: Tokenizer, of_model: LateInteractionSettings) -> list
         *map(tokenizer.token_to_id, of_model.skiplist_tokens),
     ]
     return [token_id for token_id in ids if token_id is not None]
+
+
+def _head(name: str, of_model: LateInteractionSettings, task: str, skiplist: Sequence[int]) -> Head[Floats]:
+    queries = task == "query"
+    if of_model.modules is not None:
+        expanded = of_model.queries.expand_to if queries and of_model.modules.counted else 0
+        return heads.by_modules(of_model.modules, task, skiplist, expanded)
+    if queries:
+        return heads.queries(name, of_model.dim, of_model.queries.expand_to, normalize=of_model.normalize_queries)
+    return heads.documents(name, of_model.dim, skiplist, normalize=of_model.normalize_documents)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from fastrank.models import colbert
+from fastrank.models import colbert, multi_vector
+from fastrank.models.multi_vector import MultiVector, Skiplist, TokenPooling
+from fastrank.models.sentence_transformers import Step
 from fastrank.models.spec import LateInteractionTask, ModelSpec
 
 
@@ -20,6 +22,7 @@ class TextSettings(NamedTuple):
         expand_to: shorter texts are expanded to this many tokens (query expansion); 0: they are not.
         expansion_token: with this one.
         attend_to_expansion_tokens: whether those are attended to.
+        prompt: put before each text.
     """
 
     max_length: int | None
@@ -29,6 +32,25 @@ class TextSettings(NamedTuple):
     expand_to: int = 0
     expansion_token: str = ""
     attend_to_expansion_tokens: bool = False
+    prompt: str = ""
+
+
+class TokenModules(NamedTuple):
+    """What the modules of a MultiVectorEncoder do with the states of tokens, in this order.
+
+    Attributes:
+        steps: Dense and Normalize.
+        counted: whether the expansion tokens of queries leave embeddings even if nothing attends to them.
+        skiplist: tokens that leave none.
+        pooling: fewer embeddings; None: all.
+        after_pooling: Dense and Normalize.
+    """
+
+    steps: tuple[Step, ...]
+    counted: bool
+    skiplist: Skiplist
+    pooling: TokenPooling | None
+    after_pooling: tuple[Step, ...]
 
 
 class LateInteractionSettings(NamedTuple):
@@ -44,6 +66,8 @@ class LateInteractionSettings(NamedTuple):
         normalize_documents: the same for documents.
         graph_head: what to build on a checkpoint.
         output: the output of an ONNX file to use; None: its first.
+        in_registry: whether the registry says everything, so that the folder's tokenizer is used as it is.
+        modules: of a MultiVectorEncoder, what is done with the states of tokens; None: what stands above.
     """
 
     dim: int
@@ -55,6 +79,8 @@ class LateInteractionSettings(NamedTuple):
     normalize_documents: bool
     graph_head: str
     output: str | None
+    in_registry: bool
+    modules: TokenModules | None = None
 
 
 def resolve(
@@ -72,8 +98,12 @@ def resolve(
     Raises:
         ModelLoadError: the folder's files are damaged, or do not say how token embeddings are made.
     """
-    if not task.dim:
+    prompt, in_registry = "", bool(task.dim)
+    if not in_registry:
+        if multi_vector.is_multi_vector(folder):
+            return _of_modules(multi_vector.read(folder), spec.max_length, max_length)
         task = colbert.read(spec.name, folder)
+        prompt = colbert.prompt(folder)
     elif given:
         colbert.warn_if_different(spec, task, folder)
     return LateInteractionSettings(
@@ -86,12 +116,14 @@ def resolve(
             expand_to=task.query_length or 0,
             expansion_token=task.mask_token,
             attend_to_expansion_tokens=task.attend_to_expansion_tokens,
+            prompt=prompt,
         ),
         documents=TextSettings(
             max_length=max_length or task.document_max_length or spec.max_length,
             capped=max_length is None,
             prefix_token=task.document_prefix_token,
             prefix_position=task.prefix_position,
+            prompt=prompt,
         ),
         skiplist_texts=task.skiplist,
         skiplist_tokens=task.skiplist_words,
@@ -99,4 +131,38 @@ def resolve(
         normalize_documents=task.normalize != "none",
         graph_head="colbert" if task.projection else "encoder",
         output=task.output,
+        in_registry=in_registry,
+    )
+
+
+def _of_modules(model: MultiVector, limit: int | None, max_length: int | None) -> LateInteractionSettings:
+    """The settings of a MultiVectorEncoder; `limit` is the model's, `max_length` the caller's."""
+    expansion = model.expansion
+    return LateInteractionSettings(
+        dim=model.dim,
+        queries=TextSettings(
+            max_length=model.query_length or limit,
+            capped=True,
+            prefix_token=None,
+            prefix_position=0,
+            expand_to=expansion.length if expansion else 0,
+            expansion_token=expansion.token if expansion else "",
+            attend_to_expansion_tokens=bool(expansion and expansion.attend),
+            prompt=model.query_prompt,
+        ),
+        documents=TextSettings(
+            max_length=max_length or model.document_length or limit,
+            capped=max_length is None,
+            prefix_token=None,
+            prefix_position=0,
+            prompt=model.document_prompt,
+        ),
+        skiplist_texts=(),
+        skiplist_tokens=model.skiplist.tokens,
+        normalize_queries=False,
+        normalize_documents=False,
+        graph_head="encoder",
+        output=None,
+        in_registry=False,
+        modules=TokenModules(model.steps, model.counted, model.skiplist, model.pooling, model.after_pooling),
     )

@@ -11,11 +11,14 @@ from pathlib import Path
 
 from fastrank import log
 from fastrank.errors import ModelLoadError
+from fastrank.models import encoder_config, fields
 from fastrank.models.config import Config
-from fastrank.models.sentence_transformers import dense_modules
+from fastrank.models.multi_vector import expansion_token
+from fastrank.models.sentence_transformers import dense_modules, modules, unsupported
 from fastrank.models.spec import LateInteractionTask, ModelSpec
 
-_PYLATE, _COLBERT = "config_sentence_transformers.json", "artifact.metadata"
+_PYLATE, _COLBERT = encoder_config.ENCODER, "artifact.metadata"
+_MODULES = ("Transformer", "Dense", "Dropout")  # PyLate normalizes after them, whatever stands in modules.json
 _LONGEST = 131_072
 
 
@@ -26,7 +29,7 @@ def read(name: str, folder: Path) -> LateInteractionTask:
         ModelLoadError: a file is damaged, or none says how token vectors are made.
     """
     if (folder / _COLBERT).is_file() and not (folder / _PYLATE).is_file():
-        return _colbert(Config.read(folder / _COLBERT), folder)
+        return _colbert(Config.read(folder / _COLBERT).known(fields.COLBERT), folder)
     if (folder / "modules.json").is_file():
         return _pylate(Config.read(folder / _PYLATE), folder)
     raise ModelLoadError(
@@ -55,7 +58,20 @@ def warn_if_different(spec: ModelSpec, task: LateInteractionTask, folder: Path) 
         )
 
 
+def prompt(folder: Path) -> str:
+    """The text that PyLate puts before queries and documents alike: the default prompt; mostly none.
+
+    Raises:
+        ModelLoadError: the file with the prompts is damaged.
+    """
+    return encoder_config.encoder(folder, "ColBERT").prefixes.embed
+
+
 def _pylate(config: Config, folder: Path) -> LateInteractionTask:
+    config.known(fields.SENTENCE_TRANSFORMERS)
+    for module in modules(folder):
+        if module.kind not in _MODULES:
+            raise unsupported(folder, module.kind, ", ".join(_MODULES))
     layers = dense_modules(folder)
     dim = layers[-1].out_features if layers else Config.read(folder / "config.json").integer("hidden_size")
     length = config.integer("query_length", default=32, high=_LONGEST)
@@ -65,7 +81,7 @@ def _pylate(config: Config, folder: Path) -> LateInteractionTask:
         query_prefix_token=config.string("query_prefix", default="[Q] ") or None,
         document_prefix_token=config.string("document_prefix", default="[D] ") or None,
         query_length=length if expanded else None,
-        mask_token=_filling(folder) if expanded else "",
+        mask_token=expansion_token(folder, padding=True) if expanded else "",
         attend_to_expansion_tokens=expanded and config.flag("attend_to_expansion_tokens", default=False),
         query_max_length=length,
         document_max_length=config.integer("document_length", default=180, high=_LONGEST),
@@ -75,29 +91,17 @@ def _pylate(config: Config, folder: Path) -> LateInteractionTask:
 
 
 def _colbert(config: Config, folder: Path) -> LateInteractionTask:
+    config.choice("similarity", ["cosine"], "cosine")
+    config.choice("interaction", ["colbert"], "colbert")
     length = config.integer("query_maxlen", default=32, high=_LONGEST)
     return LateInteractionTask(
         dim=config.integer("dim", default=128),
         query_prefix_token=config.string("query_token_id", default="[unused0]"),
         document_prefix_token=config.string("doc_token_id", default="[unused1]"),
         query_length=length,
-        mask_token=_filling(folder),
+        mask_token=expansion_token(folder, padding=True),
         attend_to_expansion_tokens=config.flag("attend_to_mask_tokens", default=False),
         query_max_length=length,
         document_max_length=config.integer("doc_maxlen", default=180, high=_LONGEST),
         skiplist=tuple(string.punctuation) if config.flag("mask_punctuation", default=True) else (),
     )
-
-
-def _filling(folder: Path) -> str:
-    """The token that fills queries up: the mask; a decoder's end of text; else the padding."""
-    path = folder / "tokenizer_config.json"
-    config = Config.read(path)
-    for field in ("mask_token", "eos_token", "pad_token"):
-        try:
-            token = config.string(field, default="")
-        except ModelLoadError:  # written as an object, by transformers before 5
-            token = config.section(field).string("content", default="")
-        if token:
-            return token
-    raise ModelLoadError(f"{path} names no mask_token, eos_token or pad_token to fill queries up with")

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
+    from fastrank.models.fields import Fields
+
 MAX_BYTES: Final = 10_000_000
 MAX_INTEGER: Final = 10_000_000  # above any vocabulary
 
@@ -74,6 +76,22 @@ class Config:
         """The file's values; no values if there is no such file. A path that is no regular file is an error."""
         return cls.read(path) if path.exists() else cls(path, {})
 
+    def known(self, fields: Fields) -> Config:
+        """The same, if every field is one that `fields` knows.
+
+        Raises:
+            ModelLoadError: a field is refused, or of a name that no table has.
+        """
+        for field, value in self._values.items():
+            asks_for_nothing = value is None or value is False or value in ("", [], {})
+            if field in fields.applied or field in fields.harmless or asks_for_nothing:
+                continue
+            if field in fields.refused:
+                raise self.error(field, f"fastrank cannot apply it: {fields.refused[field]}")
+            if not fields.others:
+                raise self.error(field, "fastrank does not know this field, so results might be wrong")
+        return self
+
     def integer(self, field: str, default: int | None = None, low: int = 1, high: int = MAX_INTEGER) -> int:
         """An integer from `low` to `high`."""
         value = self._get(field, default)
@@ -134,11 +152,34 @@ class Config:
 
     def has(self, field: str) -> bool:
         """Whether the field is there and not null."""
+        self._read.add(field)
         return self._values.get(field) is not None
 
     def is_text(self, field: str) -> bool:
         """Whether the field is there and a string, for fields that may be of several types."""
         return isinstance(self._values.get(field), str)
+
+    def refuse_null(self, *fields: str) -> None:
+        """Refuse fields that are there and null, where the reference takes null for something else than a missing one.
+
+        Raises:
+            ModelLoadError: a field is null.
+        """
+        for field in fields:
+            if field in self._values and self._values[field] is None:
+                raise self.error(field, "give it a value, or take it out")
+
+    def fields(self) -> list[str]:
+        """The names of all fields that are not null."""
+        return [field for field, value in self._values.items() if value is not None]
+
+    def value(self, field: str) -> Any:
+        """Whatever stands there; None if nothing does."""
+        return self._get(field, None)
+
+    def values(self) -> dict[str, Any]:
+        """All fields that are not null, with their values."""
+        return {field: value for field, value in self._values.items() if value is not None}
 
     def section(self, field: str) -> Config:
         """A nested object; without fields if it is missing."""

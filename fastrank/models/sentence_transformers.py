@@ -1,4 +1,4 @@
-"""What a sentence-transformers folder says about itself: its modules, their settings, and its prompts.
+"""What a sentence-transformers folder says about its modules and their settings.
 
 A model there is a list of modules (`modules.json`), each with a folder of its own. Modules and activations are known by
 name; nothing that a folder names or contains is executed. Reimers and Gurevych, 2019; sentence-transformers 6.
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from fastrank.errors import ModelLoadError
+from fastrank.models import fields
 from fastrank.models.config import Config, read_json
-from fastrank.models.spec import Prefixes
 
-MODULES = "modules.json"
-PROMPTS = "config_sentence_transformers.json"
+MODULES: Final = "modules.json"
+TOKENS, SENTENCE, SCORES = "token_embeddings", "sentence_embedding", "scores"
+STATIC: Final = "StaticEmbedding"
 
 _MOST_MODULES = 32
 _WIDEST = 1_000_000
+_STEPS = ("Dense", "LayerNorm", "Normalize", "Dropout")
 _LIBRARIES = ("sentence_transformers.", "pylate.")
 
 _POOLINGS = {
@@ -38,9 +40,26 @@ _OLD_POOLINGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_ACTIVATIONS = {"GELU": "gelu", "Identity": "identity", "ReLU": "relu", "Tanh": "tanh"}  # last part of torch.nn's path
-# What a Dense may take: `module_input_name`, the default first.
-_SENTENCE, _TOKENS = ("sentence_embedding",), ("sentence_embedding", "token_embeddings")
+# The last part of torch.nn's path -> our name. With their defaults, as sentence-transformers makes them.
+_ACTIVATIONS = {
+    "CELU": "celu",
+    "ELU": "elu",
+    "GELU": "gelu",
+    "Hardsigmoid": "hardsigmoid",
+    "Hardswish": "hardswish",
+    "Hardtanh": "hardtanh",
+    "Identity": "identity",
+    "LeakyReLU": "leaky_relu",
+    "Mish": "mish",
+    "ReLU": "relu",
+    "ReLU6": "relu6",
+    "SELU": "selu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Tanh": "tanh",
+}
 
 
 class Module(NamedTuple):
@@ -59,7 +78,7 @@ class Dense(NamedTuple):
         out_features: the size of what it returns.
         bias: whether it has one.
         residual: whether its input is added, through residual.weight if the sizes differ.
-        activation: "gelu", "identity", "relu" or "tanh".
+        activation: a value of `_ACTIVATIONS`.
     """
 
     folder: Path
@@ -93,6 +112,7 @@ class Pooled(NamedTuple):
         steps: the modules after pooling, but for a final Normalize.
         normalize: whether a Normalize ends the list.
         dim: the size of the result; None if no file says so.
+        token_steps: the modules before pooling, which change the state of each token.
     """
 
     poolings: tuple[str, ...]
@@ -100,6 +120,7 @@ class Pooled(NamedTuple):
     steps: tuple[Step, ...]
     normalize: bool
     dim: int | None
+    token_steps: tuple[Step, ...] = ()
 
 
 def modules(folder: Path) -> list[Module]:
@@ -117,19 +138,28 @@ def modules(folder: Path) -> list[Module]:
     return [_module(folder, row) for row in rows]
 
 
-def pooled(folder: Path) -> Pooled:
+def pooled(folder: Path, *, scores: bool = False) -> Pooled:
     """The modules after the transformer.
+
+    Args:
+        folder: the model's.
+        scores: whether the last Dense may return scores, as that of a cross-encoder does.
 
     Raises:
         ModelLoadError: a file is missing or damaged, or a module or setting is not supported.
     """
     first, *rest = modules(folder) or [Module("", folder)]
-    if first.kind == "StaticEmbedding":
-        return _pooled(("mean",), None, rest)
-    if first.kind != "Transformer" or not rest or rest[0].kind != "Pooling":
+    if first.kind == STATIC:
+        return _pooled(("mean",), None, rest, scores=scores)
+    before = next((n for n, module in enumerate(rest) if module.kind == "Pooling"), None)
+    if first.kind != "Transformer" or before is None:
         raise ModelLoadError(f"{folder / MODULES} does not begin with Transformer and Pooling")
-    poolings, width = _pooling(rest[0].folder)
-    return _pooled(poolings, (width or hidden_size(folder) or 0) * len(poolings) or None, rest[1:])
+    hidden = hidden_size(folder)
+    token_steps, states = steps(rest[:before], hidden, TOKENS)
+    poolings, width = _pooling(rest[before].folder)
+    total = (width or states or 0) * len(poolings) or None
+    found = _pooled(poolings, total, rest[before + 1 :], scores=scores)
+    return found._replace(token_steps=tuple(token_steps))
 
 
 def outline(folder: Path) -> list[str]:
@@ -149,59 +179,54 @@ def dense_modules(folder: Path) -> list[Dense]:
     Raises:
         ModelLoadError: as `modules`, or a Dense is damaged.
     """
-    return [_dense(place, None, _TOKENS) for kind, place in modules(folder) if kind == "Dense"]
+    return [_dense(place, None, TOKENS, SENTENCE, default=TOKENS) for kind, place in modules(folder) if kind == "Dense"]
 
 
-def splade_activation(folder: Path) -> str | None:
-    """How a sparse encoder's folder turns logits into weights: "log1p" or "log1p-log1p"; None without modules.json.
+def steps(
+    listed: Sequence[Module], width: int | None, reads: str, *, scores: bool = False, dense_reads: str = SENTENCE
+) -> tuple[list[Step], int | None]:
+    """Modules that change vectors one by one, and the size of what the last of them returns.
 
-    Raises:
-        ModelLoadError: it has other modules than a masked language model with max pooling, or it has prompts.
-    """
-    listed = modules(folder)
-    if not listed:
-        return None
-    refuse_prompts(folder)
-    if [module.kind for module in listed] not in (
-        ["MLMTransformer", "SpladePooling"],
-        ["Transformer", "SpladePooling"],
-    ):
-        kinds = ", ".join(module.kind for module in listed)
-        raise ModelLoadError(f"{folder / MODULES}: a sparse encoder is MLMTransformer and SpladePooling, not {kinds}")
-    config = Config.read(listed[1].folder / "config.json")
-    config.choice("pooling_strategy", ["max"], "max")
-    activations = {"relu": "log1p", "log1p_relu": "log1p-log1p"}
-    return activations[config.choice("activation_function", activations, "relu")]
-
-
-def prefixes(folder: Path) -> Prefixes:
-    """The prompts put before queries and passages: those of these names, else the default prompt, else nothing.
+    Args:
+        listed: Dense, LayerNorm, Normalize or Dropout.
+        width: the size of what the first of them takes; None: unknown.
+        reads: what they read and write: `TOKENS` or `SENTENCE`.
+        scores: whether the last one may write scores.
+        dense_reads: what a Dense reads whose file does not say so.
 
     Raises:
-        ModelLoadError: the file with the prompts is damaged.
+        ModelLoadError: a module is not supported, or does not fit the one before.
     """
-    path = folder / PROMPTS
-    config = read_json(path) if path.exists() else {}
-    prompts = (config.get("prompts") or {}) if isinstance(config, dict) else None
-    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-        raise ModelLoadError(f"{path}: prompts must be an object of strings")
-    default = prompts.get(str(config.get("default_prompt_name")), "")
+    for kind, folder in listed:
+        if kind not in _STEPS:
+            raise unsupported(folder.parent, kind, "Pooling, Dense, LayerNorm, Normalize, Dropout")
+    made = list[Step]()
+    for number, (kind, folder) in enumerate(listed):
+        if kind == "Dense":
+            last = number == len(listed) - 1
+            dense = _dense(folder, width, reads, default=dense_reads, scores=scores and last)
+            made.append(dense)
+            width = dense.out_features
+        elif kind == "LayerNorm":
+            if reads != SENTENCE:
+                raise ModelLoadError(f"{folder.parent / MODULES}: LayerNorm is supported after Pooling only")
+            config = Config.read(folder / "config.json").known(fields.LAYER_NORM)
+            size = config.integer("dimension", width, high=_WIDEST)
+            if width not in (None, size):
+                raise config.error("dimension", f"the module before it returns {width} features")
+            made.append(LayerNorm(folder, size))
+            width = size
+        elif kind == "Normalize":
+            _check_names(Config.read_if_present(folder / "config.json").known(fields.NORMALIZE), reads)
+            made.append(Normalize())
+        else:  # Dropout, which only training uses
+            Config.read_if_present(folder / "config.json").known(fields.DROPOUT)
+    return made, width
 
-    def prompt(*names: str) -> str:
-        own: list[str] = [prompts[name] for name in names if name in prompts]
-        return next(filter(None, own), "") if own else default
 
-    return Prefixes(prompt("query"), prompt("document", "passage", "corpus"))
-
-
-def refuse_prompts(folder: Path) -> None:
-    """For models that take no prompts here.
-
-    Raises:
-        ModelLoadError: the folder has prompts.
-    """
-    if prefixes(folder) != Prefixes():
-        raise ModelLoadError(f"{folder / PROMPTS}: prompts are supported for dense embeddings only")
+def unsupported(folder: Path, kind: str, supported: str) -> ModelLoadError:
+    """The error for a module that cannot be applied: it is never skipped."""
+    return ModelLoadError(f"{folder / MODULES}: module {kind!r:.100} is not supported; supported: {supported}")
 
 
 def hidden_size(folder: Path) -> int | None:
@@ -211,20 +236,26 @@ def hidden_size(folder: Path) -> int | None:
     return next(filter(None, sizes), None)
 
 
+def activation(path: str) -> str | None:
+    """Our name of an activation of torch.nn, such as "torch.nn.modules.activation.Tanh"; None: it is not known."""
+    return _ACTIVATIONS.get(path.rpartition(".")[2]) if path.startswith("torch.nn.") else None
+
+
 def _of_model2vec(folder: Path) -> list[Module]:
     """What modules.json would say about a model2vec folder, some of which have none."""
     path = folder / "config.json"
     config = read_json(path) if path.exists() else None
     if not isinstance(config, dict) or config.get("model_type") != "model2vec":
         return []
-    static = Module("StaticEmbedding", folder)
-    return [static, Module("Normalize", folder)] if config.get("normalize") is True else [static]
+    static = Module(STATIC, folder)
+    return [static, Module("Normalize", folder / "1_Normalize")] if config.get("normalize") is True else [static]
 
 
 def _module(folder: Path, row: Any) -> Module:
     kind, path = (row.get("type"), row.get("path")) if isinstance(row, dict) else (None, None)
     if not isinstance(kind, str) or not isinstance(path, str):
         raise ModelLoadError(f"{folder / MODULES}: a module without type or path")
+    Config(folder / MODULES, row).known(fields.MODULES)
     if not kind.startswith(_LIBRARIES):
         raise ModelLoadError(
             f"{folder / MODULES}: the module {kind!r:.200} is not one of sentence-transformers but code of the "
@@ -242,9 +273,8 @@ def _module(folder: Path, row: Any) -> Module:
 def _pooling(folder: Path) -> tuple[tuple[str, ...], int]:
     """The names of a Pooling's modes, and the size of a hidden state, 0 if it does not say."""
     path = folder / "config.json"
-    config, fields = Config.read(path), read_json(path)
-    config.choice("include_prompt", [True], default=True)
-    modes = fields.get("pooling_mode")
+    config, values = Config.read(path).known(fields.POOLING), read_json(path)
+    modes = values.get("pooling_mode")
     if modes is None:
         modes = [mode for field, mode in _OLD_POOLINGS.items() if config.flag(field, default=False)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
@@ -252,44 +282,29 @@ def _pooling(folder: Path) -> tuple[tuple[str, ...], int]:
         raise ModelLoadError(f"{path}: pooling {modes!r:.200} is not supported; supported: {', '.join(_POOLINGS)}")
     if len(set(modes)) < len(modes):
         raise ModelLoadError(f"{path}: pooling {modes!r:.200} names a mode twice")
+    config.refuse_null("include_prompt")
+    config.choice("include_prompt", [True], default=True)
     old = config.integer("word_embedding_dimension", 0, low=0, high=_WIDEST)
     size = config.integer("embedding_dimension", old, low=0, high=_WIDEST)
     return tuple(_POOLINGS[mode] for mode in modes), size
 
 
-def _pooled(poolings: tuple[str, ...], width: int | None, rest: list[Module]) -> Pooled:
+def _pooled(poolings: tuple[str, ...], width: int | None, rest: list[Module], *, scores: bool) -> Pooled:
     """The poolings, which return `width` features, and the modules after them."""
-    normalize = bool(rest) and rest[-1].kind == "Normalize"
-    dim, steps = width, list[Step]()
-    for kind, folder in rest[: -1 if normalize else None]:
-        if kind == "Dense":
-            dense = _dense(folder, dim, _SENTENCE)
-            steps.append(dense)
-            dim = dense.out_features
-        elif kind == "LayerNorm":
-            dim = Config.read(folder / "config.json").integer("dimension", dim, high=_WIDEST)
-            steps.append(LayerNorm(folder, dim))
-        elif kind == "Normalize":
-            steps.append(Normalize())
-        elif kind != "Dropout":  # which only training uses
-            raise ModelLoadError(
-                f"{folder.parent / MODULES}: module {kind!r:.100} is not supported; supported: Pooling, Dense, "
-                "LayerNorm, Normalize, Dropout"
-            )
-    return Pooled(poolings, width, tuple(steps), normalize, dim)
+    made, dim = steps(rest, width, SENTENCE, scores=scores)
+    normalize = bool(made) and isinstance(made[-1], Normalize)
+    return Pooled(poolings, width, tuple(made[:-1] if normalize else made), normalize, dim)
 
 
-def _dense(folder: Path, width: int | None, inputs: Sequence[str]) -> Dense:
-    """A Dense module that takes `width` features (None: any) of one of these kinds of input."""
-    path = folder / "config.json"
-    config, fields = Config.read(path), read_json(path)
-    config.choice("module_input_name", inputs, inputs[0])
+def _dense(folder: Path, width: int | None, *reads: str, default: str = SENTENCE, scores: bool = False) -> Dense:
+    """A Dense module that takes `width` features (None: any) of what is named in `reads`."""
+    config = Config.read(folder / "config.json").known(fields.DENSE)
+    _check_names(config, *reads, default=default, scores=scores)
     inner, outer = (config.integer(field, high=_WIDEST) for field in ("in_features", "out_features"))
     if width not in (None, inner):
         raise config.error("in_features", f"the module before it returns {width} features")
-    name = str(fields.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    activation = _ACTIVATIONS.get(name.rpartition(".")[2]) if name.startswith("torch.nn.") else None
-    if activation is None:
+    name = activation(config.string("activation_function", default="torch.nn.modules.activation.Tanh"))
+    if name is None:
         raise config.error("activation_function", "supported: " + ", ".join(f"torch.nn.{a}" for a in _ACTIVATIONS))
     return Dense(
         folder,
@@ -297,5 +312,19 @@ def _dense(folder: Path, width: int | None, inputs: Sequence[str]) -> Dense:
         outer,
         config.flag("bias", default=True),
         config.flag("use_residual", default=False),
-        activation,
+        name,
     )
+
+
+def _check_names(config: Config, *reads: str, default: str = SENTENCE, scores: bool = False) -> None:
+    """Refuse a module that reads or writes something else.
+
+    Args:
+        config: the module's.
+        reads: what it may read; it writes the same. Late interaction models that older versions of
+            sentence-transformers saved name the sentence, though their Dense reads tokens.
+        default: what it reads if the file does not say so.
+        scores: whether it may write scores.
+    """
+    read = config.choice("module_input_name", reads, default)
+    config.choice("module_output_name", [read, SCORES] if scores else [read], read)

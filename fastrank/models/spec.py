@@ -140,10 +140,11 @@ class Variant(NamedTuple):
 
 
 class Prefixes(NamedTuple):
-    """Texts that `query_embed` and `passage_embed` prepend."""
+    """Texts that `query_embed`, `passage_embed` and `embed` prepend; only folders have one for `embed`."""
 
     query: str = ""
     passage: str = ""
+    embed: str = ""
 
 
 class Answer(NamedTuple):

@@ -1,18 +1,69 @@
-"""What the JSON files beside a tokenizer.json say about using it: limit, padding, lower case, special tokens."""
+"""What the JSON files beside a tokenizer.json say about using it: limits, class, case, special tokens, sides."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fastrank.errors import ModelLoadError
+from fastrank.models import encoder_config, fields
 from fastrank.models.config import MAX_INTEGER, Config, read_json
 
 _FALLBACK_LIMIT = 512
 _STATIC = "0_StaticEmbedding"  # where sentence-transformers keeps a static model
 _STATIC_LIMIT = 65_536  # which has no limit of its own
 _ENDLESS = 1_000_000  # transformers writes 10**30 for "no limit"
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")  # whose first two positions no token has
+_LONGEST = 10**31
+# Positions begin behind the padding token's: at `pad_token_id + 1` in RoBERTa's family, always at 2 in MPNet.
+_BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")
+
+# Classes of transformers 5 that build their own normalizer, words and template, whatever tokenizer.json says.
+BERT, MPNET, ROBERTA, XLM_ROBERTA = "bert", "mpnet", "roberta", "xlm-roberta"
+_CLASSES: Final = {
+    "BertTokenizer": BERT,
+    "DistilBertTokenizer": BERT,
+    "ElectraTokenizer": BERT,
+    "MPNetTokenizer": MPNET,
+    "RobertaTokenizer": ROBERTA,
+    "XLMRobertaTokenizer": XLM_ROBERTA,
+    "CamembertTokenizer": XLM_ROBERTA,
+}
+# The class where no file names one, by model_type.
+_DEFAULT_CLASSES: Final = {
+    "bert": "BertTokenizer",
+    "camembert": "CamembertTokenizer",
+    "distilbert": "BertTokenizer",
+    "electra": "BertTokenizer",
+    "mpnet": "MPNetTokenizer",
+    "nomic_bert": "BertTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
+_WITH_TYPES: Final = ("BertTokenizer", "ElectraTokenizer")  # whose pairs are told apart by default
+
+
+class ClassRules(NamedTuple):
+    """What a tokenizer class of transformers 5 builds anew; see `engine.tokenizer_classes`.
+
+    Attributes:
+        kind: "bert", "mpnet", "roberta" or "xlm-roberta".
+        lowercase: BERT, MPNet: whether texts are lower-cased.
+        strip_accents: BERT, MPNet: whether accents are removed; None: where texts are lower-cased.
+        chinese_characters: BERT, MPNet: whether each Chinese character is a word.
+        prefix_space: RoBERTa, XLM-RoBERTa: whether a space is put before the first word.
+        begin: the token before a text.
+        end: the token after a text.
+        unknown: BERT, MPNet: the token for what the vocabulary does not have.
+    """
+
+    kind: str
+    lowercase: bool
+    strip_accents: bool | None
+    chinese_characters: bool
+    prefix_space: bool
+    begin: str
+    end: str
+    unknown: str
 
 
 class TokenizerSettings(NamedTuple):
@@ -27,6 +78,15 @@ class TokenizerSettings(NamedTuple):
         drop_unknown: the unknown token is left out, as model2vec does.
         pad_token_id: of config.json; None if it does not say.
         pad_tokens: candidates for the padding token, in order.
+        query_length: tokens a query may have; None: as `max_length`.
+        document_length: tokens a passage may have; None: as `max_length`.
+        truncation_side: the end of a long text that is cut off: "right" or "left".
+        own_truncation: limit and side are those of tokenizer.json, as sentence-transformers' StaticEmbedding has it.
+        types: whether the texts of a pair are told apart by token types.
+        strip: whether white space at the ends of texts is removed.
+        split_special: special tokens in texts are always read as their letters.
+        rules: of the tokenizer's class; None: tokenizer.json is used as it is.
+        special: words of the vocabulary that are special tokens, beside those of tokenizer.json.
     """
 
     path: Path
@@ -37,33 +97,53 @@ class TokenizerSettings(NamedTuple):
     drop_unknown: bool
     pad_token_id: int | None
     pad_tokens: tuple[str, ...]
+    query_length: int | None = None
+    document_length: int | None = None
+    truncation_side: str = "right"
+    own_truncation: bool = False
+    types: bool = True
+    strip: bool = False
+    split_special: bool = False
+    rules: ClassRules | None = None
+    special: tuple[str, ...] = ()
 
 
-def read(folder: Path) -> TokenizerSettings:
+def read(folder: Path, *, registered: bool = False) -> TokenizerSettings:
     """The settings of the tokenizer in a model's folder.
 
     The limit is sentence-transformers' `max_seq_length`, else the tokenizer's `model_max_length`, but no more than the
     model's positions; else 512. Not tokenizer_config.json's `max_length`: many exports have a 128 left from training.
 
+    Args:
+        folder: the model's.
+        registered: the registry describes the model: its tokenizer.json is used as it is, and the folder adds limits
+            and padding only. Otherwise the folder is read as sentence-transformers and transformers 5 read it.
+
     Raises:
-        ModelLoadError: there is no tokenizer.json, or a file is damaged.
+        ModelLoadError: there is no tokenizer.json, a file is damaged, or one has a field that cannot be applied.
     """
     path = next(filter(Path.is_file, (folder / "tokenizer.json", folder / _STATIC / "tokenizer.json")), None)
     if path is None:
         raise ModelLoadError(f"There is no tokenizer.json in {folder}. fastrank needs the model's tokenizer.json.")
-    config, tokenizer_config, sentence_bert = (
-        _object(folder / name) for name in ("config.json", "tokenizer_config.json", "sentence_bert_config.json")
-    )
+    config = _object(folder / "config.json")
+    transformer = encoder_config.transformer(folder) if not registered else None
     model2vec = config.get("model_type") == "model2vec"
     static = model2vec or _is_static(folder / "modules.json")
     positions = _positions(config)
-    stated = (sentence_bert.get("max_seq_length"), tokenizer_config.get("model_max_length"))
+    tokenizer_config, sentence_bert = (
+        _object(folder / name) for name in ("tokenizer_config.json", "sentence_bert_config.json")
+    )
+    if transformer:
+        tokenizer_config |= transformer.tokenizer
+    stated = (
+        transformer.max_length if transformer else None,
+        config.get("max_length") if model2vec else None,
+        sentence_bert.get("max_seq_length"),
+        tokenizer_config.get("model_max_length"),
+    )
     limits = [int(n) for n in stated if isinstance(n, (int, float)) and 0 < n < _ENDLESS][:1]
     unstated = _STATIC_LIMIT if static and not model2vec else _FALLBACK_LIMIT
-    pad_token = tokenizer_config.get("pad_token")
-    if isinstance(pad_token, dict):
-        pad_token = pad_token.get("content")
-    return TokenizerSettings(
+    settings = TokenizerSettings(
         path,
         max_length=min([*limits, *filter(None, [positions])], default=unstated),
         positions=positions,
@@ -71,7 +151,23 @@ def read(folder: Path) -> TokenizerSettings:
         special_tokens=not static,
         drop_unknown=model2vec,
         pad_token_id=_pad_token_id(Config(folder / "config.json", config)),
-        pad_tokens=(*([pad_token] if isinstance(pad_token, str) else []), "[PAD]", "<pad>"),
+        pad_tokens=(*filter(None, [_token(tokenizer_config.get("pad_token"))]), "[PAD]", "<pad>"),
+    )
+    if transformer is None:
+        return settings
+    if static:
+        return settings._replace(own_truncation=not model2vec)
+    of_class = Config(folder / "tokenizer_config.json", tokenizer_config).known(fields.TOKENIZER)
+    name = _class_name(of_class, config)
+    return settings._replace(
+        query_length=transformer.query_length,
+        document_length=transformer.document_length,
+        truncation_side=of_class.choice("truncation_side", ["right", "left"], "right"),
+        types="token_type_ids" in of_class.strings("model_input_names", _inputs(name)),
+        strip=encoder_config.strips(folder),
+        split_special=of_class.flag("split_special_tokens", default=False),
+        rules=_rules(of_class, name),
+        special=_special_tokens(of_class),
     )
 
 
@@ -86,13 +182,77 @@ def _positions(config: dict[str, Any]) -> int | None:
     positions = config.get("n_positions", config.get("max_position_embeddings"))
     if type(positions) is not int or not 0 < positions < _ENDLESS:
         return None
-    return positions - 2 if config.get("model_type") in _OFFSET_POSITIONS else positions
+    if config.get("model_type") == "mpnet":
+        return positions - 2
+    if config.get("model_type") in _BEHIND_PADDING:
+        pad = config.get("pad_token_id", 1)
+        return max(positions - (pad if isinstance(pad, int) else 1) - 1, 1)
+    return positions
+
+
+def _class_name(tokenizer_config: Config, config: dict[str, Any]) -> str:
+    """The class that transformers 5 takes, without "Fast"; a generic one leaves tokenizer.json as it is."""
+    stated = tokenizer_config.string("tokenizer_class", default=str(config.get("tokenizer_class") or ""))
+    return stated.removesuffix("Fast") or _DEFAULT_CLASSES.get(str(config.get("model_type")), "")
+
+
+def _inputs(name: str) -> list[str]:
+    return ["input_ids", *(["token_type_ids"] if name in _WITH_TYPES else []), "attention_mask"]
+
+
+def _rules(config: Config, name: str) -> ClassRules | None:
+    kind = _CLASSES.get(name)
+    if kind is None:
+        return None
+    begin, end = ("bos_token", "eos_token") if kind == XLM_ROBERTA else ("cls_token", "sep_token")
+    of_kind = _OF_BERT if kind in (BERT, MPNET) else ("add_prefix_space",)
+    config.refuse_null(begin, end, *of_kind)
+    begins, ends = ("[CLS]", "[SEP]") if kind == BERT else ("<s>", "</s>")
+    return ClassRules(
+        kind,
+        lowercase=config.flag("do_lower_case", default=True),
+        strip_accents=config.choice("strip_accents", [True, False, None]),
+        chinese_characters=config.flag("tokenize_chinese_chars", default=True),
+        prefix_space=config.flag("add_prefix_space", default=kind == XLM_ROBERTA),
+        begin=special_token(config, begin, begins),
+        end=special_token(config, end, ends),
+        unknown=special_token(config, "unk_token", "[UNK]"),
+    )
+
+
+_OF_BERT: Final = ("do_lower_case", "tokenize_chinese_chars", "unk_token")
+
+
+def _special_tokens(config: Config) -> tuple[str, ...]:
+    """The tokens that the file names as special: transformers finds them in texts before anything else."""
+    named = [special_token(config, f"{name}_token") for name in _NAMED]
+    for field in ("additional_special_tokens", "extra_special_tokens"):
+        value = config.value(field)
+        listed = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        named += [token for token in map(_token, listed) if token]
+    return tuple(dict.fromkeys(filter(None, named)))
+
+
+_NAMED: Final = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+
+
+def special_token(config: Config, field: str, default: str = "") -> str:
+    """A special token, which transformers before 5 writes as an object."""
+    try:
+        return config.string(field, default=default)
+    except ModelLoadError:
+        return config.section(field).string("content", default=default)
+
+
+def _token(value: Any) -> str | None:
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else None
 
 
 def _is_static(path: Path) -> bool:
     modules = read_json(path) if path.exists() else None
     first = modules[0] if isinstance(modules, list) and modules else None
-    return isinstance(first, dict) and str(first.get("type")).endswith("StaticEmbedding")
+    return isinstance(first, dict) and str(first.get("type")).endswith(".StaticEmbedding")
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrank import inputs
 
-
-def pool_tokens(vectors: ArrayLike, pool_factor: int, protected_tokens: int = 1) -> NDArray[np.float32]:
+def pool_tokens(vectors: ArrayLike, pool_factor: float, protected_tokens: int = 1) -> NDArray[np.float32]:
     """The token vectors of a document, shrunk to one in `pool_factor`.
 
     >>> [pool_tokens(vectors, 2) for vectors in model.embed(texts)]
@@ -21,7 +19,8 @@ def pool_tokens(vectors: ArrayLike, pool_factor: int, protected_tokens: int = 1)
 
     Args:
         vectors: (tokens, dim), each of length 1.
-        pool_factor: how many tokens become one, on average; 1: nothing is done.
+        pool_factor: how many tokens become one, on average; 1: nothing is done;
+            1.5 keeps two thirds.
         protected_tokens: how many of the first tokens are kept as they are ([CLS]).
 
     Returns:
@@ -36,11 +35,12 @@ def pool_tokens(vectors: ArrayLike, pool_factor: int, protected_tokens: int = 1)
         raise ValueError(f"vectors must have the shape (tokens, dim), not {tokens.shape}")
     if not np.isfinite(tokens).all():
         raise ValueError("vectors must be finite; they contain NaN or infinity")
-    factor = inputs.positive(pool_factor, "pool_factor")
+    if not 1 <= pool_factor < np.inf:
+        raise ValueError(f"pool_factor must be >= 1, got {pool_factor}")
     if protected_tokens < 0:
         raise ValueError(f"protected_tokens must be >= 0, got {protected_tokens}")
     protected, rest = tokens[:protected_tokens], tokens[protected_tokens:]
-    wanted = max(len(rest) // factor, 1)
+    wanted = max(int(len(rest) // pool_factor), 1)
     if wanted >= len(rest):
         return tokens
     _, labels, counts = np.unique(_clusters(rest, wanted), return_inverse=True, return_counts=True)

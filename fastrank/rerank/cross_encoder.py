@@ -52,9 +52,10 @@ class TextCrossEncoder(PublicModel):
         max_length: tokens a pair may have, special ones included; None: the model's own limit.
         truncation: what is cut of a pair that is longer: "longest_first" as the reference implementations do, which may
             cut the query; "only_second" cuts the document and never the query, unless that alone is too long.
-        activation: from logits to score: "none" for raw logits, "sigmoid", or "softmax" over the classes;
-            None: as the registry says, which for all its models is FastEmbed's raw logit; so it is for models that are
-            not in the registry, whatever their files say.
+        activation: from logits to score: "none" for raw logits, "sigmoid", or "softmax" over the classes; "auto": what
+            sentence-transformers takes for the model's folder: the `activation_fn` it names, else a sigmoid where the
+            model has one label. None: FastEmbed's raw logit, for models of the registry and folders alike, so that
+            scores stay comparable with those made before; both put documents into the same order.
         device_id: one GPU; the same as `device_ids=[device_id]`.
         enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
         precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs), the latter three made of a checkpoint
@@ -86,7 +87,7 @@ class TextCrossEncoder(PublicModel):
         variant: str | None = None,
         max_length: int | None = None,
         truncation: Literal["longest_first", "only_second"] = "longest_first",
-        activation: Literal["none", "sigmoid", "softmax"] | None = None,
+        activation: Literal["none", "sigmoid", "softmax", "auto"] | None = None,
         device_id: int | None = None,
         enable_cpu_mem_arena: bool = True,
         precision: str = "auto",
@@ -94,7 +95,7 @@ class TextCrossEncoder(PublicModel):
         special_tokens_in_text: bool = True,
     ) -> None:
         _check_choice("truncation", truncation, _TRUNCATIONS)
-        _check_choice("activation", activation, (None, *ACTIVATIONS))
+        _check_choice("activation", activation, (None, *ACTIVATIONS, "auto"))
         if specific_model_path is None:
             spec = registry.find(model_name, CROSS_ENCODER)
         else:
@@ -279,7 +280,7 @@ class TextCrossEncoder(PublicModel):
         additional_files: Sequence[str] | None = None,
         *,
         label: int | None = None,
-        activation: Literal["none", "sigmoid", "softmax"] = "none",
+        activation: Literal["none", "sigmoid", "softmax", "auto"] = "none",
         modules: bool | None = None,
         max_length: int | None = None,
     ) -> None:
@@ -299,7 +300,7 @@ class TextCrossEncoder(PublicModel):
             size_in_gb: accepted as FastEmbed has it; the size is taken from the files.
             additional_files: further files the graph needs; "<model_file>_data" and the like are found without.
             label: the class that means "relevant"; needed where the model has several.
-            activation: from logits to score; "softmax" needs a `label`.
+            activation: from logits to score; "softmax" needs a `label`; "auto": as the model's folder says.
             modules: whether the graph ends at the encoder, and sentence-transformers modules (Pooling, Dense,
                 LayerNorm) make the score. None: if the repository's modules.json lists any after the transformer.
             max_length: tokens a pair may have; None: what the files say.
@@ -308,7 +309,7 @@ class TextCrossEncoder(PublicModel):
             ValueError: the name is taken, or a name, path or option is malformed.
         """
         del size_in_gb
-        _check_choice("activation", activation, ACTIVATIONS)
+        _check_choice("activation", activation, (*ACTIVATIONS, "auto"))
         spec = custom_spec(
             model,
             CROSS_ENCODER,

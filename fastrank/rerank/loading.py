@@ -29,7 +29,7 @@ def load(request: Request, task: CrossEncoderTask, truncation: str) -> CrossEnco
     with loading.advice(request, files):
         settings = resolve(task, files.folder)
         tokenizer = Tokenizer(
-            tokenization.read(files.folder),
+            tokenization.read(files.folder, registered=settings.in_registry),
             request.max_length or spec.max_length,
             truncation,
             capped=request.max_length is None,
@@ -44,5 +44,6 @@ def load(request: Request, task: CrossEncoderTask, truncation: str) -> CrossEnco
             opened.output,
             opened.plan.uniform_length,
             opened.plan.max_batch,
+            settings.prefix,
         )
     return LoadedModel(pairs, pairs, settings, loading.info(files, opened, tokenizer.max_length))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from fastrank.models import sentence_transformers
+from fastrank.errors import ModelLoadError
+from fastrank.models import encoder_config, sentence_transformers
+from fastrank.models.config import Config
 from fastrank.models.sentence_transformers import Pooled
 from fastrank.models.spec import CrossEncoderTask
 
@@ -17,11 +19,15 @@ class CrossEncoderSettings(NamedTuple):
         activation: from logits to scores: "none", "sigmoid" or "softmax".
         label: the class that means "relevant"; None: the only one.
         pooled: modules that make the logits of token states; None: the graph has a classifier.
+        prefix: put before the first text of each pair.
+        in_registry: whether the registry says everything, so that the folder's tokenizer is used as it is.
     """
 
     activation: str
     label: int | None
     pooled: Pooled | None
+    prefix: str
+    in_registry: bool
 
     @property
     def graph_head(self) -> str:
@@ -37,12 +43,42 @@ def resolve(task: CrossEncoderTask, folder: Path) -> CrossEncoderSettings:
         folder: the model's.
 
     Raises:
-        ModelLoadError: the folder's files are damaged, or it has prompts.
+        ModelLoadError: the folder's files are damaged, or have something that cannot be applied.
     """
-    by_modules = task.modules
+    by_modules, in_registry = task.modules, task.modules is not None
+    of_folder = encoder_config.NOTHING if in_registry else encoder_config.encoder(folder, "CrossEncoder")
     if by_modules is None:
-        sentence_transformers.refuse_prompts(folder)
         by_modules = len(sentence_transformers.modules(folder)) > 1
+    activation = task.activation
+    if activation == "auto":
+        activation = _of_folder(folder, encoder_config.encoder(folder, "CrossEncoder").activation, task.label)
     return CrossEncoderSettings(
-        task.activation, task.label, sentence_transformers.pooled(folder) if by_modules else None
+        activation,
+        task.label,
+        sentence_transformers.pooled(folder, scores=True) if by_modules else None,
+        of_folder.prefixes.embed,
+        in_registry,
     )
+
+
+def _of_folder(folder: Path, stated: str | None, label: int | None) -> str:
+    """The activation that sentence-transformers takes: the folder's, else a sigmoid where there is one label.
+
+    Raises:
+        ModelLoadError: it is another one than those supported.
+    """
+    config = Config.read_if_present(folder / "config.json")
+    older = config.string("sbert_ce_default_activation_function", default="") or None
+    path = stated or config.section("sentence_transformers").string("activation_fn", default="") or older
+    if path is None:
+        return "sigmoid" if label is None else "none"
+    name = sentence_transformers.activation(path)
+    if name not in _ACTIVATIONS:
+        raise ModelLoadError(
+            f"{folder}: activation_fn {path!r:.200} is not supported; supported: torch.nn.Sigmoid and "
+            'torch.nn.Identity. Say activation="none" for logits'
+        )
+    return _ACTIVATIONS[name]
+
+
+_ACTIVATIONS = {"identity": "none", "sigmoid": "sigmoid"}

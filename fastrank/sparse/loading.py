@@ -8,7 +8,6 @@ from typing import Any
 
 from fastrank import store
 from fastrank.engine import loading
-from fastrank.engine.loaded import LoadedModel
 from fastrank.engine.loading import Request
 from fastrank.engine.pipeline import LookupPipeline, Pipeline
 from fastrank.engine.tokenizer import Tokenizer
@@ -34,20 +33,37 @@ def load(request: Request, options: Mapping[str, float]) -> SparseModel:
 def _assembled(request: Request, options: Mapping[str, float], files: store.ModelFiles) -> SparseModel:
     spec = request.spec
     settings = resolve(spec.task(SPARSE_EMBEDDING, SparseTask), options, files.folder)
-    tokenizer = Tokenizer(
-        tokenization.read(files.folder),
-        request.max_length or spec.max_length,
-        capped=request.max_length is None,
-        special_tokens_in_text=request.special_tokens_in_text,
-    )
+    of_tokenizer = tokenization.read(files.folder, registered=settings.in_registry)
+
+    def tokenizer(limit: int | None) -> Tokenizer:
+        return Tokenizer(
+            of_tokenizer,
+            request.max_length or limit or spec.max_length,
+            capped=request.max_length is None,
+            special_tokens_in_text=request.special_tokens_in_text,
+        )
+
+    plain = tokenizer(None)
     opened = loading.open_session(request, files, settings.graph_head, settings.output)
+    prefixes = settings.prefixes
 
     def pipeline(head: Any) -> Pipeline[SparseEmbedding]:
         plan = opened.plan
-        return Pipeline(tokenizer, opened.session, head, opened.output, plan.uniform_length, plan.max_batch)
+        return Pipeline(plain, opened.session, head, opened.output, plan.uniform_length, plan.max_batch, prefixes.embed)
 
-    documents, queries = _pipelines(settings, tokenizer, files, pipeline)
-    return LoadedModel(documents, queries, settings, loading.info(files, opened, tokenizer.max_length))
+    def variant(pipeline: SparsePipeline, prefix: str, limit: int | None) -> SparsePipeline:
+        if not isinstance(pipeline, Pipeline):
+            return pipeline
+        return replace(pipeline, tokenizer=tokenizer(limit) if limit else plain, prefix=prefix)
+
+    documents, queries = _pipelines(settings, plain, files, pipeline)
+    return SparseModel(
+        documents,
+        variant(queries, prefixes.query, of_tokenizer.query_length),
+        settings,
+        loading.info(files, opened, plain.max_length),
+        variant(documents, prefixes.passage, of_tokenizer.document_length),
+    )
 
 
 def _pipelines(

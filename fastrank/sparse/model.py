@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from fastrank.engine.loaded import DOCUMENTS, LoadedModel, Names, TextPipeline
@@ -10,7 +11,17 @@ from fastrank.sparse.bm25_encoder import BM25Encoder
 from fastrank.sparse.embedding import SparseEmbedding
 
 SparsePipeline: TypeAlias = TextPipeline[SparseEmbedding]
-SparseModel: TypeAlias = LoadedModel[SparsePipeline, SparsePipeline, Any]
+
+
+@dataclass(frozen=True)
+class SparseModel(LoadedModel[SparsePipeline, SparsePipeline, Any]):
+    """A sparse model in memory.
+
+    Attributes:
+        passages: for passages, which may have a prompt and a limit of their own.
+    """
+
+    passages: SparsePipeline
 
 
 class _BM25Pipeline(NamedTuple):
@@ -33,6 +44,5 @@ class _BM25Pipeline(NamedTuple):
 
 def bm25(encoder: BM25Encoder) -> SparseModel:
     """BM25 as a loaded model."""
-    return LoadedModel(
-        _BM25Pipeline(encoder, encoder.documents), _BM25Pipeline(encoder, encoder.queries), None, encoder.info()
-    )
+    documents = _BM25Pipeline(encoder, encoder.documents)
+    return SparseModel(documents, _BM25Pipeline(encoder, encoder.queries), None, encoder.info(), documents)

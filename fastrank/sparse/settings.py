@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from fastrank.models import sentence_transformers
-from fastrank.models.spec import SparseTask
+from fastrank.models import sparse_encoder
+from fastrank.models.sparse_encoder import SparseEncoder
+from fastrank.models.spec import Prefixes, SparseTask
 
 # What to build on a checkpoint.
 _GRAPH_HEADS = {"splade": "masked-lm", "bm42": "attention", "minicoil": "encoder"}
@@ -26,6 +27,10 @@ class SparseSettings(NamedTuple):
         bm25: MiniCOIL: k, b and avg_len, where they were given.
         graph_head: what to build on a checkpoint.
         output: the output of an ONNX file to use; None: its first.
+        pooling: SPLADE: over the tokens of a text: "max" or "sum".
+        prefixes: put before queries, and before other texts.
+        max_active_dims: SPLADE: how many of the largest weights are kept; None: all.
+        in_registry: whether the registry says everything, so that the folder's tokenizer is used as it is.
     """
 
     kind: str
@@ -37,6 +42,10 @@ class SparseSettings(NamedTuple):
     bm25: Mapping[str, float]
     graph_head: str
     output: str | None
+    pooling: str
+    prefixes: Prefixes
+    max_active_dims: int | None
+    in_registry: bool
 
 
 def resolve(task: SparseTask, options: Mapping[str, float], folder: Path) -> SparseSettings:
@@ -50,12 +59,11 @@ def resolve(task: SparseTask, options: Mapping[str, float], folder: Path) -> Spa
     Raises:
         ModelLoadError: the folder's files are damaged, or its modules are not those of a sparse encoder.
     """
-    activation = task.activation
-    if activation is None:
-        activation = sentence_transformers.splade_activation(folder) or "log1p"
+    in_registry = task.activation is not None
+    of_folder = SparseEncoder() if in_registry else sparse_encoder.read(folder)
     return SparseSettings(
         kind=task.kind,
-        activation=activation,
+        activation=task.activation or of_folder.activation,
         skip_special_tokens=task.skip_special_tokens,
         query_weights=task.query_weights,
         language=task.language or "english",
@@ -63,4 +71,8 @@ def resolve(task: SparseTask, options: Mapping[str, float], folder: Path) -> Spa
         bm25=options if task.kind == "minicoil" else {},
         graph_head=_GRAPH_HEADS[task.kind],
         output=task.output,
+        pooling=of_folder.pooling,
+        prefixes=of_folder.prefixes,
+        max_active_dims=of_folder.max_active_dims,
+        in_registry=in_registry,
     )

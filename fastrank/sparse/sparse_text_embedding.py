@@ -206,9 +206,9 @@ class SparseTextEmbedding(PublicModel):
     def passage_embed(
         self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[SparseEmbedding]:
-        """Vectors of passages: the same as `embed`."""
+        """Vectors of passages: the same as `embed`, but for a prompt of passages that the model's folder has."""
         arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
-        return self._model.get().documents.run(*arguments)
+        return self._model.get().passages.run(*arguments)
 
     def aembed(
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastrank.engine.batching import Batch, Tokens
 from fastrank.engine.pooling import Floats
@@ -23,6 +24,8 @@ Query: TypeAlias = Callable[[Tokens], SparseEmbedding]
 def documents(settings: SparseSettings, tokenizer: Tokenizer) -> SparseHead:
     """Max over tokens of log(1 + relu(logit)) for each word piece: (texts, length, vocabulary) -> vectors, float32.
 
+    `pooling` "sum" takes the sum instead, as the first SPLADE did (Formal et al., 2021, arXiv:2107.05720).
+
     Formal et al., SPLADE v2, 2021. `activation` "log1p-log1p" is of OpenSearch's inference-free v3 models
     (Shen et al., 2025), which leave special tokens out. The maximum comes first, one text at a time: the
     logarithm keeps the order, so it is needed for a few hundred numbers and not for every token's vocabulary.
@@ -36,16 +39,32 @@ def documents(settings: SparseSettings, tokenizer: Tokenizer) -> SparseHead:
             )
         vectors = []
         for logits, length in zip(output, batch.mask.sum(axis=1), strict=True):
-            scores = logits[:length].max(axis=0)
-            scores[special] = 0
-            indices = np.flatnonzero(~(scores <= 0))  # NaN stays, to be found out
-            values = np.log1p(scores[indices])
-            if settings.activation == "log1p-log1p":
-                values = np.log1p(values)
-            vectors.append(SparseEmbedding(values=values, indices=indices))
+            if settings.pooling == "sum":
+                weights = _log1p(np.maximum(logits[:length], 0), settings.activation).sum(axis=0)
+            else:
+                weights = logits[:length].max(axis=0)
+            weights[special] = 0
+            indices = np.flatnonzero(~(weights <= 0))  # NaN stays, to be found out
+            values = weights[indices]
+            if settings.pooling == "max":
+                values = _log1p(values, settings.activation)
+            vectors.append(_largest(values, indices, settings.max_active_dims))
         return vectors
 
     return head
+
+
+def _log1p(logits: Floats, activation: str) -> Floats:
+    values: Floats = np.log1p(logits)
+    return np.log1p(values) if activation == "log1p-log1p" else values
+
+
+def _largest(values: Floats, indices: NDArray[np.int64], most: int | None) -> SparseEmbedding:
+    """The vector with at most so many of the largest weights, in the order of their indices."""
+    if most is not None and len(values) > most:
+        kept = np.sort(np.argsort(-values, kind="stable")[:most])
+        values, indices = values[kept], indices[kept]
+    return SparseEmbedding(values=values, indices=indices)
 
 
 def query(folder: Path, file: str, tokenizer: Tokenizer) -> Query:

@@ -81,23 +81,36 @@ def test_what_the_caller_says_goes_before_what_the_folder_says(folder):
 
 
 @pytest.mark.parametrize(
-    ("stated", "query", "passage"),
+    ("stated", "query", "passage", "plain"),
     [
-        ({"prompts": {"query": "q ", "passage": "p "}}, "q ", "p "),
-        ({"prompts": {"query": "q ", "document": "", "passage": "p "}}, "q ", "p "),
-        ({"prompts": {"query": "q ", "corpus": "c "}, "default_prompt_name": "query"}, "q ", "c "),
-        ({"prompts": {"all": "a "}, "default_prompt_name": "all"}, "a ", "a "),
-        ({"prompts": {"query": "", "document": "", "all": "a "}, "default_prompt_name": "all"}, "", ""),
-        ({"prompts": None, "default_prompt_name": None}, "", ""),
-        ({"prompts": {"query": "q "}, "default_prompt_name": "gone"}, "q ", ""),
-        ({}, "", ""),
+        ({"prompts": {"query": "q ", "document": "p "}}, "q ", "p ", ""),
+        ({"prompts": {"query": "q ", "passage": "p "}}, "q ", "", ""),
+        ({"prompts": {"query": "q ", "corpus": "c "}, "default_prompt_name": "query"}, "q ", "", "q "),
+        ({"prompts": {"all": "a "}, "default_prompt_name": "all"}, "", "", "a "),
+        ({"prompts": None, "default_prompt_name": None}, "", "", ""),
+        ({"prompts": {}, "default_prompt_name": "query"}, "", "", ""),
+        ({}, "", "", ""),
     ],
 )
-def test_prompts(folder, stated, query, passage):
+def test_prompts(folder, stated, query, passage, plain):
+    """As sentence-transformers 6.2 resolves them: "query" and "document" are there, if only as empty ones."""
     (folder / "config_sentence_transformers.json").write_text(json.dumps(stated))
-    with TextEmbedding(NAME, specific_model_path=folder) as model:
-        np.testing.assert_array_equal(next(model.query_embed("cat")), next(model.embed(f"{query}cat")))
-        np.testing.assert_array_equal(next(model.passage_embed("cat")), next(model.embed(f"{passage}cat")))
+    with TextEmbedding(NAME, specific_model_path=folder) as model, TextEmbedding(NAME, **bare(folder)) as without:
+        np.testing.assert_array_equal(next(model.query_embed("cat")), next(without.embed(f"{query}cat")))
+        np.testing.assert_array_equal(next(model.passage_embed("cat")), next(without.embed(f"{passage}cat")))
+        np.testing.assert_array_equal(next(model.embed("cat")), next(without.embed(f"{plain}cat")))
+
+
+def bare(folder):
+    """The arguments of the same model without prompts."""
+    return {"specific_model_path": folder, "prefixes": False}
+
+
+def test_a_default_prompt_that_is_not_there_is_refused(folder):
+    stated = {"prompts": {"query": "q "}, "default_prompt_name": "gone"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(stated))
+    with pytest.raises(ModelLoadError, match="'default_prompt_name' is 'gone'; the prompts are 'query'"):
+        TextEmbedding(NAME, specific_model_path=folder)
 
 
 @pytest.mark.parametrize("content", ["[]", '{"prompts": ["q"]}', '{"prompts": {"query": 7}}', "{", '"x"'])

@@ -128,10 +128,13 @@ def row(kind, path):
         (lambda f: edit(f, "4_Dense/config.json", use_residual=True), "has no tensor residual.weight"),
         (lambda f: edit(f, "2_Dense/config.json", module_input_name="token_embeddings"), "'module_input_name'"),
         (lambda f: edit(f, "2_Dense/config.json", out_features=10**9), "'out_features' is 1000000000; expected"),
-        (lambda f: edit(f, "2_Dense/config.json", out_features=64), r"linear\.weight has the shape \(32, 32\)"),
+        (
+            lambda f: edit(f, "2_Dense/config.json", out_features=64),
+            "'dimension' is 32; the module before it returns 64",
+        ),
         (
             lambda f: edit(f, "3_LayerNorm/config.json", dimension=31),
-            "'in_features' is 32; the module before it returns 31",
+            "'dimension' is 31; the module before it returns 32",
         ),
         (lambda f: edit(f, "2_Dense/config.json", bias=True), r"has no tensor linear\.bias"),
         (lambda f: (f / "4_Dense" / "model.safetensors").write_bytes(b"short"), "model.safetensors"),

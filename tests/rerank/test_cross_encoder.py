@@ -291,12 +291,14 @@ def test_a_repository_says_how_it_is_used(hub):
         np.testing.assert_allclose(scores, expected["scores"], atol=1e-5)
 
 
-def test_a_folder_with_prompts(tmp_path):
+def test_a_folder_with_a_default_prompt_puts_it_before_queries(tmp_path):
     folder = Path(shutil.copytree(SAVED, tmp_path / "folder", copy_function=shutil.copyfile))
-    stated = {"prompts": {"task": "Judge: "}, "default_prompt_name": "task"}
+    with TextCrossEncoder("my/finetuned", specific_model_path=folder) as model:
+        plain = list(model.rerank("red cat", ["dog", "cat"]))
+    stated = {"prompts": {"task": "red "}, "default_prompt_name": "task"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(stated))
-    with pytest.raises(ModelLoadError, match="prompts are supported for dense embeddings only"):
-        TextCrossEncoder("my/finetuned", specific_model_path=folder)
+    with TextCrossEncoder("my/finetuned", specific_model_path=folder) as model:
+        assert list(model.rerank("cat", ["dog", "cat"])) == plain
 
 
 def test_a_folder_that_makes_no_score(tmp_path):

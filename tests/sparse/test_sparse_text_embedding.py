@@ -354,7 +354,7 @@ def test_a_plain_masked_language_model_is_splade(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"pooling_strategy": "sum"}, "'pooling_strategy' is 'sum'; supported: 'max'"),
+        ({"pooling_strategy": "mean"}, "'pooling_strategy' is 'mean'; supported: 'max', 'sum'"),
         ({"activation_function": "gelu"}, "'activation_function' is 'gelu'; supported: 'relu', 'log1p_relu'"),
         (None, "a sparse encoder is MLMTransformer and SpladePooling, not Transformer, Pooling"),
     ],
@@ -372,9 +372,11 @@ def test_sparse_folders_that_are_not_served(tmp_path, change, says):
 
 def test_a_sparse_folder_with_prompts(tmp_path):
     folder = Path(shutil.copytree(SAVED, tmp_path / "folder", copy_function=shutil.copyfile))
-    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "find: "}}))
-    with pytest.raises(ModelLoadError, match="prompts are supported for dense embeddings only"):
-        SparseTextEmbedding("any/name", specific_model_path=folder)
+    stated = {"prompts": {"query": "find ", "document": "the "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(stated))
+    with SparseTextEmbedding("any/name", specific_model_path=folder) as model:
+        for method, prompt in [(model.query_embed, "find "), (model.passage_embed, "the ")]:
+            assert next(method("cat")).as_dict() == next(model.embed(f"{prompt}cat")).as_dict()
 
 
 def test_splade_nan_names_the_text(tmp_path):

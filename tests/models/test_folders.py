@@ -1,0 +1,102 @@
+"""Folders whose files differ in one field: our numbers change as sentence-transformers' do, or the folder is refused.
+
+`cases.json` beside each model is written by tests/fixtures/make/folders.py.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support
+
+from fastrank import LateInteractionTextEmbedding, SparseTextEmbedding, TextCrossEncoder, TextEmbedding
+from fastrank.errors import ModelLoadError
+
+FOLDERS = support.FIXTURES / "folders"
+CLASSES = {
+    "multi_vector": LateInteractionTextEmbedding,
+    "sparse": SparseTextEmbedding,
+    "cross_encoder": TextCrossEncoder,
+}
+NULL = "<null>"
+ANSWERS = {path.parent.name: json.loads(path.read_text()) for path in sorted(FOLDERS.glob("*/cases.json"))}
+CASES = [pytest.param(kind, case, id=f"{kind}: {case['name']}") for kind in ANSWERS for case in ANSWERS[kind]["cases"]]
+
+
+def changed(folder, files):
+    """Make a case's changes: chosen rows of modules.json, or fields of an object (None: taken out)."""
+    for path, change in files.items():
+        file = folder / path
+        content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if isinstance(change, list):
+            content = [content[number] for number in change]
+        else:
+            content |= {field: None if value == NULL else value for field, value in change.items()}
+            content = {field: value for field, value in content.items() if change.get(field, value) is not None}
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content), encoding="utf-8")
+
+
+def outputs(kind, folder):
+    """What we compute, under the names of the reference's answers."""
+    if kind == "cross_encoder":
+        scores = {}
+        for activation in ("auto", "none"):
+            with TextCrossEncoder("any/name", specific_model_path=folder, activation=activation) as model:
+                scores[activation] = list(model.rerank_pairs([tuple(pair) for pair in ANSWERS[kind]["pairs"]]))
+        return scores
+    texts = ANSWERS[kind]["texts"]
+    with CLASSES.get(kind, TextEmbedding)("any/name", specific_model_path=folder) as model:
+        found = {name: list(getattr(model, name)(texts)) for name in ("embed", "query_embed", "passage_embed")}
+    if kind == "sparse":
+        return {name: [dense(vector) for vector in vectors] for name, vectors in found.items()}
+    return found
+
+
+def dense(vector):
+    row = np.zeros(len(ANSWERS["sparse"]["cases"][0]["embed"][0]))
+    row[vector.indices] = vector.values
+    return row
+
+
+def in_order(kind, rows):
+    """Pooled tokens in one order: clusters have none."""
+    rows = np.asarray(rows)
+    return rows[np.lexsort(rows.round(4).T)] if kind == "multi_vector" and len(rows) else rows
+
+
+# Folders that the reference takes and we refuse: what they ask for is not applied here, and never passed over.
+REFUSED = {
+    "1_Dense/config.json bias null",
+    "1_Pooling/config.json include_prompt null",
+    '1_Pooling/config.json {"include_prompt": false}',
+    '2_Dense/config.json {"activation_function": "torch.nn.modules.activation.Tanhshrink"}',
+    '2_MultiVectorMask/config.json {"keep_only_token_ids": [7, 8, 9]}',
+    "3_Normalize/config.json module_input_name missing",
+    '4_Normalize/config.json {"module_output_name": "token_embeddings"}',
+    "config_sentence_transformers.json model_type null",
+    'config_sentence_transformers.json {"activation_fn": "torch.nn.modules.activation.Tanh"}',
+    'sentence_bert_config.json {"config_args": {"hidden_act": "relu"}}',
+    'sentence_bert_config.json {"processing_kwargs": {"text": {"add_special_tokens": false}}}',
+    "tokenizer_config.json add_prefix_space null",
+}
+OF_BERT = {f"tokenizer_config.json {name}_token null" for name in ("cls", "sep", "unk")}
+
+
+@pytest.mark.parametrize(("kind", "case"), CASES)
+def test_a_changed_folder_gives_the_references_numbers_or_is_refused(tmp_path, kind, case):
+    folder = Path(shutil.copytree(FOLDERS / kind, tmp_path / "folder", copy_function=shutil.copyfile))
+    changed(folder, case["files"])
+    refused = case["name"] in (REFUSED | OF_BERT if kind in ("dense", "cross_encoder") else REFUSED)
+    try:
+        found = outputs(kind, folder)
+    except (ModelLoadError, ValueError):
+        assert refused or "error" in case
+        return
+    assert not refused
+    for name in case.keys() & found.keys():
+        assert len(found[name]) == len(case[name])
+        for ours, theirs in zip(found[name], case[name], strict=True):
+            np.testing.assert_allclose(in_order(kind, ours), in_order(kind, theirs), atol=1e-5)
