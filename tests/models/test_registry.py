@@ -59,7 +59,7 @@ def test_schema_and_types_have_the_same_fields():
 def test_values_become_what_the_types_say(document):
     by_name = {row["name"]: model_spec(row) for row in document["models"]}
     dense = by_name["BAAI/bge-small-en-v1.5"].tasks[TEXT_EMBEDDING]
-    assert dense.prefixes == ("Represent this sentence for searching relevant passages: ", "")
+    assert dense.prefixes == ("Represent this sentence for searching relevant passages: ", "", "")
     assert isinstance(dense.answers[0].values, tuple)
     hub, wheel = by_name["sentence-transformers/all-MiniLM-L6-v2"].variant("safetensors")[0].sources
     assert (type(hub), type(wheel)) == (HubSource, WheelSource)
