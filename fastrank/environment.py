@@ -4,6 +4,7 @@ FASTRANK_CACHE     where models are kept (default: the user's cache folder)
 FASTRANK_OFFLINE   1: never open a connection (HF_HUB_OFFLINE counts as well, and TRANSFORMERS_OFFLINE unless that is
                    set: as for huggingface_hub); read at every call
 FASTRANK_PROGRESS  0: no progress bars; 1: bars even where there is no terminal
+NO_COLOR           set: no colours on a terminal; nor with TERM=dumb
 FASTEMBED_CACHE_PATH   as FASTRANK_CACHE, for programs written for FastEmbed
 FASTRANK_SERVE_*   options of `fastrank serve`: FASTRANK_SERVE_MAX_INPUTS is --max-inputs
 FASTRANK_API_KEY   a key that `fastrank serve` asks its clients for
@@ -95,6 +96,11 @@ def progress() -> bool:
     if wish := os.environ.get("FASTRANK_PROGRESS"):
         return wish.lower() in _TRUE
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def colours() -> bool:
+    """Whether a terminal is to show colours: neither NO_COLOR is set nor TERM=dumb."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def serve_option(name: str) -> str | None:

@@ -45,6 +45,7 @@ HOMES = {
     "py_rust_stemmers": "bm25",
     "hatchling": "cli.wheels",
     "packaging": "cli.wheels",
+    "pyarrow": "cli.reading integrations",
     "zipfile": "cli.wheels",  # only wheels that it has just built; no archive from elsewhere is opened
 }
 NO_NUMPY = {"models", "store"}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
 import fastrank
-from fastrank.cli import cache, embed, info, models, pack, rerank, serve, verify
+from fastrank.cli import cache, embed, info, messages, models, pack, rerank, serve, streams, terminal, verify
 from fastrank.errors import FastrankError
 
 _COMMANDS = (rerank, embed, serve, models, verify, pack, cache, info)
@@ -21,24 +19,31 @@ pip uninstall -y fastrank fastrank-onnx"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; the exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 130 Ctrl-C."""
+    """Run a command line and return its exit status.
+
+    0: done; 1: an error that the message explains; 2: wrong usage; 128 + n: signal n came (130 is Ctrl-C).
+    """
+    streams.repair()
     logging.basicConfig(format="fastrank: %(message)s", level=logging.WARNING)
     if not hasattr(fastrank, "_HOMES"):
-        print(_NAMESAKE, file=sys.stderr)
+        terminal.note(_NAMESAKE)
         return 1
     options = _parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # Windows' own encoding cannot write most texts
-        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
+    streams.use_utf8()
     try:
-        status: int = options.run(options)
-        sys.stdout.flush()  # so that a closed pipe shows here and not at exit
+        with streams.signals_raise():
+            status: int = options.run(options)
+            sys.stdout.flush()  # so that a closed pipe shows here and not at exit
     except KeyboardInterrupt:
         return 130
+    except streams.SignalError as signal:
+        return signal.status
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.discard_output()
         return 0
     except (FastrankError, OSError, ValueError, TypeError, ModuleNotFoundError) as error:
-        print(f"fastrank: {error}", file=sys.stderr)
+        streams.flush()  # results come before the message
+        terminal.note(messages.with_options(str(error)))
         return 1
     return status
 

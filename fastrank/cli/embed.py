@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from fastrank import environment
-from fastrank.cli.options import add_model_options, add_text_options, model_arguments, read_texts
+from fastrank.cli import terminal, writing
+from fastrank.cli.options import add_model_options, add_text_options, documents, model_arguments, positive
 
 if TYPE_CHECKING:
+    from fastrank.cli.reading import Documents
     from fastrank.dense.heads import Vector
 
 
@@ -22,81 +22,103 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "embed",
         help="write the vectors of documents",
-        description="Write one vector a document, in order: a float32 .npy array of shape (documents, dim) with "
-        "--output FILE.npy, else JSON lines with index and vector.",
+        description="Write one vector per document, in the order of the file: a float32 .npy array of shape "
+        "(documents, dim) with --output FILE.npy, else JSON lines with index and vector. A blank line is an empty text "
+        "and has a vector too: row n of the output belongs to line n of the input.",
     )
     add_text_options(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", help="FILE.npy or FILE.jsonl; default: JSON lines to stdout")
-    parser.add_argument("--as", dest="kind", choices=("passage", "query", "plain"), default="plain",
-                        help="which of the model's prefixes to put before each text (%(default)s: none)")  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=256, help="the most texts that run together (%(default)s)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="FILE.npy or FILE.jsonl, replaced when all is written; a pipe or a device gets JSON lines unless its name "
+        "ends in .npy (default: standard output)",
+    )
+    parser.add_argument(
+        "--as",
+        dest="kind",
+        choices=("passage", "query", "plain"),
+        default="plain",
+        help="which of the model's prefixes to put before each text (%(default)s: none)",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=256, metavar="N", help="the most texts that run together (%(default)s)"
+    )
     add_model_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Embed and write. A file gets its name when it is whole, not before."""
+    """Embed and write."""
     from fastrank import TextEmbedding
 
-    output = Path(options.output) if options.output else None
-    if output is not None and output.suffix not in (".npy", ".jsonl"):
-        raise ValueError(f"--output {output}: the name must end in .npy or .jsonl")
-    if output is not None and output.is_dir():
-        raise ValueError(f"--output {output}: is a folder")
+    source = documents(options)
+    output = Path(options.output) if options.output not in (None, "-", "/dev/stdout") else None
+    if output is not None:
+        _check_suffix(output)
+        writing.check(output, source.stat())
     with TextEmbedding(**model_arguments(options)) as model:
-        texts = read_texts(options)
+        texts = (row.text for row in source.rows())
         if options.kind == "plain":
             vectors = model.embed(texts, options.batch_size)
         elif options.kind == "query":
             vectors = model.query_embed(texts, options.batch_size)
         else:
             vectors = model.passage_embed(texts, options.batch_size)
-        vectors = _counted(vectors)
-        if output is None:
-            sys.stdout.writelines(_lines(vectors))
-            return 0
-        part = output.with_name(f"{output.name}.{os.getpid()}.part")
-        try:
-            _write(part, output.suffix, vectors, model.embedding_size)
-            part.replace(output)
-        finally:
-            part.unlink(missing_ok=True)
+        shown = _with_progress(vectors, source, to_terminal=output is None and terminal.is_shown())
+        count = _write(output, shown, model.embedding_size)
+    if not count:
+        terminal.note(f"{source.name} has no documents")
     return 0
 
 
-def _write(path: Path, form: str, vectors: Iterable[Vector], dim: int) -> None:
-    if form == ".jsonl":
-        with path.open("w", encoding="utf-8") as stream:
-            stream.writelines(_lines(vectors))
-        return
+def _check_suffix(output: Path) -> None:
+    if output.suffix not in (".npy", ".jsonl") and (not output.exists() or output.is_file()):
+        raise ValueError(f"--output {output}: the name must end in .npy or .jsonl")
+
+
+def _with_progress(vectors: Iterator[Vector], source: Documents, *, to_terminal: bool) -> Iterator[Vector]:
+    if to_terminal or not terminal.shows_progress():
+        return vectors
+    return terminal.progress(vectors, "embed", source.total())
+
+
+def _write(output: Path | None, vectors: Iterable[Vector], dim: int) -> int:
+    """Write the vectors and return how many there were."""
+    if output is None:
+        return _write_lines(sys.stdout.write, vectors)
+    npy = output.suffix == ".npy"
+    with writing.output(output, seek=npy) as file:
+        if npy:
+            return _write_npy(file, vectors, dim)
+        return _write_lines(lambda line: file.write(line.encode()), vectors)
+
+
+def _write_lines(write: Callable[[str], object], vectors: Iterable[Vector]) -> int:
+    count = 0
+    for vector in vectors:
+        # Nine digits bring a float32 back exactly.
+        values = ",".join(f"{value:.9g}" for value in vector.tolist())
+        write(f'{{"index": {count}, "vector": [{values}]}}\n')
+        count += 1
+    return count
+
+
+def _write_npy(file: BinaryIO, vectors: Iterable[Vector], dim: int) -> int:
     import numpy as np
 
-    with path.open("w+b") as file:
-        _npy_header(file, 0, dim)
-        count = 0
-        for count, vector in enumerate(vectors, 1):  # noqa: B007 - the last number is the count
-            file.write(np.ascontiguousarray(vector, "<f4").tobytes())
-        file.seek(0, os.SEEK_SET)
-        _npy_header(file, count, dim)
+    _npy_header(file, 0, dim)
+    count = 0
+    for vector in vectors:
+        file.write(np.ascontiguousarray(vector, "<f4").tobytes())
+        count += 1
+    file.seek(0, os.SEEK_SET)
+    _npy_header(file, count, dim)
+    return count
 
 
-def _npy_header(file: Any, count: int, dim: int) -> None:
+def _npy_header(file: BinaryIO, count: int, dim: int) -> None:
     """Numpy leaves room in the header for the first axis to grow, so the count may be written last."""
     from numpy.lib import format as npy
 
     npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (count, dim)})
-
-
-def _lines(vectors: Iterable[Vector]) -> Iterator[str]:
-    for index, vector in enumerate(vectors):
-        # Nine digits bring a float32 back exactly.
-        values = ",".join(f"{value:.9g}" for value in vector.tolist())
-        yield f'{{"index": {json.dumps(index)}, "vector": [{values}]}}\n'
-
-
-def _counted(vectors: Iterator[Vector]) -> Iterator[Vector]:
-    if not environment.progress():
-        return vectors
-    from tqdm.auto import tqdm
-
-    return iter(tqdm(vectors, desc="embed", unit="doc"))

@@ -1,15 +1,11 @@
-"""Options and readers that several commands share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
-from fastrank import inputs
+from fastrank.cli import reading
 from fastrank.engine.options import PRECISIONS
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # has a source that needs no model hub
@@ -24,8 +20,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that say where a model's files are and how it runs."""
     parser.add_argument("--path", metavar="FOLDER", help="use the model in this folder, as it is, or as --model says")
-    parser.add_argument("--max-length", type=int, metavar="TOKENS", help="cut texts at so many tokens")
-    parser.add_argument("--threads", type=int, help="processors to use (all that this process may)")
+    parser.add_argument("--max-length", type=positive, metavar="TOKENS", help="truncate texts to this many tokens")
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="CPU threads (default: every core this process may use)"
+    )
     parser.add_argument("--cuda", choices=("auto", "cuda", "cpu"), default="auto", help="where to run (%(default)s)")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="int8 is for CPUs, fp16 for GPUs (%(default)s)"
@@ -40,14 +38,50 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_text_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say where texts come from."""
+    """The options that say where texts come from and how they are read."""
     parser.add_argument(
         "file",
         nargs="?",
         default="-",
-        help="a text file with one document a line, or JSONL with --field; - is standard input",
+        metavar="FILE",
+        help="a file of documents; - is standard input (default). By suffix: .jsonl: one object per line; .json: an "
+        "array of objects; .csv and .tsv: with a header; .parquet; any other: text, one document per line",
     )
-    parser.add_argument("--field", metavar="NAME", help="the file is JSONL; this field of each object is the text")
+    parser.add_argument(
+        "--field",
+        metavar="NAME",
+        help="the field or column with the text, if there are several; with it, a file of another suffix is JSON lines",
+    )
+    parser.add_argument("--format", choices=reading.FORMATS, help="of the documents (default: by the suffix of FILE)")
+    parser.add_argument(
+        "--encoding",
+        type=_encoding,
+        metavar="NAME",
+        help="of the documents, such as cp1252 (default: UTF-8, or what a byte order mark says)",
+    )
+
+
+def documents(options: argparse.Namespace) -> reading.Documents:
+    """What `add_text_options` read."""
+    return reading.Documents(options.file, options.format, options.field, options.encoding)
+
+
+def positive(value: str) -> int:
+    """An option's value as a whole number of at least 1."""
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {value}")
+    return number
+
+
+def _encoding(name: str) -> str:
+    try:
+        return reading.check_encoding(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def model_arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -66,43 +100,3 @@ def run_arguments(options: argparse.Namespace) -> dict[str, Any]:
         "local_files_only": options.offline,
         "max_length": options.max_length,
     }
-
-
-def read_texts(options: argparse.Namespace) -> Iterator[str]:
-    """Documents of a text file or JSONL, one by one; empty lines are left out.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: a line is not what it should be; the message names file and line.
-    """
-    with _opened(options.file) as stream:
-        name = "standard input" if options.file == "-" else options.file
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            yield line.rstrip("\r\n") if options.field is None else _field(line, options.field, f"{name}:{number}")
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[TextIO]:
-    if file == "-":
-        if sys.stdin.isatty():
-            print("fastrank: reading documents from the terminal, one a line; end with Ctrl-D", file=sys.stderr)
-        if hasattr(sys.stdin, "reconfigure"):
-            sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
-        yield sys.stdin
-    else:
-        # A byte that is no UTF-8 is shown as U+FFFD rather than ending a long run.
-        with open(file, encoding="utf-8-sig", errors="replace") as stream:  # noqa: PTH123 - named as the user wrote it
-            yield stream
-
-
-def _field(line: str, field: str, where: str) -> str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON: {error}") from None
-    if not isinstance(row, dict) or not isinstance(row.get(field), str):
-        known = f"; it has {', '.join(row)}" if isinstance(row, dict) else ""
-        raise ValueError(f"{where}: no string field {field!r}{known}")  # noqa: TRY004 - the file is wrong, no type
-    return inputs.text(row[field], field)

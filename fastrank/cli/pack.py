@@ -47,7 +47,12 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Pack and say where it is."""
     with tempfile.TemporaryDirectory() as scratch:
-        return _pack(options, Path(scratch))
+        # What hatchling writes before a wheel is complete goes there too, and with it.
+        before, tempfile.tempdir = tempfile.tempdir, scratch
+        try:
+            return _pack(options, Path(scratch, "weights"))
+        finally:
+            tempfile.tempdir = before
 
 
 def _pack(options: argparse.Namespace, scratch: Path) -> int:

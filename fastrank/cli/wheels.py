@@ -140,14 +140,17 @@ def layer_zip(bundle: Bundle, output: Path, version: str | None = None) -> Path:
         target = output / f"{_stem(made)}.zip"
         part = target.with_name(f"{target.name}.part")
         output.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(made) as source, zipfile.ZipFile(part, "w") as layer:
-            for member in source.infolist():
-                moved = zipfile.ZipInfo(f"{_LAYER}/{member.filename}", member.date_time)
-                moved.external_attr, moved.file_size = member.external_attr, member.file_size
-                moved.compress_type = member.compress_type
-                with source.open(member) as stream, layer.open(moved, "w") as copy:
-                    shutil.copyfileobj(stream, copy, 1 << 20)
-        part.replace(target)
+        try:
+            with zipfile.ZipFile(made) as source, zipfile.ZipFile(part, "w") as layer:
+                for member in source.infolist():
+                    moved = zipfile.ZipInfo(f"{_LAYER}/{member.filename}", member.date_time)
+                    moved.external_attr, moved.file_size = member.external_attr, member.file_size
+                    moved.compress_type = member.compress_type
+                    with source.open(member) as stream, layer.open(moved, "w") as copy:
+                        shutil.copyfileobj(stream, copy, 1 << 20)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
     return target
 
 
