@@ -55,8 +55,9 @@ def run(options: argparse.Namespace) -> int:
     source = documents(options)
     output = Path(options.output) if options.output not in (None, "-", "/dev/stdout") else None
     if output is not None:
-        _check_suffix(output)
         writing.check(output, source.stat())
+        if output.suffix not in (".npy", ".jsonl") and not writing.is_stream(output):
+            raise ValueError(f"--output {output}: the name must end in .npy or .jsonl")
     with TextEmbedding(**model_arguments(options)) as model:
         texts = (row.text for row in source.rows())
         if options.kind == "plain":
@@ -70,11 +71,6 @@ def run(options: argparse.Namespace) -> int:
     if not count:
         terminal.note(f"{source.name} has no documents")
     return 0
-
-
-def _check_suffix(output: Path) -> None:
-    if output.suffix not in (".npy", ".jsonl") and (not output.exists() or output.is_file()):
-        raise ValueError(f"--output {output}: the name must end in .npy or .jsonl")
 
 
 def _with_progress(vectors: Iterator[Vector], source: Documents, *, to_terminal: bool) -> Iterator[Vector]:

@@ -9,7 +9,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +100,9 @@ class Documents(NamedTuple):
             return int(_parquet(self).metadata.num_rows)
         with _opened(self, newline="") as stream:
             if self.kind in ("csv", "tsv"):
-                return max(0, sum(1 for _ in csv.reader(stream, delimiter="\t" if self.kind == "tsv" else ",")) - 1)
+                with suppress(csv.Error):  # which `rows` raises with its place
+                    return max(0, sum(1 for _ in _csv_reader(self, stream)) - 1)
+                return None
             last = "\n"
             lines = 0
             while block := stream.read(1 << 20):
@@ -133,7 +136,7 @@ def _json_rows(source: Documents) -> Iterator[Row]:
     with _opened(source) as stream:
         text = stream.read()
     if at := _position_of_fault(text):
-        raise _fault(text[at - 1], source, text.count("\n", 0, at) + 1)
+        raise _fault(text[at - 1], source, text.count("\n", 0, at) + 1, stream.encoding)
     values = _parsed(text, source.name, "; for one object per line say --format jsonl")
     if not isinstance(values, list):
         raise ValueError(f"{source.name}: must be an array of objects or strings, not {_type_name(values)}")  # noqa: TRY004
@@ -144,13 +147,16 @@ def _json_rows(source: Documents) -> Iterator[Row]:
         yield _row(value, field, where)
 
 
-def _csv_rows(source: Documents) -> Iterator[Row]:
+def _csv_reader(source: Documents, lines: Iterator[str]) -> Any:
+    """Cells between commas, or semicolons where the header has only these, or tabs."""
     csv.field_size_limit(_LARGEST_FIELD)
-    lines = (line for _, line in _lines(source, newline=""))
     first = next(lines, "")
-    tabs = source.kind == "tsv"
-    delimiter = "\t" if tabs else ";" if ";" in first and "," not in first else ","
-    reader = csv.reader(_chained(first, lines), delimiter=delimiter, strict=True)
+    comma = ";" if ";" in first and "," not in first else ","
+    return csv.reader(chain([first], lines), delimiter="\t" if source.kind == "tsv" else comma, strict=True)
+
+
+def _csv_rows(source: Documents) -> Iterator[Row]:
+    reader = _csv_reader(source, (line for _, line in _lines(source, newline="")))
     try:
         header = next(filter(None, reader), None)
         if header is None:
@@ -253,7 +259,7 @@ def _lines(source: Documents, newline: str | None = None) -> Iterator[tuple[int,
     with _opened(source, newline) as stream:
         for number, line in enumerate(stream, 1):
             if at := _position_of_fault(line):
-                raise _fault(line[at - 1], source, number)
+                raise _fault(line[at - 1], source, number, stream.encoding)
             yield number, line
 
 
@@ -293,7 +299,7 @@ def _refuse_binary(head: bytes, source: Documents) -> None:
             raise ValueError(f"{source.name}: is {what}, not {source.kind}")
     wide = codecs.lookup(source.encoding or "utf-8").name.startswith(("utf-16", "utf-32"))
     if b"\0" in head and not wide:
-        raise _fault("\0", source, head[: head.index(b"\0")].count(b"\n") + 1)
+        raise _fault("\0", source, head[: head.index(b"\0")].count(b"\n") + 1, "")
 
 
 def _undecoded(error: UnicodeError) -> tuple[str, int]:
@@ -313,23 +319,17 @@ def _position_of_fault(text: str) -> int:
     return 0
 
 
-def _fault(letter: str, source: Documents, line: int) -> ValueError:
+def _fault(letter: str, source: Documents, line: int, encoding: str) -> ValueError:
     where = f"{source.name}:{line}"
     if letter == "\0":
         return ValueError(
             f"{where}: has a NUL byte: it is binary, or UTF-16 without a byte order mark (--encoding utf-16-le)"
         )
-    encoding = source.encoding or "UTF-8"
+    byte = f"byte 0x{ord(letter) - 0xDC00:02x}"
     return ValueError(
-        f"{where}: not {encoding}: byte 0x{ord(letter) - 0xDC00:02x}. State the file's encoding, such as "
+        f"{where}: not {encoding.removesuffix('-sig').upper()}: {byte}. State the file's encoding, such as "
         "--encoding cp1252"
     )
-
-
-def _chained(first: str, rest: Iterable[str]) -> Iterator[str]:
-    if first:
-        yield first
-    yield from rest
 
 
 def check_encoding(name: str) -> str:
@@ -339,8 +339,7 @@ def check_encoding(name: str) -> str:
         ValueError: there is none of that name.
     """
     try:
-        b"".decode(name)
-        codecs.lookup(name)
+        io.TextIOWrapper(io.BytesIO(), name)
     except LookupError:
         raise ValueError(f"unknown encoding {name!r}; such as utf-8, cp1252, utf-16-le, shift_jis") from None
     return name

@@ -42,6 +42,11 @@ def check(path: Path, source: os.stat_result | None) -> None:
         raise PermissionError(f"--output {path}: may not be written")
 
 
+def is_stream(path: Path) -> bool:
+    """Whether it is written into and not replaced: a pipe, a device, an open descriptor."""
+    return bool(_DESCRIPTOR.fullmatch(str(path))) or (path.exists() and not path.is_file())
+
+
 @contextlib.contextmanager
 def output(path: Path, *, seek: bool) -> Iterator[BinaryIO]:
     """Open a file whose content becomes that of `path` when the block ends without an error.
@@ -53,8 +58,8 @@ def output(path: Path, *, seek: bool) -> Iterator[BinaryIO]:
         path: the output, which `check` has accepted.
         seek: whether the block moves about in the file. A pipe is then written when the block ends.
     """
-    if _is_stream(path):
-        with open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as target, _named(path):  # noqa: PTH123
+    if is_stream(path):
+        with _named(path), open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as target:  # noqa: PTH123
             if not seek:
                 yield target
                 target.flush()
@@ -68,10 +73,6 @@ def output(path: Path, *, seek: bool) -> Iterator[BinaryIO]:
             yield file
 
 
-def _is_stream(path: Path) -> bool:
-    return bool(_DESCRIPTOR.fullmatch(str(path))) or (path.exists() and not path.is_file())
-
-
 @contextlib.contextmanager
 def _replacement(target: Path, path: Path) -> Iterator[BinaryIO]:
     old = target.stat() if target.exists() else None
@@ -79,7 +80,7 @@ def _replacement(target: Path, path: Path) -> Iterator[BinaryIO]:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         # Until it is complete, nobody may read it who may not read the old one.
-        with open(os.open(part, flags, 0o600 if old else 0o666), "w+b") as file, _named(path):  # noqa: PTH123
+        with _named(path), open(os.open(part, flags, 0o600 if old else 0o666), "w+b") as file:  # noqa: PTH123
             yield file
             file.flush()
         if old:

@@ -24,7 +24,8 @@ from fastrank import (
     cli,
     store,
 )
-from fastrank.cli import verify
+from fastrank.bm25 import analysis
+from fastrank.cli import rerank, verify
 from fastrank.models import registry
 from fastrank.models.spec import Answer
 
@@ -187,6 +188,58 @@ def test_rerank_says_which_line_is_wrong(fastrank, tmp_path, line, message):
     assert (status, out) == (1, "")
     assert err.startswith("fastrank: ")
     assert str(path) + message in err
+
+
+def test_rerank_gives_other_fields_back(fastrank, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"id": 7, "title": "A", "body": "a cat", "score": 1}, {"id": 8, "body": "dogs", "more": {"x": [1]}}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    common = ("rerank", "cat", str(path), "--field", "body", "--method", "bm25")
+
+    def fields(*options):
+        return [json.loads(line).get("fields") for line in fastrank(*common, *options, model=False)[1].splitlines()]
+
+    assert fields("--keep", "id,title") == [{"id": 7, "title": "A"}, {"id": 8}]
+    assert fields("--keep", "all") == rows
+    assert fields() == [None, None]
+    status, out, err = fastrank(*common, "--keep", "id,name", model=False)
+    assert (status, out) == (1, "")
+    assert f"--keep id,name: no row of {path} has the field 'name'" in err
+    assert fastrank("rerank", "cat", "--keep", "id", "--method", "bm25", model=False, stdin="x\n")[0] == 1
+
+
+def test_rerank_words_of_languages_without_spaces(fastrank):
+    texts = "東京都は日本の首都です\n猫が好きです\n"
+    command = ("rerank", "首都", "--method", "bm25")
+    plain = fastrank(*command, model=False, stdin=texts)
+    assert json.loads(plain[1].splitlines()[0])["score"] == 0
+    assert plain[2] == "fastrank: no document has any of these words\n"
+    _, out, err = fastrank(*command, "--analyzer", "bigram", model=False, stdin=texts)
+    best, other = map(json.loads, out.splitlines())
+    assert (best["index"], other["score"], err) == (0, 0, "")
+    assert best["score"] > 0
+
+
+def test_analyzers_are_those_of_bm25():
+    assert rerank.ANALYZERS == analysis.ANALYZERS
+
+
+def test_rerank_by_meaning_where_no_word_is_found(fastrank, documents):
+    status, out, err = fastrank("rerank", "zebra", str(documents))
+    assert (status, len(out.splitlines())) == (0, 3)
+    assert err == "fastrank: no document has any of these words: ranked by meaning alone\n"
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", " \n"])
+def test_rerank_nothing(fastrank, text):
+    status, out, err = fastrank("rerank", "cat", stdin=text)
+    assert (status, out, err) == (0, "", "fastrank: standard input has no documents\n")
+
+
+def test_embed_nothing(fastrank, tmp_path):
+    path = tmp_path / "nothing.txt"
+    path.write_bytes(b"")
+    assert fastrank("embed", str(path)) == (0, "", f"fastrank: {path} has no documents\n")
 
 
 def test_rerank_the_sample(fastrank):
