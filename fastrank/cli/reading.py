@@ -98,7 +98,7 @@ class Documents(NamedTuple):
             return None
         if self.kind == "parquet":
             return int(_parquet(self).metadata.num_rows)
-        with _opened(self, newline="") as stream:
+        with _opened(self) as stream:
             if self.kind in ("csv", "tsv"):
                 with suppress(csv.Error):  # which `rows` raises with its place
                     return max(0, sum(1 for _ in _csv_reader(self, stream)) - 1)
