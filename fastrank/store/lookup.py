@@ -12,7 +12,7 @@ class Lookup(NamedTuple):
     Attributes:
         cache_dir: the cache folder; None: FASTRANK_CACHE, else the user's.
         path: a folder of the caller's own, used as it is.
-        local_files_only: open no connection. FASTRANK_OFFLINE and HF_HUB_OFFLINE do the same.
+        local_files_only: open no connection. FASTRANK_OFFLINE, HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE do the same.
         variant: the variant to use; None: the first that is on this machine, else the first that can be fetched.
         verify: hash files that are on this machine already, too.
     """
