@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
+
+from fastrank.environment import packaged_text
 
 LANGUAGES = (
     "arabic",
@@ -26,8 +27,6 @@ LANGUAGES = (
     "turkish",
 )
 
-_FOLDER = Path(__file__).parent / "stopwords"
-
 
 @cache
 def stopwords(language: str) -> frozenset[str]:
@@ -36,8 +35,7 @@ def stopwords(language: str) -> frozenset[str]:
     Lines of the files (stopwords/README.md says where they come from): `word` is of the source, `+word` was added to
     it, `-word` was taken out of it, `# ...` is a remark.
     """
-    path = _FOLDER / f"{language}.txt"
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = packaged_text("fastrank.bm25", f"stopwords/{language}.txt").splitlines()
     removed = {line[1:] for line in lines if line.startswith("-")}
     words = {line.removeprefix("+") for line in lines if line and line[0] not in "#-"}
     return frozenset(words - removed)

@@ -20,7 +20,7 @@ from fastrank.engine.pooling import Floats
 from fastrank.engine.scheduler import Flow
 from fastrank.engine.session import Session
 from fastrank.engine.tokenizer import Text, Tokenizer
-from fastrank.errors import OutputError
+from fastrank.errors import ModelLoadError, OutputError
 
 T = TypeVar("T")
 Head: TypeAlias = "Callable[[Floats, Batch], Sequence[T]]"
@@ -103,7 +103,16 @@ class Pipeline(Generic[T]):
         longest = max(len(tokens[position].ids) for position in positions)
         batch = collate(tokens, positions, self.tokenizer.pad_id, self._padded(longest))
         output = self.session.run(batch, self.output, intra_op=intra_op, extra_inputs=self.extra_inputs)
-        return self.head(output, batch)
+        try:
+            if output.ndim and len(output) == len(positions):
+                return self.head(output, batch)
+            reason = "one row per text is expected"
+        except (IndexError, ValueError) as error:  # of heads, for outputs that no model of their kind has
+            reason = str(error)
+        tokens_of_batch = "x".join(map(str, batch.ids.shape))
+        raise ModelLoadError(
+            f"The model's output has shape {output.shape} for a batch of {tokens_of_batch} tokens: {reason}"
+        )
 
     def token_count(self, texts: Iterator[Text], batch_size: int) -> int:
         """Tokens of all texts after truncation, special ones included."""

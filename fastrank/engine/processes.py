@@ -23,8 +23,12 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
     `function` travels to each worker once. An error in a worker is raised here as it is; if one is killed,
     `BrokenProcessPool` is raised at once; leaving the iterator early ends the workers, and so does the end of this
     process, whatever ends it. They are started by forkserver or spawn, so a script needs the usual
-    `if __name__ == "__main__":`. Where the system has no semaphores, as on AWS Lambda, all is done in this process.
+    `if __name__ == "__main__":`. All is done in this process where the system has no semaphores, as on AWS Lambda, in a
+    worker of a multiprocessing.Pool, which may have no children, and once Python is ending.
     """
+    if multiprocessing.current_process().daemon:
+        yield from map(function, items)
+        return
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     try:
@@ -35,7 +39,14 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
     ahead: deque[Future[Any]] = deque()
     try:
         for item in items:
-            ahead.append(pool.submit(_work, item))
+            try:
+                ahead.append(pool.submit(_work, item))
+            except RuntimeError:  # Python is ending
+                if ahead:
+                    raise
+                yield function(item)
+                yield from map(function, items)
+                return
             if len(ahead) >= 2 * workers:
                 yield ahead.popleft().result()
         while ahead:

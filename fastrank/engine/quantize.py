@@ -23,6 +23,7 @@ from fastrank.engine.options import Options
 from fastrank.engine.pooling import Floats
 from fastrank.engine.session import Model, Session
 from fastrank.engine.tokenizer import Tokenizer
+from fastrank.environment import packaged_text
 from fastrank.errors import ModelLoadError
 from fastrank.graph.safetensors import read_float32, read_header
 
@@ -101,7 +102,7 @@ def _smoothing(recipe: graph.Recipe, ranges: Callable[[], Floats]) -> dict[tuple
 
 def _ranges(checkpoint: Path, recipe: graph.Recipe, tokenizer: Tokenizer, threads: int | None) -> Floats:
     """The largest magnitude of each channel of the values that are smoothed, over some texts of all kinds."""
-    texts = Path(__file__).with_name("calibration.txt").read_text(encoding="utf-8").splitlines()
+    texts = packaged_text("fastrank.engine", "calibration.txt").splitlines()
     session = Session(Model(checkpoint, lambda: recipe.graph), Options(threads, cuda=False))
     tokens = tokenizer.encode(texts)
     batches = (collate(tokens, [position], tokenizer.pad_id) for position in range(len(texts)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fastrank import log
+from fastrank import environment, log
 from fastrank.errors import ModelNotFoundError
 from fastrank.models import packages
 from fastrank.models.reading import model_spec
@@ -263,10 +263,12 @@ class _Lazy:
 
 @functools.cache
 def _shipped() -> _Lazy:
-    here = Path(__file__).parent / "model_registry.json"
-    # An editable install has the file where the repository has it: at its top.
-    path = here if here.is_file() else here.parents[2] / here.name
-    return _Lazy(json.loads(path.read_text(encoding="utf-8"))["models"])
+    top = Path(__file__).parents[2] / "model_registry.json"  # where an editable install has it
+    if top.is_file() and not top.with_name("fastrank").joinpath("models", top.name).is_file():
+        text = top.read_text(encoding="utf-8")
+    else:
+        text = environment.packaged_text("fastrank.models", top.name)
+    return _Lazy(json.loads(text)["models"])
 
 
 # -- installed packages -----------------------------------------------------------------------------------------------

@@ -69,8 +69,10 @@ def _map(encode: Callable[[list[str]], Vectors], batches: Iterator[list[str]], p
     batches = chain(first, batches)
     if len(first) < 2:
         return map(encode, batches)
-    from fastrank.engine.processes import ordered_map  # multiprocessing takes 15 ms to import
-
+    try:
+        from fastrank.engine.processes import ordered_map  # multiprocessing takes 15 ms to import
+    except RuntimeError:  # first imported while Python is ending
+        return map(encode, batches)
     return ordered_map(encode, batches, processes)
 
 

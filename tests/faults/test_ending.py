@@ -3,12 +3,15 @@
 import os
 import shutil
 import sys
+import tempfile
 import textwrap
 import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
-from support import tiny_models
+from support import FIXTURES, PACKAGE, REGISTRY, tiny_models
 from support.processes import run_python
 from support.waiting import patience
 
@@ -216,3 +219,49 @@ def test_r20_ctrl_c_while_workers_run(tiny):
     begin = time.monotonic()
     assert program(tiny, code)[:2] == ("interrupted 600", 0)
     assert time.monotonic() - begin < patience(20)
+
+
+def test_r21_bm25_where_no_processes_can_be_started():
+    """In a worker of a Pool, in a thread after the main one, and in `atexit`."""
+    code = """
+        import atexit, multiprocessing, threading, time
+        from fastrank import SparseTextEmbedding
+
+        TEXTS = [f"cat {n} dog" for n in range(2000)]
+
+        def embed(_=None):
+            return sum(len(vector) for vector in SparseTextEmbedding("Qdrant/bm25").embed(TEXTS, parallel=2))
+
+        if __name__ == "__main__":
+            expected = sum(len(vector) for vector in SparseTextEmbedding("Qdrant/bm25").embed(TEXTS))
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                print(pool.map(embed, [1])[0] == expected)
+            atexit.register(lambda: print(embed() == expected))
+            threading.Thread(target=lambda: (time.sleep(0.2), print(embed() == expected))).start()
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "program.py"
+        program.write_text(textwrap.dedent(code))
+        done = run_python(program)
+    assert (done.stdout.split(), done.returncode) == (["True"] * 3, 0), done.stderr
+
+
+def test_r22_the_package_runs_from_a_zip_file(tiny, tmp_path):
+    with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+        for path in PACKAGE.rglob("*"):
+            if path.is_file() and path.suffix != ".pyc":
+                archive.write(path, Path("fastrank") / path.relative_to(PACKAGE))
+        archive.write(REGISTRY, "fastrank/models/model_registry.json")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "app.zip")!r})
+import fastrank
+assert ".zip" in fastrank.__file__, fastrank.__file__
+from fastrank import PoolingType, SparseTextEmbedding, TextEmbedding
+folder = {str(FIXTURES / "sentence_encoder")!r}
+print(len(TextEmbedding.list_supported_models()) > 20)
+print(len(next(SparseTextEmbedding("Qdrant/bm25", language="german").embed("der Hund"))))
+print(len(next(TextEmbedding("any/zip", specific_model_path=folder, precision="int8").embed("cat"))))
+"""
+    done = run_python("-c", code, env={**os.environ, "PYTHONPATH": ""})
+    assert (done.stdout.split(), done.returncode) == (["True", "1", "24"], 0), done.stderr
