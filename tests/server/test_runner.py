@@ -21,6 +21,7 @@ from fastrank.server.runner import ModelRunner
 from fastrank.server.settings import Settings
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+REAL = "sentence-transformers/all-MiniLM-L6-v2"
 DENSE, RERANK = FIXTURES / "sentence_encoder", FIXTURES / "pair_classifier"
 SPARSE, LATE = FIXTURES / "sparse_encoder", FIXTURES / "late_interaction" / "pylate_bert"
 TEXTS = ["a red cat", "what is the capital of france", "it", "where is berlin, and how fast is the dog " * 3]
@@ -381,3 +382,44 @@ def test_tei_says_what_the_model_is(live):
     assert info["model_id"] == "pair_classifier"
     assert "reranker" in info["model_type"]
     assert [model["task"] for model in info["served_models"]] == ["rerank", "dense", "sparse", "late", "sparse"]
+
+
+# -- the real model ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize(("precision", "tolerance"), [("int8", 0), ("fp32", 1e-6)])
+def test_a_real_models_vectors_do_not_depend_on_what_else_runs(real_model_folder, precision, tolerance):
+    words = [
+        "a",
+        "bank",
+        "of",
+        "the",
+        "river",
+        "keeps",
+        "money",
+        "under",
+        "stone",
+        "while",
+        "chess",
+        "machines",
+        "play",
+        "games",
+    ]
+    texts = [" ".join(words[: 1 + n % len(words)] * (1 + n % 5)) for n in range(120)]
+    name, arguments = REAL, {"precision": precision, "specific_model_path": real_model_folder}
+    with fastrank.TextEmbedding(name, **arguments) as model:
+        expected = np.stack(list(model.embed(texts)))
+    with serve(start.Plan([name], arguments)) as live:
+
+        def embed(text):
+            body = {"input": text, "encoding_format": "base64"}
+            encoded = live.post("/v1/embeddings", body)[2]["data"][0]["embedding"]
+            return np.frombuffer(base64.b64decode(encoded), "<f4")
+
+        with ThreadPoolExecutor(12) as pool:
+            bulk = pool.submit(live.post, "/v1/embeddings", {"input": texts})
+            found = np.stack(list(pool.map(embed, texts)))
+        rows = np.array([entry["embedding"] for entry in bulk.result()[2]["data"]], np.float32)
+    for ours in (found, rows):
+        assert np.abs(ours - expected).max() <= tolerance
