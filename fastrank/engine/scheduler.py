@@ -28,6 +28,7 @@ Function: TypeAlias = "Callable[[Unit, bool], R]"  # a unit, and whether it has 
 Part: TypeAlias = tuple[Any, Unit]  # what a job is about (the tokens of its texts, say), and one of its units
 
 _LEAST_COST = 32  # tokens: a run has a fixed cost
+_CREDIT = 512  # tokens: a job of no more goes before large ones, which had their turns up to so many ahead of it
 _LOOK_AHEAD = 64  # waiting jobs that are searched for units to add to a run
 
 _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
@@ -163,7 +164,7 @@ class Scheduler:
     def push(self, job: _Job[Any]) -> None:
         """Queue a job that has units to run, and see that there are threads to run them."""
         if not job.running:
-            job.start = max(job.start, self._virtual_time)
+            job.start = max(job.start, self._virtual_time - job.credit)
         heapq.heappush(self._waiting, (job.start, next(self._numbers), job))
         job.queued = True
         self._work.notify()
@@ -368,6 +369,7 @@ class _Job(Generic[R]):
     ) -> None:
         self.flow, self.function, self.units, self.costs = flow, function, units, costs
         self.limit, self.generation, self.start = limit, generation, start
+        self.credit = _CREDIT if sum(costs) <= _CREDIT else 0
         self.pending = deque(range(len(units)))
         self.running = 0
         self.queued = False

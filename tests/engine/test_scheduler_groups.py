@@ -15,10 +15,12 @@ class Work:
     def __init__(self, workers=1, budget=512, *, uniform_length=False):
         self.scheduler = Scheduler(workers)
         self.gate = threading.Event()
+        self.seconds = 0.002
         self.runs = []  # (texts of each job in a run, alone)
         self.group = Group(self.run, budget, uniform_length=uniform_length)
 
     def run(self, parts, alone):
+        time.sleep(self.seconds)
         self.runs.append(([(name, list(unit)) for name, unit in parts], alone))
         assert self.gate.wait(patience(20))
         return [[f"{name}{position}" for position in unit] for name, unit in parts]
@@ -122,6 +124,22 @@ def test_a_query_waits_for_what_runs_not_for_a_large_job():
     work.open(large, query)
     names = [parts[0][0] for parts, _ in work.runs]
     assert names.index("query") <= 2
+
+
+def test_a_query_waits_for_what_runs_not_for_many_large_jobs():
+    work = Work()
+    work.gate.set()
+    large = [work.submit(f"large{n}", [(500,)] * 60) for n in range(6)]
+    waited = []
+    for _ in range(40):
+        before = len(work.runs)
+        query = work.submit("query", [(10,)])
+        assert query.done.wait(patience(20))
+        waited.append(len(work.runs) - before)
+        time.sleep(0.001)
+    assert sorted(waited)[len(waited) // 2] <= 2  # what ran, and itself
+    for job in large:
+        assert job.done.wait(patience(20))
 
 
 def test_an_endless_stream_of_queries_does_not_starve_a_large_job():
