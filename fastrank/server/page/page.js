@@ -34,7 +34,7 @@ async function call(path, body) {
 async function loadModels() {
   const { answer } = await call("info");
   models = answer.served_models;
-  const options = models.map((model, index) => [String(index), `${model.id} · ${LABELS[model.task]}`]);
+  const options = models.map((model, index) => [String(index), `${LABELS[model.task]} · ${model.id.split("/").pop()}`]);
   fill($("first"), options);
   fill($("second"), [["", "nothing"], ...options]);
   fill($("dense"), models.flatMap((model, index) => (model.task === "dense" ? [[String(index), model.id]] : [])));
@@ -150,7 +150,7 @@ function heat({ query, document: tokens, scores }) {
 }
 
 function cell(score, extra) {
-  const made = make("td", { className: `cell ${extra}`, textContent: score.toFixed(2) });
+  const made = make("td", { className: `cell ${extra}`, textContent: score.toFixed(2).replace("-0.00", "0.00") });
   made.style.backgroundColor = `rgb(var(--heat) / ${Math.max(0, Math.min(0.75, score * score * 0.75)).toFixed(3)})`;
   return made;
 }
