@@ -37,12 +37,13 @@ def add_to(commands: Any) -> None:
     _add_address(parser)
     _add_limits(parser)
     _add_models(parser)
-    parser.set_defaults(run=run)
-    _read_environment(parser)
+    parser.set_defaults(run=run, wrong=_read_environment(parser))
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes."""
+    if options.wrong:
+        raise ValueError("; ".join(options.wrong))
     try:
         from fastrank.server import start
         from fastrank.server.settings import Settings
@@ -169,8 +170,9 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     add_store_options(group)  # type: ignore[arg-type]  # a group has what it needs of a parser
 
 
-def _read_environment(parser: argparse.ArgumentParser) -> None:
-    """Let variables give the defaults of options."""
+def _read_environment(parser: argparse.ArgumentParser) -> list[str]:
+    """Let variables give the defaults of options; what is wrong with them, which other commands need not hear of."""
+    wrong = []
     for action in parser._actions:  # noqa: SLF001 - argparse lists its options nowhere else
         value = environment.serve_option(action.dest)
         if value is None or action.dest == "help":
@@ -181,6 +183,11 @@ def _read_environment(parser: argparse.ArgumentParser) -> None:
             action.default = value.split()
         else:
             action.default = value  # argparse converts it as it does an argument
+        values = action.default if isinstance(action.default, list) else [action.default]
+        if action.choices is not None and not set(values) <= set(action.choices):
+            variable = f"FASTRANK_SERVE_{action.dest.upper()}"
+            wrong.append(f"{variable}={value} is none of {', '.join(map(str, action.choices))}")
+    return wrong
 
 
 def _keys(options: argparse.Namespace) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -79,13 +80,13 @@ async def gather(
     results: dict[int, R] = {}
 
     def finished(index: int, result: R | BaseException) -> None:
-        if isinstance(result, BaseException):
-            loop.call_soon_threadsafe(_set, future, result)
-            return
-        ran(index)
-        results[index] = result
-        if len(results) == len(units):
-            loop.call_soon_threadsafe(_set, future, None)
+        error = result if isinstance(result, BaseException) else None
+        if not isinstance(result, BaseException):
+            ran(index)
+            results[index] = result
+        if error is not None or len(results) == len(units):
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_set, future, error)
 
     handle = scheduler.submit(group, about, units, shapes, began, finished, limit)
     try:

@@ -101,7 +101,7 @@ class Scheduler:
             shapes: of the units.
             began: called by a worker thread before the first unit runs.
             finished: called by worker threads with the number of a unit and its result, or the error that it raised,
-                after which no further units run.
+                after which no further units run. Neither function may raise.
             limit: units that run at a time, at most; None: as many as there are workers.
 
         Raises:

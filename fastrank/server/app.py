@@ -227,7 +227,6 @@ class Application:
         if timing.texts:
             headers.update(
                 {
-                    "x-compute-type": "cpu",
                     "x-compute-time": _milliseconds(timing.tokenization + timing.inference),
                     "x-total-time": _milliseconds(timing.total()),
                     "x-tokenization-time": _milliseconds(timing.tokenization),

@@ -160,6 +160,32 @@ def test_cancelling_stops_what_has_not_begun(dense, monkeypatch):
     assert scheduler._running == 0
 
 
+def test_a_loop_that_is_closed_while_a_text_runs_leaves_the_workers_alone(dense, monkeypatch):
+    scheduler = dense.load().documents.session.scheduler
+    began = []
+    run = type(dense.load().documents).run_unit
+
+    def slow(self, tokens, positions, **options):
+        began.append(1)
+        time.sleep(0.3)
+        return run(self, tokens, positions, **options)
+
+    async def stop():
+        task = asyncio.create_task(listed(dense.aembed("the cat is red")))
+        while not began:  # noqa: ASYNC110 - which another thread fills
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fastrank.engine.pipeline.Pipeline.run_unit", slow)
+        asyncio.run(stop())
+        scheduler.wait(10)
+    assert scheduler._running == 0
+    assert len(asyncio.run(listed(dense.aembed(TEXTS)))) == len(TEXTS)
+
+
 def test_asyncio_is_not_loaded_until_it_is_used():
     folder = FIXTURES / "sentence_encoder"
     code = (

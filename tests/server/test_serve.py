@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from server.conftest import wait_for
+from support.processes import run_python
 from support.waiting import patience
 
 pytest.importorskip("starlette")
@@ -237,6 +238,16 @@ def test_mistakes_are_said_at_once(arguments, words):
     with serve(*arguments) as process:
         assert words in process.failed()
         assert process.popen.returncode in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("FASTRANK_SERVE_RERANK_WITH", "magic"), ("FASTRANK_SERVE_PRECISION", "int3")]
+)
+def test_a_wrong_variable_is_said_where_it_is_used(variable, value):
+    with serve(f"dense:{DENSE}", **{variable: value}) as process:
+        assert f"{variable}={value} is none of" in process.failed()
+    other = run_python("-m", "fastrank", "cache", env={**os.environ, variable: value})
+    assert other.returncode == 0
 
 
 def test_without_the_extra_it_says_how_to_install_it():
