@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from fastrank import TextEmbedding
 
     source = documents(options)
+    source.require()
     output = Path(options.output) if options.output not in (None, "-", "/dev/stdout") else None
     if output is not None:
         writing.check(output, source.stat())

@@ -7,10 +7,20 @@ import json
 import platform
 from typing import Any
 
-from fastrank import __version__, environment
+import fastrank
+from fastrank import environment
 from fastrank.cli.options import add_run_options, run_arguments
 from fastrank.engine import cpu
-from fastrank.models.spec import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDING, TEXT_EMBEDDING
+from fastrank.errors import ModelLoadError, ModelNotFoundError
+from fastrank.models import registry
+from fastrank.models.spec import CLASSES
+
+_CLASSES = {  # by the names that `fastrank models --task` has
+    "dense": "TextEmbedding",
+    "sparse": "SparseTextEmbedding",
+    "late": "LateInteractionTextEmbedding",
+    "cross-encoder": "TextCrossEncoder",
+}
 
 
 def add_to(commands: Any) -> None:
@@ -18,10 +28,15 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
         help="show how a model runs on this machine, and why",
-        description="Show versions, providers, processors and where models are kept; with MODEL also its file, "
-        "precision, provider and threads. MODEL is fetched if it is not here.",
+        description="Show versions, providers, processors and where models are kept; with MODEL or --path also the "
+        "model's file, precision, provider and threads. MODEL is fetched if it is not here.",
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a name that `fastrank models` lists")
+    parser.add_argument(
+        "--task",
+        choices=tuple(_CLASSES),
+        help="what the model is for (default: as the registry says; of a folder, the first that loads it)",
+    )
     parser.add_argument("--json", action="store_true", help="write JSON")
     add_run_options(parser)
     parser.set_defaults(run=run)
@@ -30,7 +45,7 @@ def add_to(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print facts about this machine, and the model."""
     facts = _machine()
-    if options.model:
+    if options.model or options.path is not None:
         facts |= _model(options)
     if options.json:
         print(json.dumps(facts))
@@ -49,7 +64,7 @@ def _machine() -> dict[str, Any]:
     version, providers = runtime()
     exact = precision.exact_levels() == precision.ALL_LEVELS
     return {
-        "fastrank": __version__,
+        "fastrank": fastrank.__version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "onnxruntime": version,
         "providers": providers,
@@ -61,15 +76,26 @@ def _machine() -> dict[str, Any]:
 
 
 def _model(options: argparse.Namespace) -> dict[str, Any]:
-    import fastrank
-    from fastrank.models import registry
+    name = options.model or options.path
+    failures = []
+    for task in _tasks(options):
+        try:
+            with getattr(fastrank, _CLASSES[task])(name, **run_arguments(options)) as model:
+                return {"model": model.model_name, "task": task, **model.info()}
+        except ModelLoadError as error:
+            failures.append(error)
+    raise failures[0]
 
-    classes = {
-        TEXT_EMBEDDING: fastrank.TextEmbedding,
-        SPARSE_EMBEDDING: fastrank.SparseTextEmbedding,
-        LATE_INTERACTION: fastrank.LateInteractionTextEmbedding,
-        CROSS_ENCODER: fastrank.TextCrossEncoder,
-    }
-    task = next(iter(registry.find(options.model).tasks))
-    with classes[task](options.model, **run_arguments(options)) as model:
-        return {"model": model.model_name, **model.info()}
+
+def _tasks(options: argparse.Namespace) -> list[str]:
+    """The tasks to try: the one that is stated, else the registry's, else all."""
+    if options.task:
+        return [options.task]
+    try:
+        spec = registry.find(options.model or "")
+    except ModelNotFoundError:
+        if options.path is None:
+            raise
+        return list(_CLASSES)
+    classes = [CLASSES[task] for task in spec.tasks]
+    return [task for task, name in _CLASSES.items() if name in classes][:1]

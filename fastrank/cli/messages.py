@@ -27,7 +27,7 @@ _CLASSES = {
     "TextEmbedding": "dense embeddings",
     "TextCrossEncoder": "cross-encoders",
 }
-_CLASS = re.compile(rf"\b({'|'.join(_CLASSES)})\b(?![.(])")
+_CLASS = re.compile(rf"\b({'|'.join(_CLASSES)})\b(?!\.\w|\()")
 
 
 def with_options(message: str) -> str:
@@ -37,4 +37,5 @@ def with_options(message: str) -> str:
         " is not supported in ", " is not known for "
     )
     message = _VALUE.sub(lambda match: f"{_OPTIONS[match[1]]} {match[3]}", message)
+    message = message.replace("Pass a folder, or None to use the cache", "Name a folder, or leave the option out")
     return _NAME.sub(lambda match: _OPTIONS[match[1]], message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import io
 import json
 import os
@@ -81,6 +82,14 @@ class Documents(NamedTuple):
             return os.fstat(sys.stdin.fileno()) if self.file == "-" else os.stat(self.file)  # noqa: PTH116 - as named
         except (OSError, ValueError, AttributeError):
             return None
+
+    def require(self) -> None:
+        """Raise OSError if there is no such file, before a model is loaded for it."""
+        if self.file == "-":
+            return
+        if Path(self.file).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.file)
+        os.stat(self.file)  # noqa: PTH116 - named in the error as the user wrote it
 
     def rows(self) -> Iterator[Row]:
         """The documents one by one, one for each line (or record): a blank line is an empty text.

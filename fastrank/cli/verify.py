@@ -57,11 +57,13 @@ def _run(options: argparse.Namespace) -> int:
     wanted = [registry.find(name) for name in options.model] or registry.entries()
     fetch = bool(options.all or options.model)
     counts = dict.fromkeys((OK, WRONG, UNCHECKED), 0)
+    by_files = 0
     for report in _reports(wanted, options, fetch=fetch):
         counts[report.outcome] += 1
+        by_files += report.outcome == OK and not report.answers
         print(json.dumps(vars(report), ensure_ascii=False) if options.json else _as_text(report), flush=True)
     if not options.json:
-        print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+        print(_summary(counts, by_files))
     return 1 if counts[WRONG] or counts[UNCHECKED] else 0
 
 
@@ -135,22 +137,22 @@ def _replay(spec: ModelSpec, copy: store.ModelFiles | None, report: _Report) -> 
         try:
             with getattr(fastrank, CLASSES[task])(spec.name, **where) as model:
                 for answer in settings.answers:
-                    _compare(model, answer, report, exact=exact)
+                    _compare(model, answer, report, task, exact=exact)
         except FastrankError as error:
             report.problems.append(f"{task}: {error}")
 
 
-def _compare(model: Any, answer: Answer, report: _Report, *, exact: bool) -> None:
+def _compare(model: Any, answer: Answer, report: _Report, task: str, *, exact: bool) -> None:
     if isinstance(answer.input, tuple):
         found = list(model.rerank_pairs(answer.input))
     else:
         found = next(getattr(model, answer.method)(answer.input))
     largest = _largest_difference(found, answer)
-    asked = {"method": answer.method, "input": answer.input, "tolerance": answer.tolerance}
+    asked = {"task": task, "method": answer.method, "input": answer.input, "tolerance": answer.tolerance}
     report.answers.append({**asked, "largest_difference": largest if math.isfinite(largest) else None})
     if not (largest <= answer.tolerance if exact else math.isfinite(largest)):
         how = "in its shape or its indices" if math.isinf(largest) else f"by {largest:.2g}"
-        report.problems.append(f"{answer.method}({answer.input!r}) differs {how}")
+        report.problems.append(f"{task} {answer.method}({answer.input!r}) differs {how}")
 
 
 def _largest_difference(found: Any, answer: Answer) -> float:
@@ -180,9 +182,15 @@ def _as_text(report: _Report) -> str:
     for answer in report.answers:
         difference = answer["largest_difference"]
         shown = "not comparable" if difference is None else f"{difference:.1e}"
-        asked = f"{answer['method']}({answer['input']!r})"
+        asked = f"{answer['task']} {answer['method']}({answer['input']!r})"
         lines.append(f"  {asked}: largest difference {shown}, allowed {answer['tolerance']:.1e}")
     return "\n".join([*lines, *(f"  {note}" for note in report.notes)])
+
+
+def _summary(counts: dict[str, int], by_files: int) -> str:
+    """`3 ok (1 by the files only, without known answers), 0 wrong, 0 unchecked`."""
+    note = f" ({by_files} by the files only, without known answers)" if by_files else ""
+    return ", ".join(f"{count} {outcome}{note if outcome == OK else ''}" for outcome, count in counts.items())
 
 
 def _remove(copy: store.ModelFiles, cache_dir: str | None) -> None:

@@ -427,7 +427,7 @@ def test_download_verify_cache_remove(fastrank, hub):
         f"acme/tiny  own  {folder}: ok",
         "  files that are not pinned are compared with what the hub stated when they were fetched",
         "  no known answers for text-embedding",
-        "1 ok, 0 wrong, 0 unchecked",
+        "1 ok (1 by the files only, without known answers), 0 wrong, 0 unchecked",
     ]
     out = fastrank("cache", model=False)[1]
     assert out.splitlines()[0] == str(store.root())
@@ -463,8 +463,8 @@ def test_verify_replays_vectors(fastrank, hub, knows, shift):
     knows(NAME, "text-embedding", Answer("embed", "hello", (values[0] + shift, *values[1:]), 1e-4))
     status, out, _ = fastrank("verify", NAME, model=False)
     assert status == bool(shift)
-    assert f"embed('hello'): largest difference {shift:.1e}, allowed 1.0e-04" in out
-    assert ("embed('hello') differs by 0.5" in out) == bool(shift)
+    assert f"  text-embedding embed('hello'): largest difference {shift:.1e}, allowed 1.0e-04" in out
+    assert ("text-embedding embed('hello') differs by 0.5" in out) == bool(shift)
     (row,) = (json.loads(line) for line in fastrank("verify", "--json", model=False)[1].splitlines() if "acme" in line)
     assert (row["model"], row["variant"], row["outcome"]) == (NAME, "own", "wrong" if shift else "ok")
     assert row["answers"][0]["largest_difference"] == pytest.approx(shift, abs=1e-6)
@@ -477,6 +477,85 @@ def test_verify_replays_scores(fastrank, hub, knows, shift):
     score = next(TextCrossEncoder("acme/cross").rerank("cat", ["dog"]))
     knows("acme/cross", "cross-encoder", Answer("rerank", ("cat", "dog"), (score + shift,), 1e-4))
     assert fastrank("verify", "acme/cross", model=False)[0] == bool(shift)
+
+
+def test_verify_says_which_task_an_answer_is_of(fastrank, hub, knows):
+    """A model for two tasks has two answers to the same input."""
+    hub.add_repo("acme/both", tiny_models.model_files())
+    TextEmbedding.add_custom_model("acme/both", PoolingType.MEAN, True, ModelSource(hf="acme/both"), 16, max_length=64)
+    source = ModelSource(hf="acme/both")
+    LateInteractionTextEmbedding.add_custom_model("acme/both", source, 16, projection=False, max_length=64)
+    values = tuple(float(x) for x in next(TextEmbedding("acme/both").embed("hello"))[:4])
+    dense, late = (registry.find("acme/both", task) for task in ("text-embedding", "late-interaction"))
+    tokens = next(LateInteractionTextEmbedding("acme/both").embed("hello"))
+    knows("acme/both", "text-embedding", Answer("embed", "hello", values, 1e-4))
+    rows = tuple(tokens[:, :2].ravel().tolist())
+    knows("acme/both", "late-interaction", Answer("embed", "hello", rows, 1e-4, rows=len(tokens)))
+    out = fastrank("verify", "acme/both", model=False)[1]
+    assert dense.tasks.keys() | late.tasks.keys() == {"text-embedding", "late-interaction"}
+    assert "  text-embedding embed('hello'): largest difference" in out
+    assert out.endswith("\n1 ok, 0 wrong, 0 unchecked\n")
+
+
+def test_info_of_a_folder(fastrank):
+    folder = support.FIXTURES / "sentence_encoder"
+    status, out, err = fastrank("info", "--path", str(folder), "--json", model=False)
+    facts = json.loads(out)
+    assert (status, err, facts["task"]) == (0, "", "dense")
+    expected = TextEmbedding(str(folder), specific_model_path=folder).info()
+    assert facts["file"] == str(expected["file"])
+    status, _, err = fastrank("info", "--path", str(folder), "--task", "cross-encoder", model=False)
+    assert status == 1
+    assert "dense embeddings" in err
+    assert fastrank("info", "--path", "", model=False)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "task"),
+    [
+        ("pair_classifier", "cross-encoder"),
+        ("sparse_encoder", "sparse"),
+        ("late_interaction/pylate_bert", "late"),
+        ("late_interaction/colbert", "late"),
+    ],
+)
+def test_info_knows_what_a_folder_is_for(fastrank, folder, task):
+    out = fastrank("info", "--path", str(support.FIXTURES / folder), "--json", model=False)[1]
+    assert json.loads(out)["task"] == task
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--max-length", "1"), "--max-length 1 leaves no room"),
+        (("--path", "no/where"), "--path no/where does not exist"),
+        (("--path", ""), "--path is empty. Name a folder, or leave the option out"),
+        (("--cache-dir", "~nouser/x"), "--cache-dir ~nouser/x names a home folder that is not known"),
+        (
+            ("--model", "jinaai/jina-colbert-v2"),
+            "is not known for dense embeddings. It is a model for late interaction.",
+        ),
+        (("--model", "no/model"), "A model in a folder is used with --path FOLDER."),
+    ],
+)
+def test_messages_name_options(fastrank, documents, arguments, message):
+    folder = (
+        []
+        if {"--path", "--model", "--cache-dir"} & set(arguments)
+        else ["--path", str(support.FIXTURES / "sentence_encoder")]
+    )
+    status, out, err = fastrank("embed", str(documents), *folder, *arguments, model=False)
+    assert (status, out) == (1, "")
+    assert message in err.replace(os.sep, "/")
+    for name in ("specific_model_path", "max_length", "add_custom_model", "list_supported_models", "TextEmbedding"):
+        assert name not in err
+
+
+def test_a_missing_file_is_said_before_a_model_is_fetched(fastrank, tmp_path):
+    for path, problem in ((tmp_path / "none.txt", "No such file"), (tmp_path, "Is a directory")):
+        status, _, err = fastrank("embed", str(path), "--model", "BAAI/bge-small-en-v1.5", model=False)
+        assert status == 1
+        assert problem in err
 
 
 def test_verify_replays_sparse_vectors(fastrank, hub, knows):
