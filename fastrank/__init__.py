@@ -1,6 +1,6 @@
 """fastrank: embeddings and reranking for retrieval on ONNX Runtime.
 
-Importing this package loads nothing heavy; names are loaded when they are first used.
+Importing this package is cheap: each public name is loaded on first use.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def __dir__() -> list[str]:
 
 
 def _warn_of_namesake() -> None:
-    """Warn if the package index's `fastrank`, another project with the same import folder, is installed as well."""
+    """Warn if PyPI's `fastrank`, another project with the same import name, is installed as well."""
     site = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - pathlib takes 8 ms to import
     try:
         names = os.listdir(site)  # noqa: PTH208 - as above

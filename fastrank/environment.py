@@ -1,14 +1,14 @@
-"""The environment variables fastrank reads, and nothing else. No other module reads `os.environ`.
+"""The environment variables that fastrank reads. No other module reads `os.environ`.
 
-FASTRANK_CACHE     where models are kept (default: the user's cache folder)
-FASTRANK_OFFLINE   1: never open a connection (HF_HUB_OFFLINE counts as well, and TRANSFORMERS_OFFLINE unless that is
-                   set: as for huggingface_hub); read at every call
-FASTRANK_PROGRESS  0: no progress bars; 1: bars even where there is no terminal
-NO_COLOR           set: no colours on a terminal; nor with TERM=dumb
-FASTEMBED_CACHE_PATH   as FASTRANK_CACHE, for programs written for FastEmbed
+FASTRANK_CACHE     folder for downloaded models (default: in the user's cache folder)
+FASTRANK_OFFLINE   1: never open a connection; read at every call. HF_HUB_OFFLINE counts too and, if that is unset,
+                   TRANSFORMERS_OFFLINE, as in huggingface_hub
+FASTRANK_PROGRESS  0: no progress bars; 1: progress bars even without a terminal
+NO_COLOR           set: no colours in the terminal; the same with TERM=dumb
+FASTEMBED_CACHE_PATH   the same as FASTRANK_CACHE, for programs written for FastEmbed
 FASTRANK_SERVE_*   options of `fastrank serve`: FASTRANK_SERVE_MAX_INPUTS is --max-inputs
-FASTRANK_API_KEY   a key that `fastrank serve` asks its clients for
-TIKTOKEN_CACHE_DIR where tiktoken keeps its tables
+FASTRANK_API_KEY   a key that `fastrank serve` requires of its clients
+TIKTOKEN_CACHE_DIR where tiktoken caches its vocabularies
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _TRUE = {"1", "true", "yes", "on"}
 
 
 def cache_root() -> Path:
-    """The folder under which models are kept. It may not exist yet.
+    """The folder for downloaded models. It may not exist yet.
 
     Raises:
-        OSError: neither FASTRANK_CACHE nor a home folder is known (as in some containers).
+        OSError: FASTRANK_CACHE is unset and there is no home folder (as in some containers).
     """
     if chosen := os.environ.get("FASTRANK_CACHE"):
         return expanded(chosen, "FASTRANK_CACHE").absolute()
@@ -37,13 +37,11 @@ def cache_root() -> Path:
     try:
         return (Path(base).expanduser() / "fastrank").absolute()
     except RuntimeError:
-        raise OSError(
-            "No home folder is known here, so there is no place for models. Set FASTRANK_CACHE to a folder."
-        ) from None
+        raise OSError("There is no home folder here to keep models in. Set FASTRANK_CACHE to a folder.") from None
 
 
 def has_cache_root() -> bool:
-    """Whether FASTRANK_CACHE is set, or there is a home folder for models to be kept in."""
+    """Whether there is a folder for models: FASTRANK_CACHE, or one in a home folder."""
     if os.environ.get("FASTRANK_CACHE"):
         return True
     try:
@@ -54,31 +52,31 @@ def has_cache_root() -> bool:
 
 
 def expanded(folder: str, name: str) -> Path:
-    """A folder with `~` and `~user` replaced by a home folder; `name` says where it comes from.
+    """A folder with `~` and `~user` expanded; `name` is the variable or option it comes from.
 
     Raises:
-        OSError: there is no such user, or no home folder is known.
+        OSError: there is no such user, or no home folder.
     """
     try:
         return Path(folder).expanduser()
     except RuntimeError:
         raise OSError(
-            f"{name}={folder!r} names a home folder that is not known here. Name the folder in full"
+            f"{name}={folder!r} names a home folder that does not exist here. Give the full path of the folder"
         ) from None
 
 
 def fastembed_cache() -> str | None:
-    """Where a program written for FastEmbed is told to keep models, unless fastrank is told so itself."""
+    """FASTEMBED_CACHE_PATH; None if it is unset or FASTRANK_CACHE is set."""
     return None if os.environ.get("FASTRANK_CACHE") else os.environ.get("FASTEMBED_CACHE_PATH") or None
 
 
-def leave_program(path: str) -> None:
-    """Tell processes started by this one which program `python -m fastrank.compat.fastembed` runs."""
+def set_compat_program(path: str) -> None:
+    """Pass the program that `python -m fastrank.compat.fastembed` runs on to its child processes."""
     os.environ["FASTRANK_COMPAT_PROGRAM"] = path
 
 
-def left_program() -> str:
-    """What `leave_program` left in the process that started this one."""
+def compat_program() -> str:
+    """The program that `set_compat_program` named in the parent process."""
     return os.environ["FASTRANK_COMPAT_PROGRAM"]
 
 
@@ -100,7 +98,7 @@ def packaged_text(package: str, name: str) -> str:
 def offline() -> bool:
     """Whether the user has switched connections off.
 
-    TRANSFORMERS_OFFLINE counts only while HF_HUB_OFFLINE is empty: so huggingface_hub.constants has it.
+    TRANSFORMERS_OFFLINE counts only while HF_HUB_OFFLINE is empty, as in huggingface_hub.constants.
     """
     hub = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE", "")
     return any(value.lower() in _TRUE for value in (os.environ.get("FASTRANK_OFFLINE", ""), hub))
@@ -119,17 +117,17 @@ def colours() -> bool:
 
 
 def serve_option(name: str) -> str | None:
-    """The value of an option of `fastrank serve`, such as "max_inputs"; None: it is not set."""
+    """The value of an option of `fastrank serve`, such as "max_inputs"; None if unset."""
     return os.environ.get(f"FASTRANK_SERVE_{name.upper()}") or None
 
 
 def api_key() -> str | None:
-    """The key that `fastrank serve` asks its clients for; None: none is needed."""
+    """The key that `fastrank serve` requires of its clients; None: no key."""
     return os.environ.get("FASTRANK_API_KEY") or None
 
 
 def tiktoken_cache() -> str | None:
-    """Where tiktoken keeps its tables, if that is set."""
+    """The folder where tiktoken caches its vocabularies; None if unset."""
     return os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR") or None
 
 
@@ -140,10 +138,10 @@ def point_clients(*, cohere: str, openai: str) -> None:
 
 
 def child_environment(**changes: str) -> dict[str, str]:
-    """This process's environment with changes, for a child process."""
+    """This process's environment plus `changes`, for a child process."""
     return {**os.environ, **changes}
 
 
 def silence_onnxruntime_telemetry() -> None:
-    """Switch off onnxruntime's telemetry unless the user has decided. Only works before it is imported."""
+    """Disable onnxruntime's telemetry unless the user has decided. Only works before onnxruntime is imported."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

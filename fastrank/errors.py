@@ -1,16 +1,16 @@
 """Every error of this package, as one tree.
 
 * FastrankError
-    - ModelNotFoundError      (ValueError)         the name is in no registry; says the nearest names
-    - RegistryError           (ValueError)         a registry entry is malformed; names entry and field
-    - ModelNotCachedError     (FileNotFoundError)  not on this machine, and downloading is off
-    - DownloadError           (OSError)            every source of the model failed; says which and why
-        + IntegrityError                           a file's size or SHA-256 differs from the registry's
-    - ModelLoadError          (RuntimeError)       the files are here but cannot be used; the cause is chained
-    - ProviderError           (ValueError)         an execution provider was asked for and is not there
+    - ModelNotFoundError      (ValueError)         no model has this name; the message suggests similar names
+    - RegistryError           (ValueError)         a registry entry is invalid; the message names entry and field
+    - ModelNotCachedError     (FileNotFoundError)  the model is not cached, and downloads are off
+    - DownloadError           (OSError)            every source of the model failed; the message lists them
+        + IntegrityError                           size or SHA-256 of a file differs from the registry
+    - ModelLoadError          (RuntimeError)       the files exist but cannot be used; the cause is chained
+    - ProviderError           (ValueError)         a requested execution provider is not available
     - OutputError             (ArithmeticError)    the model returned NaN or infinity for a text
 
-Each is also the builtin that fits, so `except ValueError` around FastEmbed code keeps working.
+Each is also the matching builtin, so `except ValueError` around FastEmbed code keeps working.
 Wrong arguments raise plain `TypeError` and `ValueError` at the call.
 """
 
@@ -22,31 +22,31 @@ class FastrankError(Exception):
 
 
 class ModelNotFoundError(FastrankError, ValueError):
-    """No registry entry has this name for this task."""
+    """No model of this task has this name. The message suggests similar names."""
 
 
 class RegistryError(FastrankError, ValueError):
-    """A registry entry is malformed. The message names the entry and the field."""
+    """A registry entry is invalid. The message names the entry and the field."""
 
 
 class ModelNotCachedError(FastrankError, FileNotFoundError):
-    """The model is not on this machine and downloading is switched off."""
+    """The model is not cached, and downloads are off."""
 
 
 class DownloadError(FastrankError, OSError):
-    """The model could not be fetched from any of its sources."""
+    """Every source of the model failed. The message lists them with their errors."""
 
 
 class IntegrityError(DownloadError):
-    """A file's size or SHA-256 differs from what the registry states."""
+    """The size or SHA-256 of a file differs from the registry."""
 
 
 class ModelLoadError(FastrankError, RuntimeError):
-    """Model files are present but cannot be used: damaged, unsupported, or not what the registry says."""
+    """Model files exist but cannot be used: damaged, unsupported, or not what the registry says."""
 
 
 class ProviderError(FastrankError, ValueError):
-    """An execution provider was asked for and this onnxruntime does not have it."""
+    """A requested execution provider is not available in this onnxruntime."""
 
 
 class OutputError(FastrankError, ArithmeticError):

@@ -1,4 +1,4 @@
-"""Several rankings of the same documents as one."""
+"""Combine several rankings of the same documents."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 
 
 def reciprocal_rank_fusion(rankings: Iterable[Sequence[int]], k: int = 60) -> list[tuple[int, float]]:
-    """Documents by the sum of 1 / (k + rank) over the rankings that have them; ranks start at 1.
+    """Documents by the sum of 1 / (k + rank) over all rankings that contain them; ranks start at 1.
 
-    It needs no scores that compare, and what stands high in several rankings wins. Cormack, Clarke and Buettcher, 2009.
+    Needs no comparable scores; documents ranked high by several rankings win. Cormack, Clarke and Buettcher, 2009.
 
     Args:
-        rankings: document numbers, best first; a ranking need not have all.
-        k: how much lower ranks count.
+        rankings: document numbers, best first. Rankings may contain different documents.
+        k: larger values reduce the lead of the first ranks.
 
     Returns:
-        (document, score), best first; equal scores in the order of document numbers.
+        (document, score) pairs, best first; ties in the order of document numbers.
     """
     scores: dict[int, float] = {}
     for ranking in rankings:

@@ -1,4 +1,4 @@
-"""The one gate for what callers give: documents, queries and batch sizes. No other module checks their types."""
+"""Checks of what callers pass: documents, queries, batch sizes. No other module checks their types."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _NOT_TEXTS = (bytes, bytearray, memoryview, Mapping)
 
 
 def texts(documents: str | Iterable[str], name: str = "documents") -> Iterator[str]:
-    """The documents one by one, as strings any tokenizer takes. A string is one document.
+    """The documents one by one, as strings that any tokenizer accepts. A string is one document.
 
-    The container is checked at the call, each item when it is reached, so that nothing before a bad item is lost.
-    Halves of surrogate pairs are joined; lone surrogates, which no encoding can carry, become U+FFFD.
+    The container is checked at the call, each item when it is reached, so that earlier results are not lost.
+    Surrogate pairs are joined; lone surrogates, which cannot be encoded, become U+FFFD.
 
     Raises:
-        TypeError: at the call, if `documents` is no string and no iterable of strings (None, bytes, a dict, ...);
-            at the item, `documents[2] must be a string, not NoneType`.
+        TypeError: at the call, if `documents` is neither a string nor an iterable of strings (None, bytes, a dict,
+            ...); at the item, as in "documents[2] must be a string, not NoneType".
     """
     if isinstance(documents, str):
         documents = (documents,)
@@ -28,10 +28,10 @@ def texts(documents: str | Iterable[str], name: str = "documents") -> Iterator[s
 
 
 def documents(values: Iterable[str], name: str = "documents") -> Iterator[str]:
-    """Like `texts`, but a string is refused: it would be scored letter by letter, or as one, and neither was meant.
+    """Like `texts`, but a single string is refused: it may be meant as one document, or as an iterable of characters.
 
     Raises:
-        TypeError: as `texts`, and for a string.
+        TypeError: as in `texts`, or `values` is a string.
     """
     if isinstance(values, str):
         raise TypeError(f"{name} must be an iterable of strings, not one string; for one document pass [document]")
@@ -42,7 +42,7 @@ def pairs(values: Iterable[tuple[str, str]], name: str = "pairs") -> Iterator[tu
     """Pairs of texts one by one; a single tuple of two strings is one pair.
 
     Raises:
-        TypeError: at the call, if `values` is no iterable; at the item, if it is no pair of strings.
+        TypeError: at the call, if `values` is not iterable; at the item, if it is not a pair of strings.
     """
     refuse_table(values, name)
     items: Any = values
@@ -54,7 +54,7 @@ def pairs(values: Iterable[tuple[str, str]], name: str = "pairs") -> Iterator[tu
 
 
 def text(value: Any, name: str) -> str:
-    """One string, made fit for a tokenizer as in `texts`."""
+    """One string, cleaned for tokenizers as in `texts`."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}")
     characters = str.__str__(value)  # a subclass, such as an Enum, may print itself as something else
@@ -68,10 +68,10 @@ def text(value: Any, name: str) -> str:
 
 
 def refuse_table(values: Any, name: str) -> None:
-    """Refuse a DataFrame or table: iterating over one gives the names of its columns, or the columns themselves.
+    """Refuse a DataFrame or table: iterating over it yields column names or columns, not rows.
 
     Raises:
-        TypeError: `values` has columns; the message names them.
+        TypeError: `values` has columns; the message lists them.
     """
     columns = getattr(values, "column_names", None) or getattr(values, "columns", None)
     if columns is not None and not callable(columns):
@@ -84,10 +84,10 @@ def refuse_table(values: Any, name: str) -> None:
 
 
 def positive(value: Any, name: str) -> int:
-    """A whole number of at least 1: a batch size, a length, a number of threads.
+    """An integer >= 1, such as a batch size, a length or a number of threads.
 
     Raises:
-        TypeError: not an integer (booleans are none).
+        TypeError: not an integer; booleans do not count.
         ValueError: smaller than 1.
     """
     number = _integer(value, name)
@@ -97,20 +97,25 @@ def positive(value: Any, name: str) -> int:
 
 
 def workers(parallel: Any) -> int | None:
-    """`parallel` as FastEmbed takes it: None, 0 (all processors) or a number of workers."""
+    """`parallel` as in FastEmbed: None, 0 (one worker per CPU core) or a number of workers.
+
+    Raises:
+        TypeError: neither None nor an integer.
+        ValueError: negative.
+    """
     if parallel is None:
         return None
     number = _integer(parallel, "parallel")
     if number < 0:
-        raise ValueError(f"parallel must be None, 0 (one worker a processor) or a number of workers, got {number}")
+        raise ValueError(f"parallel must be None, 0 (one worker per CPU core) or a number of workers, got {number}")
     return number
 
 
 def batching(batch_size: Any, parallel: Any) -> tuple[int, int | None]:
-    """`batch_size` and `parallel`, checked.
+    """Checked `batch_size` and `parallel`.
 
     Raises:
-        TypeError: one is no integer.
+        TypeError: one is not an integer.
         ValueError: one is out of range.
     """
     return positive(batch_size, "batch_size"), workers(parallel)
@@ -127,7 +132,7 @@ def _integer(value: Any, name: str) -> int:
 
 def _each_pair(items: Iterator[Any], name: str) -> Iterator[tuple[str, str]]:
     for position, item in enumerate(items):
-        row = hasattr(item, "__array__") or isinstance(item, Sequence)  # of an array of strings, or a tuple or list
+        row = hasattr(item, "__array__") or isinstance(item, Sequence)  # an array of strings, a tuple or a list
         if isinstance(item, str) or not row or len(item) != 2:
             raise TypeError(f"{name}[{position}] must be a pair of strings, not {type(item).__name__}")
         yield text(item[0], f"{name}[{position}][0]"), text(item[1], f"{name}[{position}][1]")

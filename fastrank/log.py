@@ -1,10 +1,10 @@
-"""The log of this package, named "fastrank"."""
+"""The package's logger, named "fastrank"."""
 
 from __future__ import annotations
 
 
 def warning(message: str, *values: object) -> None:
-    """Log a warning, with values put in by `%`."""
-    import logging  # when there is something to say: a new process starts sooner without
+    """Log a warning; `values` are inserted with `%`."""
+    import logging  # only when needed, so that processes start faster
 
     logging.getLogger("fastrank").warning(message, *values, stacklevel=2)

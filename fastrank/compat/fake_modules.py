@@ -155,7 +155,7 @@ def run(program: str, arguments: Sequence[str]) -> None:
     `multiprocessing` import as their main module.
     """
     path = Path(program).absolute()
-    environment.leave_program(str(path))
+    environment.set_compat_program(str(path))
     code = compile(path.read_bytes(), program, "exec", dont_inherit=True)
     main = ModuleType("__main__")
     main.__dict__.update(__file__=program, __spec__=sys.modules["__main__"].__spec__)

@@ -29,4 +29,4 @@ if __name__ == "__main__":
         sys.exit("usage: python -m fastrank.compat.fastembed program.py [arguments ...]")
     run(sys.argv[1], sys.argv[2:])
 elif __name__ == "__mp_main__":  # a process started by such a program needs what the program defines
-    globals().update(runpy.run_path(environment.left_program(), run_name=__name__))
+    globals().update(runpy.run_path(environment.compat_program(), run_name=__name__))

@@ -32,57 +32,59 @@ _POOLINGS = {
 
 
 class TextEmbedding(PublicModel):
-    """Dense vectors for texts, with FastEmbed's names, order and defaults.
+    """Dense embeddings: one vector per text. Names, order and defaults are FastEmbed's.
 
     >>> from fastrank import TextEmbedding
     >>> model = TextEmbedding("sentence-transformers/all-MiniLM-L6-v2")
     >>> [vector.shape for vector in model.embed(["first text", "second text"])]
     [(384,), (384,)]
 
-    An instance may be used by many threads at once; they share one loaded model. Texts longer than `max_length` tokens
-    are cut.
+    Threads may share an instance; it holds one loaded model. Texts longer than `max_length` tokens are truncated.
 
     The settings of a model that has no entry in the registry come from its own folder, as sentence-transformers saves
-    it: pooling and the modules around it, normalisation, lengths, prompts, `truncate_dim`, the tokenizer's class. Every
-    field of its files is applied or harmless, or the model is refused (docs/folders.md lists them). With the name of an
-    entry its settings hold whatever folder is given, so that one name stands for one way to make vectors.
+    it: pooling and other modules, normalization, lengths, prompts, `truncate_dim`, the tokenizer's class. Every field
+    of its files is applied or has no effect, or the model is refused (docs/folders.md lists them). A model in the
+    registry always has the registry's settings, also with `specific_model_path`, so that one name means one encoding.
 
     Args:
-        model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by
-            `add_custom_model`, or any name for the model in `specific_model_path`.
-        cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
-        threads: processors to use; None: those this process may use (affinity and container quota).
+        model_name: a name or alias in the registry, case-insensitive (see `list_supported_models`), a name registered
+            with `add_custom_model`, or any name for the model in `specific_model_path`.
+        cache_dir: folder for downloaded models. None: FASTRANK_CACHE, else the user's cache folder.
+        threads: CPU threads. None: every core this process may use (CPU affinity, container quota).
         providers: onnxruntime execution providers, used as given.
-        cuda: `Device.AUTO` takes CUDA if this onnxruntime has it, True or `Device.CUDA` insists, False or `Device.CPU`
-            does without.
-        device_ids: GPUs to use, one session each.
-        lazy_load: find, fetch and load the model at the first use instead of now.
-        specific_model_path: a folder with an ONNX graph or a safetensors checkpoint and tokenizer.json, used as it is.
-        local_files_only: open no connection (FASTRANK_OFFLINE=1 and HF_HUB_OFFLINE=1 do the same).
-        variant: which of the model's variants to use, such as "onnx", "safetensors" or "fp16"; None: the first that is
-            on this machine, else the first that can be had.
-        max_length: tokens a text may have, special ones included; None: the model's own limit.
-        pooling: how token states become one vector; None: as the model's authors do it. Needed for a folder that does
-            not say it, because it has no modules.json; such a folder's vectors are normalised only with `normalize`.
-        normalize: whether vectors have length 1; None: as the model's authors do it.
+        cuda: `Device.AUTO` uses CUDA where this onnxruntime has it; True or `Device.CUDA` requires it; False or
+            `Device.CPU` does not use it.
+        device_ids: GPUs to use, with one session on each.
+        lazy_load: download and load the model on first use instead of in the constructor.
+        specific_model_path: a folder with an ONNX graph or a safetensors checkpoint, and tokenizer.json. Nothing is
+            downloaded.
+        local_files_only: never open a connection (FASTRANK_OFFLINE=1 and HF_HUB_OFFLINE=1 do the same).
+        variant: which of the model's files to use, such as "onnx", "safetensors" or "fp16". None: the first that is
+            cached, else the first that can be downloaded.
+        max_length: maximum number of tokens per text, special tokens included. None: the model's limit.
+        pooling: how token embeddings become one vector. None: as the model defines it. Required for a folder without
+            modules.json; vectors of such a folder are only normalized with `normalize=True`.
+        normalize: whether vectors are L2-normalized. None: as the model defines it.
         prefixes: whether the model's prefixes are put before texts: by `query_embed` and `passage_embed`, and by
-            `embed` where the model's folder names a default prompt.
-        task_id: what `embed` makes vectors for, as the model numbers its tasks (`list_supported_models` has them under
-            "tasks"); only of jinaai/jina-embeddings-v3. None: passages.
+            `embed` if the model's folder defines a default prompt.
+        task_id: the task that `embed` encodes for, by the model's own numbering (`list_supported_models` has it under
+            "tasks"); only for jinaai/jina-embeddings-v3. None: passages.
         device_id: one GPU; the same as `device_ids=[device_id]`.
-        enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
-        precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs), the latter three made of a checkpoint
-            (README "Precision"); "auto": that of the model's files.
-        verify: hash the model's files before they are loaded, not only when they are fetched.
-        special_tokens_in_text: False: "[SEP]" in a text is read as these letters; True, as in the reference
-            implementations: it is the special token, so that a text can forge the border of a segment.
+        enable_cpu_mem_arena: whether onnxruntime uses its memory arena on the CPU.
+        precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs); all but "fp32" are built from a
+            safetensors checkpoint (see "Precision" in the README). "auto": the precision of the model's files.
+        verify: check the SHA-256 of the model's files at every load, not only after a download.
+        special_tokens_in_text: whether "[SEP]" in a text is read as the special token, as the reference implementations
+            do; such a text can fake the end of a segment. False: it is read as plain characters.
 
     Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
-        ModelNotCachedError: offline, and the model is not on this machine.
-        DownloadError: no source of the model could be used; the message lists them all.
-        ModelLoadError: the files cannot be used.
-        ProviderError: a provider that was asked for is not there; the message lists those that are.
+        ModelNotFoundError: there is no such model; the message suggests similar names.
+        ModelNotCachedError: downloads are off and the model is not cached.
+        DownloadError: every source of the model failed; the message lists them.
+        ModelLoadError: the model's files cannot be used.
+        ProviderError: a requested execution provider is not available; the message lists those that are.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -146,30 +148,29 @@ class TextEmbedding(PublicModel):
         parallel: int | None = None,
         task_id: int | None = None,
     ) -> Iterator[Vector]:
-        """Vectors of documents as they are: only a default prompt that the model's folder names is put before them.
+        """Vectors of documents, without a prefix, unless the model's folder defines a default prompt.
 
-        Lazy: texts are read ahead by at most 256 (4,096 for a GPU; or `batch_size`, if that is more), so an endless
-        iterator is fine.
+        Lazy: at most 256 texts are read ahead (4,096 on a GPU; `batch_size` if larger), so endless iterators work.
 
         Args:
             documents: one text, or an iterable of texts.
-            batch_size: the most texts that run together; usually fewer do, as a budget of tokens decides.
-            parallel: batches that run at once, on threads that share the weights; None: what suits this machine,
-                0: one a processor.
+            batch_size: maximum number of texts per batch. Batches are usually smaller: a token budget limits them.
+            parallel: number of batches that run at once, on threads that share the weights. None: chosen for this
+                machine; 0: one per CPU core.
             task_id: as in the constructor, for this call.
 
         Returns:
-            An iterator of float32 arrays of shape (dim,), one a text, in order.
+            An iterator of float32 arrays of shape (dim,), one per text, in order.
 
         Raises:
-            TypeError: at the call, if `documents` is no string and no iterable; when it is reached, if an item is no
-                string. What came before it is delivered first.
+            TypeError: at the call, if `documents` is neither a string nor an iterable; while iterating, if an item is
+                not a string. Results for earlier items are delivered first.
             ValueError: `batch_size` or `parallel` is out of range, or the model has no such task.
             OutputError: the model returned NaN or infinity; the message names the text.
         """
-        asked = self._task_id if task_id is None else self._checked_task(task_id)
+        task = self._task_id if task_id is None else self._checked_task(task_id)
         arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
-        return self._documents(self._model.get(), asked).run(*arguments)
+        return self._documents(self._model.get(), task).run(*arguments)
 
     def query_embed(
         self,
@@ -179,9 +180,9 @@ class TextEmbedding(PublicModel):
         *,
         prefixes: bool | None = None,
     ) -> Iterator[Vector]:
-        """Vectors of queries: `embed` with the model's query prefix, if it has one, before each.
+        """Vectors of queries: `embed` with the model's query prefix, if it has one.
 
-        FastEmbed adds no prefixes; `prefixes=False` (here or in the constructor) gives its vectors.
+        FastEmbed adds no prefixes; `prefixes=False` (here or in the constructor) returns the same vectors as FastEmbed.
         """
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
         return self._prefixed(self._model.get().queries, prefixes).run(*arguments)
@@ -194,17 +195,17 @@ class TextEmbedding(PublicModel):
         *,
         prefixes: bool | None = None,
     ) -> Iterator[Vector]:
-        """Vectors of passages: `embed` with the model's passage prefix, if it has one, before each."""
+        """Vectors of passages: `embed` with the model's passage prefix, if it has one."""
         arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
         return self._prefixed(self._model.get().passages, prefixes).run(*arguments)
 
     def aembed(
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> AsyncIterator[Vector]:
-        """`embed` for asyncio: an async iterator that never blocks the loop but to read `documents`.
+        """`embed` for asyncio: an async iterator that blocks the event loop only while it reads `documents`.
 
-        The texts run on the threads that `embed` uses, together with those of other tasks. Cancelling the task, or
-        closing the iterator, stops what has not begun.
+        Texts run on the same threads as in `embed`, batched with those of other tasks. Cancelling the task, or closing
+        the iterator, stops work that has not started.
         """
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
@@ -214,16 +215,16 @@ class TextEmbedding(PublicModel):
     def aquery_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> AsyncIterator[Vector]:
-        """`query_embed` for asyncio, as `aembed`."""
+        """`query_embed` for asyncio; see `aembed`."""
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
         return asynchronous.run(self._model, lambda model: self._prefixed(model.queries, None), *arguments)
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
-        """Tokens the model would see: of all texts together, after truncation, special tokens included."""
-        found, size = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
-        return self._model.get().documents.token_count(found, size)
+        """Total number of tokens the model would see: after truncation, special tokens included."""
+        arguments = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
+        return self._model.get().documents.token_count(*arguments)
 
     def _documents(self, model: LoadedModel[Pipeline[Vector], Any, Any], task_id: int | None) -> Pipeline[Vector]:
         """The pipeline for documents, for a task."""
@@ -237,11 +238,11 @@ class TextEmbedding(PublicModel):
         return pipeline if (self._prefixes if prefixes is None else prefixes) else replace(pipeline, prefix="")
 
     def _checked_task(self, task_id: int | None) -> int | None:
-        """`task_id`, if the model has such a task."""
+        """`task_id`, if it is one of the model's tasks; ValueError if not."""
         if task_id is None:
             return None
         if self._task_input is None:
-            raise ValueError(f"{self.model_name} has no tasks to choose from with task_id")
+            raise ValueError(f"{self.model_name} has no tasks; task_id is for models that have them")
         if task_id not in self._task_input.tasks.values():
             tasks = ", ".join(f"{number} ({name})" for name, number in self._task_input.tasks.items())
             raise ValueError(f"task_id must be one of {tasks}, not {task_id!r}")
@@ -251,28 +252,30 @@ class TextEmbedding(PublicModel):
 
     @property
     def embedding_size(self) -> int:
-        """The length of a vector.
+        """The size of a vector.
 
-        Of a custom model that was added without `dim` its files say it, and if they do not, a first run.
+        For a custom model added without `dim`, it is read from the model's files, or taken from a first run.
         """
         return self._dim or self._settings().dim or len(next(self.embed("")))
 
     @classmethod
     def get_embedding_size(cls, model_name: str) -> int:
-        """The length of a model's vectors, without loading it.
+        """The size of a model's vectors, without loading it.
 
         Raises:
-            ModelNotFoundError: no such model.
-            ValueError: a custom model that was added without `dim`.
+            ModelNotFoundError: there is no such model.
+            ValueError: a custom model was added without `dim`.
         """
         spec = registry.find(model_name, TEXT_EMBEDDING)
         if dim := spec.task(TEXT_EMBEDDING, DenseTask).dim:
             return dim
-        raise ValueError(f"{spec.name} was added without dim; a TextEmbedding of it has embedding_size")
+        raise ValueError(
+            f"{spec.name} was added without dim. Load it and use its embedding_size, or pass dim to add_custom_model"
+        )
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
-        """The models of the registry and custom ones, as fresh dicts with FastEmbed's keys."""
+        """Registry entries and custom models, as dicts with FastEmbed's keys. Changing them has no effect."""
         return [registry.describe(spec, TEXT_EMBEDDING) for spec in registry.entries(TEXT_EMBEDDING)]
 
     @classmethod
@@ -294,32 +297,33 @@ class TextEmbedding(PublicModel):
         query_prefix: str | None = None,
         passage_prefix: str | None = None,
     ) -> None:
-        """Make a model known to this process, so that the constructor takes its name.
+        """Register a model in this process, so that the constructor accepts its name.
 
-        What is not given, the repository's own files say: `TextEmbedding.add_custom_model("organisation/model")` is
-        enough for one that sentence-transformers has saved. Its files are fetched from the hub's main branch, of one
-        commit, and checked against what the hub states of them. None of them is executed.
+        Settings that are not passed come from the repository's own files:
+        `TextEmbedding.add_custom_model("organisation/model")` is enough for a model saved by sentence-transformers.
+        Files are downloaded from one commit of the hub's main branch and checked against the sizes and hashes that the
+        hub reports. No code of the repository is run.
 
         Args:
-            model: its name, like "organisation/model".
-            pooling: how token states become one vector; `PoolingType.DISABLED` if the graph pools by itself. None: as
-                the modules of the repository do it; loading fails if it has none.
-            normalization: whether vectors are brought to length 1. None: if the repository's modules do it.
-            sources: `ModelSource(hf="organisation/repository")`; None: the repository with the model's name.
-            dim: the length of a vector, if it is to be checked.
-            model_file: the graph's path in the repository, or "model.safetensors". None: the first usual ONNX graph it
-                has ("onnx/model.onnx", "model.onnx", ...), else "model.safetensors".
-            description: shown in lists.
-            license: shown in lists.
-            size_in_gb: accepted as FastEmbed has it; the size is taken from the files.
-            additional_files: further files the graph needs; "<model_file>_data" and the like are found without.
-            output_name: the graph's output to use; None: the first.
-            max_length: tokens a text may have; None: what the files say.
-            query_prefix: put before texts by `query_embed`. None for both: the repository's prompts.
+            model: its name, such as "organisation/model".
+            pooling: how token embeddings become one vector; `PoolingType.DISABLED` if the graph does it. None: as the
+                repository's modules.json says; without one, loading fails.
+            normalization: whether vectors are L2-normalized. None: as the repository's modules.json says.
+            sources: `ModelSource(hf="organisation/repository")`. None: the repository named `model`.
+            dim: the expected size of a vector; another size is an error.
+            model_file: path of the ONNX graph in the repository, or "model.safetensors". None: the first usual ONNX
+                path that exists ("onnx/model.onnx", "model.onnx", ...), else "model.safetensors".
+            description: shown by `list_supported_models`.
+            license: shown by `list_supported_models`.
+            size_in_gb: accepted for FastEmbed's sake and ignored; the size is that of the files.
+            additional_files: further files the graph needs. External data ("<model_file>_data") is found without it.
+            output_name: the graph output to use. None: the first.
+            max_length: maximum number of tokens per text. None: as the files say.
+            query_prefix: put before texts by `query_embed`. Both prefixes None: the repository's prompts.
             passage_prefix: put before texts by `passage_embed`.
 
         Raises:
-            ValueError: the name is taken, or a name or path is malformed.
+            ValueError: the name is taken, or a name, path or option is invalid.
         """
         del size_in_gb
         own_prompts = query_prefix is None and passage_prefix is None

@@ -1,4 +1,4 @@
-"""One vector a token, for texts."""
+"""Token embeddings for late interaction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fastrank.store.lookup import Lookup
 
 
 class LateInteractionTextEmbedding(PublicModel):
-    """One vector a token for texts, with FastEmbed's names, order and defaults.
+    """Token embeddings: one vector per token. Names, order and defaults are FastEmbed's.
 
     >>> from fastrank import LateInteractionTextEmbedding
     >>> model = LateInteractionTextEmbedding("sentence-transformers/all-MiniLM-L6-v2")
@@ -35,42 +35,19 @@ class LateInteractionTextEmbedding(PublicModel):
     >>> list(model.rerank("capital of France", ["Paris is its capital.", "Berlin is not."]))
     [4.0..., 1.5...]
 
-    Query and document are compared by MaxSim: for each token of the query the nearest of the document, summed. Khattab
-    and Zaharia, 2020. An instance may be used by many threads at once; they share one loaded model.
+    Query and document are compared by MaxSim: the highest similarity of each query token with any document token,
+    summed over the query's tokens. Khattab and Zaharia, 2020. Threads may share an instance.
 
     The settings of a model that has no entry in the registry come from its own folder, as PyLate, ColBERT or
-    sentence-transformers' MultiVectorEncoder save it: modules, prompts, markers, lengths, what fills queries up, what
-    is skipped, token pooling. Every field of its files is applied or harmless, or the model is refused
-    (docs/folders.md lists them). With the name of an entry its settings hold, whatever folder is given.
+    sentence-transformers' MultiVectorEncoder save it: modules, prompts, prefix tokens, lengths, query expansion,
+    skiplist, token pooling. Every field of its files is applied or has no effect, or the model is refused
+    (docs/folders.md lists them). A model in the registry always has the registry's settings.
+
+    See `TextEmbedding` for the arguments and errors that all models share.
 
     Args:
-        model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by
-            `add_custom_model`, or any name for the model in `specific_model_path`.
-        cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
-        threads: processors to use; None: those this process may use (affinity and container quota).
-        providers: onnxruntime execution providers, used as given.
-        cuda: `Device.AUTO` takes CUDA if this onnxruntime has it, True or `Device.CUDA` insists, False or `Device.CPU`
-            does without.
-        device_ids: GPUs to use, one session each.
-        lazy_load: find, fetch and load the model at the first use instead of now.
-        specific_model_path: a folder with an ONNX graph or a safetensors checkpoint and tokenizer.json, used as it is.
-        local_files_only: open no connection (FASTRANK_OFFLINE=1 and HF_HUB_OFFLINE=1 do the same).
-        variant: which of the model's variants to use, such as "onnx" or "safetensors"; None: the first that is on this
-            machine, else the first that can be had.
-        max_length: tokens a document may have, marker and special ones included; None: the model's own limit.
-        device_id: one GPU; the same as `device_ids=[device_id]`.
-        enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
-        precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs), the latter three made of a checkpoint
-            (README "Precision"); "auto": that of the model's files.
-        verify: hash the model's files before they are loaded, not only when they are fetched.
-        special_tokens_in_text: False: "[SEP]" in a text is read as these letters, not as the special token.
-
-    Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
-        ModelNotCachedError: offline, and the model is not on this machine.
-        DownloadError: no source of the model could be used; the message lists them all.
-        ModelLoadError: the files cannot be used.
-        ProviderError: a provider that was asked for is not there; the message lists those that are.
+        max_length: maximum number of tokens per document, prefix token and special tokens included. None: the model's
+            limit.
     """
 
     def __init__(
@@ -119,53 +96,33 @@ class LateInteractionTextEmbedding(PublicModel):
     def embed(
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[Floats]:
-        """The token vectors of documents.
+        """Token embeddings of documents.
 
-        Lazy: texts are read ahead by at most 256 (4,096 for a GPU; or `batch_size`, if that is more), so an endless
-        iterator is fine.
-
-        Args:
-            documents: one text, or an iterable of texts.
-            batch_size: the most texts that run together; usually fewer do, as a budget of tokens decides.
-            parallel: batches that run at once, on threads that share the weights; None: what suits this machine,
-                0: one a processor.
+        Special tokens have embeddings too; tokens on the model's skiplist (mostly punctuation) have none. Arguments and
+        errors are those of `TextEmbedding.embed`, as is laziness.
 
         Returns:
-            An iterator of float32 arrays of shape (tokens, dim), one a text, in order. Special tokens have vectors too,
-            those that the model skips (punctuation, mostly) have none.
-
-        Raises:
-            TypeError: at the call, if `documents` is no string and no iterable; when it is reached, if an item is no
-                string. What came before it is delivered first.
-            ValueError: `batch_size` or `parallel` is out of range.
-            OutputError: the model returned NaN or infinity; the message names the text.
+            An iterator of float32 arrays of shape (tokens, dim), one per text, in order.
         """
         return self._documents(inputs.texts(documents), batch_size, parallel)
 
     def passage_embed(
         self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[Floats]:
-        """The token vectors of passages: the same as `embed`."""
+        """Token embeddings of passages: the same as `embed`."""
         return self._documents(inputs.texts(texts, "texts"), batch_size, parallel)
 
     def query_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[Floats]:
-        """The token vectors of queries. What fills a short query up has vectors too.
-
-        Args and errors are those of `embed`.
-        """
+        """Token embeddings of queries, those of expansion tokens included; otherwise as `embed`."""
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
         return self._model.get().queries.run(*arguments)
 
     def aembed(
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> AsyncIterator[Floats]:
-        """`embed` for asyncio: an async iterator that never blocks the loop but to read `documents`.
-
-        The texts run on the threads that `embed` uses, together with those of other tasks. Cancelling the task, or
-        closing the iterator, stops what has not begun.
-        """
+        """`embed` for asyncio; see `TextEmbedding.aembed`."""
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
         arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
@@ -174,7 +131,7 @@ class LateInteractionTextEmbedding(PublicModel):
     def aquery_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> AsyncIterator[Floats]:
-        """`query_embed` for asyncio, as `aembed`."""
+        """`query_embed` for asyncio; see `TextEmbedding.aembed`."""
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
@@ -187,41 +144,41 @@ class LateInteractionTextEmbedding(PublicModel):
         is_doc: bool = True,
         include_extension: bool = False,
     ) -> int:
-        """Tokens of all texts together, after truncation, special tokens included.
+        """Total number of tokens of all texts: after truncation, special tokens included.
 
         Args:
             texts: one text, or an iterable of texts.
-            batch_size: how many are tokenized at once.
-            is_doc: whether they are documents, or queries.
-            include_extension: count markers and what fills queries up.
+            batch_size: number of texts tokenized at once.
+            is_doc: whether the texts are documents; if not, queries.
+            include_extension: whether prefix and expansion tokens count.
         """
-        found, size = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
+        arguments = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
         pipeline = self._model.get().documents if is_doc else self._model.get().queries
         if not include_extension and isinstance(pipeline.tokenizer, LateInteractionTokenizer):
             pipeline = replace(pipeline, tokenizer=pipeline.tokenizer.plain())
-        return pipeline.token_count(found, size)
+        return pipeline.token_count(*arguments)
 
     # -- scores -----------------------------------------------------------------------------------------------------
 
     def rerank(
         self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
     ) -> Iterator[float]:
-        """The MaxSim of each document and the query, in the order given: not sorted (see `rank`).
+        """MaxSim of the query and each document, in the order of the documents (`rank` sorts them).
 
-        Lazy, as `embed` is. For vectors that were made before there is `fastrank.maxsim`.
+        Lazy, as `embed`. For embeddings you already have, use `fastrank.maxsim`.
 
         Args:
             query: one text.
             documents: texts.
-            batch_size: the most documents that run together; usually fewer do, as a budget of tokens decides.
-            parallel: as `embed`.
+            batch_size: maximum number of documents per batch, as in `embed`.
+            parallel: as in `embed`.
 
         Returns:
-            An iterator of Python floats: at most the number of the query's tokens, where vectors have length 1.
+            An iterator of Python floats. With L2-normalized embeddings a score is at most the number of query tokens.
 
         Raises:
-            TypeError: at the call, if the query is no string or `documents` is a string or no iterable; when it is
-                reached, if a document is no string. What came before it is delivered first.
+            TypeError: at the call, if the query is not a string, or `documents` is a string or not iterable; while
+                iterating, if a document is not a string. Scores of earlier documents are delivered first.
             ValueError: `batch_size` or `parallel` is out of range.
             OutputError: the model returned NaN or infinity; the message names the document.
         """
@@ -238,18 +195,18 @@ class LateInteractionTextEmbedding(PublicModel):
         *,
         field: str = "text",
     ) -> list[RankedDocument]:
-        """The documents, best first; equal scores in the order given.
+        """The documents, best first; ties keep the order of the documents.
 
         Args:
             query: one text.
             documents: texts, or mappings with the text under `field`.
-            top_k: how many to return; None: all.
-            batch_size: as `rerank`.
-            parallel: as `rerank`.
-            field: where mappings have their text.
+            top_k: maximum number of results. None: all.
+            batch_size: as in `rerank`.
+            parallel: as in `rerank`.
+            field: the key of a mapping's text.
 
         Raises:
-            TypeError: as `rerank`, and if a mapping has no text under `field`.
+            TypeError: as in `rerank`, or a mapping has no text under `field`.
         """
         most = None if top_k is None else inputs.positive(top_k, "top_k")
         ranked = listed(documents)
@@ -286,9 +243,9 @@ class LateInteractionTextEmbedding(PublicModel):
         return self._model.get().documents.run(texts, *arguments)
 
     def _scores(self, query: str, documents: Iterator[Floats]) -> Iterator[float]:
-        asked = next(self.query_embed(query))
+        query_vectors = next(self.query_embed(query))
         for vectors in documents:
-            yield float(maxsim(asked, [vectors])[0])
+            yield float(maxsim(query_vectors, [vectors])[0])
 
     async def _ascores(
         self, query: str, texts: Iterator[str], batch_size: int, workers: int | None
@@ -303,29 +260,31 @@ class LateInteractionTextEmbedding(PublicModel):
 
     @property
     def embedding_size(self) -> int:
-        """The length of a token's vector."""
+        """The size of a token embedding."""
         return self._dim or self._settings().dim
 
     @classmethod
     def get_embedding_size(cls, model_name: str) -> int:
-        """The length of a model's token vectors, without loading it.
+        """The size of a model's token embeddings, without loading it.
 
         Raises:
-            ModelNotFoundError: no such model.
-            ValueError: a custom model that was added without `dim`.
+            ModelNotFoundError: there is no such model.
+            ValueError: a custom model was added without `dim`.
         """
         spec = registry.find(model_name, LATE_INTERACTION)
         if dim := spec.task(LATE_INTERACTION, LateInteractionTask).dim:
             return dim
-        raise ValueError(f"{spec.name} was added without dim; a LateInteractionTextEmbedding of it has embedding_size")
+        raise ValueError(
+            f"{spec.name} was added without dim. Load it and use its embedding_size, or pass dim to add_custom_model"
+        )
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
-        """The models of the registry and custom ones, as fresh dicts with FastEmbed's keys."""
+        """Registry entries and custom models, as dicts with FastEmbed's keys. Changing them has no effect."""
         return [registry.describe(spec, LATE_INTERACTION) for spec in registry.entries(LATE_INTERACTION)]
 
     @classmethod
-    def add_custom_model(
+    def add_custom_model(  # noqa: D417 - the others are documented in TextEmbedding
         cls,
         model: str,
         sources: ModelSource | None = None,
@@ -349,44 +308,32 @@ class LateInteractionTextEmbedding(PublicModel):
         projection: bool = True,
         output_name: str | None = None,
     ) -> None:
-        """Make a model known to this process, so that the constructor takes its name.
+        """Register a model in this process, so that the constructor accepts its name.
 
-        What is not given, the repository's own files say: the name is enough for a model that PyLate or ColBERT saved.
-        Its files are fetched from the hub's main branch, of one commit, and checked against what the hub states of
-        them. None of them is executed.
+        The name is enough for a model saved by PyLate or ColBERT. See `TextEmbedding.add_custom_model` for where files
+        and settings come from, and for the arguments and errors that all models share.
 
         Args:
-            model: its name, like "organisation/model".
-            sources: `ModelSource(hf="organisation/repository")`; None: the repository with the model's name.
-            dim: the length of a token's vector. None: it and all settings below but `max_length` are what the model's
-                folder says, as PyLate (modules.json, config_sentence_transformers.json) or ColBERT (artifact.metadata)
-                save it.
-            model_file: the graph's path in the repository, or "model.safetensors" of a checkpoint. None: the first
-                usual ONNX graph it has, else "model.safetensors".
-            description: shown in lists.
-            license: shown in lists.
-            size_in_gb: accepted as in `TextEmbedding`; the size is taken from the files.
-            additional_files: further files the graph needs; "<model_file>_data" and the like are found without.
-            query_prefix_token: a token, or its id, that is put into each query; None: none.
-            document_prefix_token: the same for documents.
-            prefix_position: how many tokens stand before the marker.
-            query_length: shorter queries are filled up to so many tokens; None: they are not.
-            mask_token: with this token.
-            attend_to_expansion_tokens: whether the tokens that fill up are attended to.
-            query_max_length: tokens a query may have, all included; None: as `max_length`.
-            max_length: tokens a text may have, all included; None: what the files say.
-            skiplist: texts whose first token leaves no vector in documents, such as `string.punctuation`.
-            normalize: which vectors are brought to length 1 after the graph.
-            projection: whether a checkpoint has linear layers on top of its hidden states.
-            output_name: the graph's output to use; None: the first.
-
-        Raises:
-            ValueError: the name is taken, or a name, path or option is malformed.
+            dim: the size of a token embedding. None: it and all settings below except `max_length` are read from the
+                model's folder, as PyLate (modules.json, config_sentence_transformers.json) or ColBERT
+                (artifact.metadata) saves it.
+            query_prefix_token: a token, or its id, inserted into each query, such as "[Q]". None: none.
+            document_prefix_token: the same for documents, such as "[D]".
+            prefix_position: number of tokens before the prefix token; 1: after [CLS].
+            query_length: query expansion: shorter queries are padded with `mask_token` to this number of tokens. None:
+                no expansion.
+            mask_token: the expansion token.
+            attend_to_expansion_tokens: whether the model attends to expansion tokens.
+            query_max_length: maximum number of tokens per query, all tokens included. None: `max_length`.
+            max_length: maximum number of tokens per text, all tokens included. None: as the files say.
+            skiplist: texts whose first token gets no embedding in documents, such as `string.punctuation`.
+            normalize: which embeddings are L2-normalized after the graph.
+            projection: whether a checkpoint has Dense layers after the encoder.
         """
         del size_in_gb
         if normalize not in NORMALIZED:
             raise ValueError(f"normalize must be one of {', '.join(map(repr, NORMALIZED))}, not {normalize!r}")
-        told = LateInteractionTask(
+        task = LateInteractionTask(
             dim=0 if dim is None else inputs.positive(dim, "dim"),
             query_prefix_token=query_prefix_token,
             document_prefix_token=document_prefix_token,
@@ -405,7 +352,7 @@ class LateInteractionTextEmbedding(PublicModel):
         spec = custom_spec(
             model,
             LATE_INTERACTION,
-            told,
+            task,
             sources,
             model_file=model_file,
             additional_files=tuple(additional_files or ()),

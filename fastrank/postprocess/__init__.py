@@ -1,4 +1,7 @@
-"""Smaller forms of token vectors: fewer tokens a document, or one vector of fixed length."""
+"""Smaller forms of token embeddings: fewer tokens per document, or one vector of fixed size.
+
+In: float32 arrays of shape (tokens, dim). Out: (fewer tokens, dim) from `pool_tokens`, (size,) from `Muvera`.
+"""
 
 from fastrank.postprocess.muvera import Muvera
 from fastrank.postprocess.token_pooling import pool_tokens

@@ -1,7 +1,7 @@
-"""One vector of fixed length for a text's token vectors, so that any index finds candidates for MaxSim.
+"""MUVERA: one vector of fixed size for a text's token embeddings, so that any vector index finds candidates for MaxSim.
 
 Dhulipala et al. 2024, MUVERA (arXiv:2405.19504). Random numbers are drawn as in FastEmbed 0.9, so that encodings of
-both may stand in one index.
+both can share an index.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ class _MultiVectorModel(Protocol):
 
 
 class Muvera:
-    """Fixed-dimensional encodings of token vectors, whose inner products come near to MaxSim.
+    """Fixed-dimensional encodings of token embeddings, whose inner products approximate MaxSim.
 
     >>> muvera = Muvera.from_multivector_model(model)
     >>> documents = [muvera.process_document(vectors) for vectors in model.embed(texts)]
     >>> query = muvera.process_query(next(model.query_embed(question)))
     >>> scores = np.stack(documents) @ query
 
-    Random planes part the space into clusters; of each the tokens are summed (a query's) or averaged (a document's),
-    and what comes out is projected to fewer numbers. All that several times, one behind the other.
+    Random hyperplanes split the space into clusters (SimHash). The tokens of each cluster are summed (query) or
+    averaged (document), and the result is projected to fewer dimensions. The encoding concatenates several such
+    repetitions.
 
     Args:
-        dim: the length of a token's vector.
-        k_sim: planes, which make 2 ** k_sim clusters.
-        dim_proj: numbers to which a cluster is projected; at most `dim`, which leaves it as it is.
-        r_reps: how many times.
-        random_seed: of the planes and projections. Queries and documents must have the same.
+        dim: the size of a token embedding.
+        k_sim: number of hyperplanes, for 2 ** k_sim clusters.
+        dim_proj: dimensions to which each cluster is projected; `dim`: no projection.
+        r_reps: number of repetitions.
+        random_seed: seed of hyperplanes and projections. Queries and documents must use the same.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: an argument is out of range.
     """
 
     def __init__(self, dim: int, k_sim: int = 5, dim_proj: int = 16, r_reps: int = 20, random_seed: int = 42) -> None:
@@ -65,16 +66,16 @@ class Muvera:
         r_reps: int = 20,
         random_seed: int = 42,
     ) -> Muvera:
-        """One that fits a model of late interaction."""
+        """A `Muvera` for the embeddings of a late interaction model."""
         return cls(model.embedding_size, k_sim, dim_proj, r_reps, random_seed)
 
     @property
     def embedding_size(self) -> int:
-        """The length of an encoding: r_reps * 2 ** k_sim * dim_proj."""
+        """The size of an encoding: r_reps * 2 ** k_sim * dim_proj."""
         return self.r_reps * (1 << self.k_sim) * self.dim_proj
 
     def process_document(self, vectors: ArrayLike) -> NDArray[np.float32]:
-        """The encoding of a document: averages, and empty clusters get the first token of the nearest.
+        """Encode a document: clusters are averaged, and empty ones take the first token of the nearest cluster.
 
         Args:
             vectors: (tokens, dim).
@@ -83,18 +84,18 @@ class Muvera:
             float32 (embedding_size,).
 
         Raises:
-            ValueError: the shape is another, or there are no tokens.
+            ValueError: wrong shape, or no tokens.
         """
         return self.process(vectors, fill_empty_clusters=True, normalize_by_count=True)
 
     def process_query(self, vectors: ArrayLike) -> NDArray[np.float32]:
-        """The encoding of a query: sums, and empty clusters stay 0. Else as `process_document`."""
+        """Encode a query: clusters are summed, and empty ones stay 0. Otherwise as `process_document`."""
         return self.process(vectors, fill_empty_clusters=False, normalize_by_count=False)
 
     def process(
         self, vectors: ArrayLike, fill_empty_clusters: bool = True, normalize_by_count: bool = True
     ) -> NDArray[np.float32]:
-        """The encoding of token vectors; see `process_document` and `process_query`."""
+        """Encode token embeddings; see `process_document` and `process_query`."""
         tokens = np.asarray(vectors, np.float64)
         if tokens.ndim != 2 or tokens.shape[1] != self.dim:
             raise ValueError(f"vectors must have the shape (tokens, {self.dim}), not {tokens.shape}")
@@ -110,7 +111,7 @@ class Muvera:
     def _centres(
         self, tokens: NDArray[np.float64], clusters: NDArray[np.int64], *, fill: bool, average: bool
     ) -> NDArray[np.float64]:
-        """One row a cluster, from one row a token and the number of its cluster."""
+        """(tokens, dim) and cluster numbers (tokens,) -> (clusters, dim)."""
         order = np.argsort(clusters, kind="stable")
         occupied, starts, counts = np.unique(clusters[order], return_index=True, return_counts=True)
         sums = np.add.reduceat(tokens[order], starts, axis=0)
@@ -118,13 +119,11 @@ class Muvera:
         centres[occupied] = sums / counts[:, None] if average else sums
         if fill:
             empty = np.setdiff1d(np.arange(len(centres)), occupied)
-            nearest = _differing_bits(empty[:, None] ^ occupied, self.k_sim).argmin(
-                axis=1
-            )  # the lowest, if several are
+            nearest = _bits_set(empty[:, None] ^ occupied, self.k_sim).argmin(axis=1)  # ties: the lowest
             centres[empty] = tokens[order[starts[nearest]]]
         return centres
 
 
-def _differing_bits(numbers: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    """How many bits of each number are set."""
+def _bits_set(numbers: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """The number of bits set in each integer."""
     return sum(((numbers >> bit & 1) for bit in range(bits)), np.zeros_like(numbers))

@@ -1,7 +1,7 @@
-"""Fewer token vectors for a document: those that are alike become their mean.
+"""Token pooling: fewer embeddings per document, by averaging similar ones.
 
 Clavie, Chaffin and Adams 2024, Reducing the Footprint of Multi-Vector Retrieval with Minimal Performance Impact via
-Token Pooling (arXiv:2409.14683), as PyLate 1.6 has it: hierarchical clustering by Ward's method over cosine distances.
+Token Pooling (arXiv:2409.14683), as in PyLate 1.6: hierarchical clustering by Ward's method on cosine distances.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def pool_tokens(vectors: ArrayLike, pool_factor: float, protected_tokens: int = 
     return np.concatenate([protected, sums / counts[:, None].astype(np.float32)])
 
 
-def _clusters(tokens: NDArray[np.float32], wanted: int) -> NDArray[np.int64]:
-    """The cluster of each token, as the number of the cluster's first token; at most `wanted` clusters."""
+def _clusters(tokens: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """The cluster of each token, named by its first token; at most `count` clusters."""
     merges = _ward(1 - (tokens @ tokens.T).astype(np.float64))
     merges.sort(key=lambda merge: merge[0])  # stable
-    threshold = merges[len(tokens) - wanted - 1][0]
+    threshold = merges[len(tokens) - count - 1][0]
     first = np.arange(len(tokens))
     for distance, one, other in merges:
         if distance > threshold:
@@ -64,9 +64,9 @@ def _clusters(tokens: NDArray[np.float32], wanted: int) -> NDArray[np.int64]:
 
 
 def _ward(distances: NDArray[np.float64]) -> list[tuple[float, int, int]]:
-    """All merges of Ward's method: (distance, a member of one cluster, a member of the other); changes its argument.
+    """All merges of Ward's method: (distance, a member of one cluster, a member of the other). Overwrites `distances`.
 
-    By chains of nearest neighbours. Murtagh 1983; Muellner 2011, arXiv:1109.2378, whose order of steps scipy has too.
+    Nearest-neighbour chains. Murtagh 1983; Muellner 2011, arXiv:1109.2378, whose order of steps scipy follows too.
     """
     count = len(distances)
     np.fill_diagonal(distances, np.inf)
@@ -90,7 +90,7 @@ def _ward(distances: NDArray[np.float64]) -> list[tuple[float, int, int]]:
 
 
 def _merge(distances: NDArray[np.float64], sizes: NDArray[np.float64], one: int, other: int, apart: float) -> None:
-    """Put cluster `one` into `other`: the formula of Lance and Williams 1967 for Ward's distances."""
+    """Merge cluster `one` into `other`: the formula of Lance and Williams 1967 for Ward's distances."""
     together = sizes[one] + sizes[other]
     left = np.flatnonzero(sizes)
     left = left[(left != one) & (left != other)]

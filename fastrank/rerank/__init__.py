@@ -1,6 +1,6 @@
 """Reranking with cross-encoders: `TextCrossEncoder`.
 
-In: a query and documents, read together in pairs. Out: one score per document, or the documents ranked.
+In: a query and documents, scored in pairs. Out: one score per document, or the documents ranked.
 """
 
 from fastrank.rerank.cross_encoder import TextCrossEncoder

@@ -1,4 +1,4 @@
-"""Scores of query and document, read together: reranking."""
+"""Cross-encoders: one score per (query, document) pair."""
 
 from __future__ import annotations
 
@@ -26,50 +26,25 @@ _TRUNCATIONS = ("longest_first", "only_second")
 
 
 class TextCrossEncoder(PublicModel):
-    """Scores of documents for a query, with FastEmbed's names, order and defaults.
+    """Cross-encoder scores of documents for a query. Names, order and defaults are FastEmbed's.
 
     >>> from fastrank import TextCrossEncoder
     >>> model = TextCrossEncoder("Xenova/ms-marco-MiniLM-L-6-v2")
     >>> list(model.rerank("capital of France", ["Paris is its capital.", "Berlin is not."]))
     [8.5..., -2.5...]
 
-    A cross-encoder reads query and document together: slower than comparing vectors and better at telling which of
-    some candidates answers. Pairs of all lengths, and of all queries given at once, are sorted by length and run in
-    batches that pad little.
+    A cross-encoder reads query and document together: slower than comparing vectors, and more accurate, so it reranks a
+    few candidates. Pairs, also of several queries, are sorted by length and batched with little padding.
+
+    See `TextEmbedding` for the arguments and errors that all models share.
 
     Args:
-        model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by
-            `add_custom_model`, or any name for the model in `specific_model_path`.
-        cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
-        threads: processors to use; None: those this process may use.
-        providers: onnxruntime execution providers, used as given.
-        cuda: `Device.AUTO` takes CUDA if this onnxruntime has it, True or `Device.CUDA` insists.
-        device_ids: GPUs to use, one session each.
-        lazy_load: find, fetch and load the model at the first use instead of now.
-        specific_model_path: a folder with an ONNX graph or a safetensors checkpoint and tokenizer.json.
-        local_files_only: open no connection.
-        variant: which of the model's variants to use.
-        max_length: tokens a pair may have, special ones included; None: the model's own limit.
-        truncation: what is cut of a pair that is longer: "longest_first" as the reference implementations do, which may
-            cut the query; "only_second" cuts the document and never the query, unless that alone is too long.
-        activation: from logits to score: "none" for raw logits, "sigmoid", or "softmax" over the classes; "auto": what
-            sentence-transformers takes for the model's folder: the `activation_fn` it names, else a sigmoid where the
-            model has one label. None: FastEmbed's raw logit, for models of the registry and folders alike, so that
-            scores stay comparable with those made before; both put documents into the same order.
-        device_id: one GPU; the same as `device_ids=[device_id]`.
-        enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
-        precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs), the latter three made of a checkpoint
-            (README "Precision"); "auto": that of the model's files.
-        verify: hash the model's files before they are loaded, not only when they are fetched.
-        special_tokens_in_text: False: "[SEP]" in a text is read as these letters; True, as in the reference
-            implementations: it is the special token, so that a text can forge the border of a segment.
-
-    Raises:
-        ModelNotFoundError: no such model; the message names the nearest.
-        ModelNotCachedError: offline, and the model is not on this machine.
-        DownloadError: no source of the model could be used; the message lists them all.
-        ModelLoadError: the files cannot be used.
-        ProviderError: a provider that was asked for is not there.
+        max_length: maximum number of tokens per pair, special tokens included. None: the model's limit.
+        truncation: what is cut from pairs that are too long. "longest_first", as the reference implementations do, may
+            cut the query; "only_second" cuts the document, and the query only if it alone is too long.
+        activation: from logits to score: "none" for raw logits, "sigmoid", or "softmax" over the classes. "auto": as
+            sentence-transformers does: the `activation_fn` in the model's folder, else a sigmoid for models with one
+            label. None: raw logits, as in FastEmbed. A sigmoid changes scores, but not their order.
     """
 
     def __init__(
@@ -121,23 +96,23 @@ class TextCrossEncoder(PublicModel):
     def rerank(
         self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
     ) -> Iterator[float]:
-        """The score of each document, in the order given: not sorted (see `rank`).
+        """The score of each document, in the order of the documents (`rank` sorts them).
 
-        Lazy: documents are read ahead by at most 256 (4,096 for a GPU; or `batch_size`, if that is more).
+        Lazy: at most 256 documents are read ahead (4,096 on a GPU; `batch_size` if larger).
 
         Args:
             query: one text.
             documents: texts.
-            batch_size: the most pairs that run together; usually fewer do, as a budget of tokens decides.
-            parallel: batches that run at once, on threads that share the weights; None: what suits this machine,
-                0: one a processor.
+            batch_size: maximum number of pairs per batch. Batches are usually smaller: a token budget limits them.
+            parallel: number of batches that run at once, on threads that share the weights. None: chosen for this
+                machine; 0: one per CPU core.
 
         Returns:
-            An iterator of Python floats: raw logits, unless the model was made with another `activation`.
+            An iterator of Python floats: raw logits, unless the model has another `activation`.
 
         Raises:
-            TypeError: at the call, if the query is no string or `documents` is a string or no iterable; when it is
-                reached, if a document is no string. What came before it is delivered first.
+            TypeError: at the call, if the query is not a string, or `documents` is a string or not iterable; while
+                iterating, if a document is not a string. Scores of earlier documents are delivered first.
             ValueError: `batch_size` or `parallel` is out of range.
             OutputError: the model returned NaN or infinity; the message names the document.
         """
@@ -147,7 +122,7 @@ class TextCrossEncoder(PublicModel):
     def rerank_pairs(
         self, pairs: Iterable[tuple[str, str]], batch_size: int = 64, parallel: int | None = None
     ) -> Iterator[float]:
-        """The score of each (query, document) pair, in the order given; a single tuple is one pair."""
+        """The score of each (query, document) pair, in order; a single tuple is one pair."""
         return self._scores(inputs.pairs(pairs), batch_size, parallel, "pairs[{}]".format)
 
     def rank(
@@ -160,18 +135,18 @@ class TextCrossEncoder(PublicModel):
         *,
         field: str = "text",
     ) -> list[RankedDocument]:
-        """The documents, best first; equal scores in the order given.
+        """The documents, best first; ties keep the order of the documents.
 
         Args:
             query: one text.
             documents: texts, or mappings with the text under `field`.
-            top_k: how many to return; None: all.
-            batch_size: as `rerank`.
-            parallel: as `rerank`.
-            field: where mappings have their text.
+            top_k: maximum number of results. None: all.
+            batch_size: as in `rerank`.
+            parallel: as in `rerank`.
+            field: the key of a mapping's text.
 
         Raises:
-            TypeError: as `rerank`, and if a mapping has no text under `field`.
+            TypeError: as in `rerank`, or a mapping has no text under `field`.
         """
         ranked = listed(documents)
         pairs = _pairs(inputs.text(query, "query"), ranked, field, "documents")
@@ -188,21 +163,22 @@ class TextCrossEncoder(PublicModel):
         *,
         field: str = "text",
     ) -> list[list[RankedDocument]]:
-        """`rank` for many queries, each with documents of its own; batches are shared by all of them.
+        """`rank` for many queries, each with its own documents; queries share batches.
 
         Raises:
-            TypeError: as `rank`.
-            ValueError: there are not as many lists of documents as queries.
-            OutputError: the model returned NaN or infinity; `documents[1][2]` is the third of the second query.
+            TypeError: as in `rank`.
+            ValueError: the numbers of queries and of lists of documents differ.
+            OutputError: the model returned NaN or infinity; `documents[1][2]` is the third document of the second
+                query.
         """
         lists = [listed(each, f"documents[{n}]") for n, each in enumerate(documents)]
         most = _most(top_k)
-        asked = list(inputs.documents(queries, "queries"))
-        if len(asked) != len(lists):
-            raise ValueError(f"{len(asked)} queries, but documents for {len(lists)}")
+        query_list = list(inputs.documents(queries, "queries"))
+        if len(query_list) != len(lists):
+            raise ValueError(f"got {len(query_list)} queries, but {len(lists)} lists of documents")
         pairs = [
             pair
-            for n, (query, ranked) in enumerate(zip(asked, lists, strict=True))
+            for n, (query, ranked) in enumerate(zip(query_list, lists, strict=True))
             for pair in _pairs(query, ranked, field, f"documents[{n}]")
         ]
         ends = list(accumulate(map(len, lists), initial=0))
@@ -219,11 +195,7 @@ class TextCrossEncoder(PublicModel):
     def arerank(
         self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
     ) -> AsyncIterator[float]:
-        """`rerank` for asyncio: an async iterator that never blocks the loop but to read `documents`.
-
-        The pairs run on the threads that `rerank` uses, together with those of other tasks. Cancelling the task, or
-        closing the iterator, stops what has not begun.
-        """
+        """`rerank` for asyncio; see `TextEmbedding.aembed`."""
         query = inputs.text(query, "query")
         return self._ascores(((query, text) for text in inputs.documents(documents)), batch_size, parallel)
 
@@ -237,7 +209,7 @@ class TextCrossEncoder(PublicModel):
         *,
         field: str = "text",
     ) -> list[RankedDocument]:
-        """`rank` for asyncio; cancelling the task stops what has not begun."""
+        """`rank` for asyncio; cancelling the task stops work that has not started."""
         ranked = listed(documents)
         pairs = _pairs(inputs.text(query, "query"), ranked, field, "documents")
         most = _most(top_k)
@@ -245,9 +217,9 @@ class TextCrossEncoder(PublicModel):
         return best(scores, ranked, most)
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
-        """Tokens the model would see: of all pairs together, after truncation, special tokens included."""
-        found, size = inputs.pairs(pairs), inputs.positive(batch_size, "batch_size")
-        return self._model.get().documents.token_count(found, size)
+        """Total number of tokens the model would see: after truncation, special tokens included."""
+        arguments = inputs.pairs(pairs), inputs.positive(batch_size, "batch_size")
+        return self._model.get().documents.token_count(*arguments)
 
     def _scores(
         self, pairs: Iterator[tuple[str, str]], batch_size: int, parallel: int | None, names: Names = DOCUMENTS
@@ -265,11 +237,11 @@ class TextCrossEncoder(PublicModel):
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
-        """The models of the registry and custom ones, as fresh dicts with FastEmbed's keys."""
+        """Registry entries and custom models, as dicts with FastEmbed's keys. Changing them has no effect."""
         return [registry.describe(spec, CROSS_ENCODER) for spec in registry.entries(CROSS_ENCODER)]
 
     @classmethod
-    def add_custom_model(
+    def add_custom_model(  # noqa: D417 - the others are documented in TextEmbedding
         cls,
         model: str,
         sources: ModelSource | None = None,
@@ -284,29 +256,19 @@ class TextCrossEncoder(PublicModel):
         modules: bool | None = None,
         max_length: int | None = None,
     ) -> None:
-        """Make a model known to this process, so that the constructor takes its name.
+        """Register a model in this process, so that the constructor accepts its name.
 
-        What is not given, the repository's own files say: the name is enough for a model with one label. Its files are
-        fetched from the hub's main branch, of one commit, and checked against what the hub states of them. None of
-        them is executed.
+        The name is enough for a model with one label. See `TextEmbedding.add_custom_model` for where files and settings
+        come from, and for the arguments and errors that all models share.
 
         Args:
-            model: its name, like "organisation/model".
-            sources: `ModelSource(hf="organisation/repository")`; None: the repository with the model's name.
-            model_file: the graph's path in the repository, or "model.safetensors" of a sequence classification
-                checkpoint. None: the first usual ONNX graph it has, else "model.safetensors".
-            description: shown in lists.
-            license: shown in lists.
-            size_in_gb: accepted as FastEmbed has it; the size is taken from the files.
-            additional_files: further files the graph needs; "<model_file>_data" and the like are found without.
-            label: the class that means "relevant"; needed where the model has several.
+            model_file: path of the ONNX graph in the repository, or "model.safetensors" of a sequence-classification
+                checkpoint. None: the first usual ONNX path that exists, else "model.safetensors".
+            label: the class whose logit is the score; required if the model has several.
             activation: from logits to score; "softmax" needs a `label`; "auto": as the model's folder says.
-            modules: whether the graph ends at the encoder, and sentence-transformers modules (Pooling, Dense,
-                LayerNorm) make the score. None: if the repository's modules.json lists any after the transformer.
-            max_length: tokens a pair may have; None: what the files say.
-
-        Raises:
-            ValueError: the name is taken, or a name, path or option is malformed.
+            modules: whether the graph is the encoder only, and sentence-transformers modules (Pooling, Dense,
+                LayerNorm) compute the score. None: if the repository's modules.json lists any after the transformer.
+            max_length: maximum number of tokens per pair. None: as the files say.
         """
         del size_in_gb
         _check_choice("activation", activation, (*ACTIVATIONS, "auto"))
@@ -330,7 +292,7 @@ def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
 
 
 def _pairs(query: str, documents: Sequence[Document], field: str, name: str) -> list[tuple[str, str]]:
-    """(query, text) of each document. `name` is what errors call the documents."""
+    """(query, text) for each document. `name` is what errors call the documents."""
     return [(query, text_of(document, field, f"{name}[{n}]")) for n, document in enumerate(documents)]
 
 

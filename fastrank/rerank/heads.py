@@ -12,10 +12,10 @@ from fastrank.rerank.settings import CrossEncoderSettings
 
 
 def scores(name: str, settings: CrossEncoderSettings) -> Head[float]:
-    """Logits, or token states where modules make the logits, -> one Python float per pair.
+    """Logits, or token embeddings where modules compute the logits -> one Python float per pair.
 
     Raises:
-        ModelLoadError: a module's weights are missing or damaged; at a run, the model has other labels.
+        ModelLoadError: a module's weights are missing or damaged; while running, `label` does not fit the model.
     """
     score = _scores(name, settings)
     if settings.pooled is None:
@@ -27,7 +27,7 @@ def scores(name: str, settings: CrossEncoderSettings) -> Head[float]:
 
 
 def _scores(name: str, settings: CrossEncoderSettings) -> Head[float]:
-    """Logits, (pairs,) or (pairs, labels), -> one Python float per pair."""
+    """Logits of shape (pairs,) or (pairs, labels) -> one Python float per pair."""
 
     def head(output: Floats, batch: Batch) -> list[float]:
         logits = output.reshape(len(batch.ids), -1)
@@ -36,12 +36,11 @@ def _scores(name: str, settings: CrossEncoderSettings) -> Head[float]:
         if label is None:
             if classes != 1:
                 raise ModelLoadError(
-                    f"{name}: the model has {classes} labels; which of them is the score? "
-                    "Say so with label=... in add_custom_model"
+                    f"{name}: the model has {classes} labels. Say which one is the score: label=... in add_custom_model"
                 )
             label = 0
         if label >= classes:
-            raise ModelLoadError(f"{name}: label {label} of a model with {classes} labels")
+            raise ModelLoadError(f"{name}: label={label}, but the model has only {classes} labels")
         if settings.activation == "softmax":
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             logits = powers / powers.sum(axis=1, keepdims=True)

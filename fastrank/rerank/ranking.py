@@ -1,4 +1,4 @@
-"""Documents in the order of their scores, as the classes that rerank return them."""
+"""Ranked documents, as the reranking classes return them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Document: TypeAlias = "str | Mapping[str, Any]"
 
 @dataclass(frozen=True)
 class RankedDocument:
-    """A document in its place in a ranking.
+    """A document with its score.
 
     Attributes:
-        index: its place among the documents given.
-        score: as `rerank` gives it; higher is better.
-        text: the document as it was given: a string, or a mapping.
+        index: its position in the list that was passed in.
+        score: as returned by `rerank`; higher is better.
+        text: the document as it was passed in: a string, or a mapping.
     """
 
     index: int
@@ -27,7 +27,7 @@ class RankedDocument:
 
 
 def best(scores: Sequence[float], documents: Sequence[Document], most: int | None) -> list[RankedDocument]:
-    """The documents, highest score first, `most` at most (None: all); equal scores in the order given."""
+    """The documents by descending score, at most `most` (None: all); ties keep the order of the documents."""
     ranked = [
         RankedDocument(index, score, document)
         for index, (score, document) in enumerate(zip(scores, documents, strict=True))
@@ -39,7 +39,7 @@ def listed(documents: Iterable[Document], name: str = "documents") -> list[Docum
     """The documents as a list. `name` is what errors call them.
 
     Raises:
-        TypeError: they are one text, one mapping or no iterable.
+        TypeError: they are one text, one mapping, or not iterable.
     """
     inputs.refuse_table(documents, name)
     if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Iterable):
@@ -48,7 +48,7 @@ def listed(documents: Iterable[Document], name: str = "documents") -> list[Docum
 
 
 def text_of(document: Document, field: str, name: str) -> str:
-    """The text of a document: itself, or what a mapping has under `field`. `name` is what errors call it.
+    """The text of a document: the document itself, or a mapping's value for `field`. `name` is what errors call it.
 
     Raises:
         TypeError: there is no text.

@@ -1,4 +1,4 @@
-"""BM25 behind `SparseTextEmbedding`: batches, and worker processes on request. Imports no model machinery."""
+"""BM25 behind `SparseTextEmbedding`: batches and, on request, worker processes. Loads no model code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastrank.sparse.embedding import SparseEmbedding
 
 
 class BM25Encoder:
-    """BM25 as an encoder. It runs in Python, so several workers are processes; they send arrays back."""
+    """BM25 as an encoder. It runs in Python, so its workers are processes; they return arrays."""
 
     def __init__(self, bm25: BM25) -> None:
         self.bm25 = bm25
@@ -34,14 +34,14 @@ class BM25Encoder:
         return self._open().token_count(texts)
 
     def load(self) -> None:
-        """There are no files to load."""
+        """Nothing to load: BM25 has no files."""
 
     def info(self) -> dict[str, Any]:
         """How the model runs."""
         return {"file": "none: BM25 needs no model", "batching": "one process; parallel=0: one per CPU"}
 
     def close(self) -> None:
-        """There is nothing to free, but as with other models new calls raise RuntimeError."""
+        """Nothing to free; new calls raise RuntimeError, as with other models."""
         self._closed = True
 
     def _open(self) -> BM25:

@@ -1,4 +1,4 @@
-"""BM42: the attention that [CLS] pays to each word. Queries need no model."""
+"""BM42: the attention of [CLS] to each word. Queries run no model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fastrank.sparse.words import Words
 
 
 def documents(settings: SparseSettings, tokenizer: Tokenizer) -> SparseHead:
-    """The attention that [CLS] pays to each word: (texts, heads, length, length) -> vectors, float32.
+    """The attention of [CLS] to each word: (texts, heads, tokens, tokens) -> float32 vectors.
 
-    log(1 + w) ** alpha, where w sums the mean attention of a word's pieces; of equal stems the highest.
-    Vasnetsov, BM42, 2024 (qdrant/fastembed, sparse/bm42.py). The store applies the IDF.
+    log(1 + w) ** alpha, where w sums the attention to a word's tokens, averaged over heads; of words with one stem the
+    highest counts. Vasnetsov, BM42, 2024 (qdrant/fastembed, sparse/bm42.py). The store applies the IDF.
     """
     words = Words(settings.language, tokenizer)
 
@@ -28,9 +28,9 @@ def documents(settings: SparseSettings, tokenizer: Tokenizer) -> SparseHead:
         vectors = []
         for attention, ids, length in zip(output[:, :, 0].mean(axis=1), batch.ids, batch.mask.sum(axis=1), strict=True):
             weights: dict[int, float] = {}
-            seen = attention.tolist()
-            for number, positions in words.of(ids[:length].tolist()):
-                weights[number] = max(weights.get(number, 0.0), sum(seen[position] for position in positions))
+            of_token = attention.tolist()
+            for word_id, positions in words.of(ids[:length].tolist()):
+                weights[word_id] = max(weights.get(word_id, 0.0), sum(of_token[position] for position in positions))
             values = np.log1p(np.fromiter(weights.values(), np.float32, len(weights))) ** np.float32(settings.alpha)
             vectors.append(SparseEmbedding(values=values, indices=np.fromiter(weights, np.int64, len(weights))))
         return vectors
@@ -39,10 +39,10 @@ def documents(settings: SparseSettings, tokenizer: Tokenizer) -> SparseHead:
 
 
 def query(settings: SparseSettings, tokenizer: Tokenizer) -> Query:
-    """Queries without a model: 1 for each distinct word."""
+    """Queries run no model: weight 1 for each distinct word."""
     words = Words(settings.language, tokenizer)
 
     def query(tokens: Tokens) -> SparseEmbedding:
-        return SparseEmbedding.from_dict({number: 1.0 for number, _ in words.of(tokens.ids.tolist())})
+        return SparseEmbedding.from_dict({word_id: 1.0 for word_id, _ in words.of(tokens.ids.tolist())})
 
     return query

@@ -1,4 +1,4 @@
-"""A sparse vector: the few coordinates that are not zero."""
+"""A sparse vector: ids and values of its non-zero entries."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class SparseEmbedding:
     """A sparse vector, with FastEmbed's fields in FastEmbed's order.
 
     Attributes:
-        values: (terms,): float64 for BM25 documents, int64 ones for its queries, float32 for learned models.
-        indices: int64 (terms,): ids of terms, distinct, in no particular order.
+        values: (terms,). float64 for BM25 documents, int64 ones for BM25 queries, float32 for learned models.
+        indices: int64 (terms,). Distinct ids, in no particular order.
     """
 
     values: NDArray[Any]
@@ -32,7 +32,7 @@ class SparseEmbedding:
 
     @classmethod
     def from_dict(cls, data: Mapping[int, float]) -> SparseEmbedding:
-        """The vector of a mapping id -> value, in the mapping's order."""
+        """A vector from a mapping id -> value, in the mapping's order."""
         if not data:
             return cls(values=np.array([]), indices=np.array([], np.int64))
         return cls(values=np.array(list(data.values())), indices=np.array(list(data), np.int64))

@@ -1,4 +1,4 @@
-"""What is behind `SparseTextEmbedding`: pipelines from texts to sparse vectors. BM25's need no model machinery."""
+"""The model behind `SparseTextEmbedding`: pipelines from texts to sparse vectors. BM25's load no model code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SparseModel(LoadedModel[SparsePipeline, SparsePipeline, Any]):
 
 
 class _BM25Pipeline(NamedTuple):
-    """BM25 in the place of a loaded model's pipeline."""
+    """BM25 with the interface of a model's pipeline."""
 
     encoder: BM25Encoder
     encode: Callable[[Iterator[str], int, int | None], Iterator[SparseEmbedding]]
@@ -38,7 +38,7 @@ class _BM25Pipeline(NamedTuple):
         return self.encode(texts, batch_size, workers)
 
     def token_count(self, texts: Iterator[str], batch_size: int) -> int:
-        """Words of all texts, stop words included."""
+        """Number of words in all texts, stop words included."""
         return self.encoder.token_count(texts, batch_size)
 
 

@@ -1,4 +1,4 @@
-"""Sparse vectors for texts: BM25 and learned models."""
+"""Sparse embeddings: BM25 and learned models."""
 
 from __future__ import annotations
 
@@ -36,59 +36,43 @@ OPTIONS = {
 
 
 class SparseTextEmbedding(PublicModel):
-    """Sparse vectors for texts, with FastEmbed's names, order and defaults.
+    """Sparse embeddings: ids and weights of a text's terms. Names, order and defaults are FastEmbed's.
 
     >>> from fastrank import SparseTextEmbedding
     >>> model = SparseTextEmbedding("Qdrant/bm25")
     >>> next(model.embed("hello world")).as_dict()
     {613153351: 1.6832..., 74040069: 1.6832...}
 
-    BM25 needs no files and no connection; ids and values are FastEmbed's. The store applies the IDF (in Qdrant:
-    `modifier=models.Modifier.IDF`); for stores that have none, `idf=True` and `fit` put it into document vectors.
+    BM25 needs no files and no connection; ids and values equal FastEmbed's. The vector store applies the IDF (in
+    Qdrant: `modifier=models.Modifier.IDF`); for stores that cannot, `idf=True` and `fit` multiply it into document
+    vectors.
+
+    See `TextEmbedding` for the arguments and errors that all models share. An argument marked with a kind of model is
+    an error with the others.
 
     Args:
-        model_name: a name or alias of the registry, in any case (see `list_supported_models`), one made known by
-            `add_custom_model`, or any name for the model of the SPLADE family in `specific_model_path`.
-        cache_dir: where models are kept; None: FASTRANK_CACHE, else the user's cache folder.
-        threads: processors to use; None: those this process may use.
-        providers: onnxruntime execution providers, used as given.
-        cuda: `Device.AUTO` takes CUDA if this onnxruntime has it, True or `Device.CUDA` insists.
-        device_ids: GPUs to use, one session each.
-        lazy_load: find, fetch and load the model at the first use instead of now.
-        specific_model_path: a folder with the model, used as it is.
-        local_files_only: open no connection.
-        variant: which of the model's variants to use.
-        max_length: tokens a text may have, special ones included; None: the model's own limit. BM25 has none.
-        device_id: one GPU; the same as `device_ids=[device_id]`.
-        enable_cpu_mem_arena: onnxruntime's memory arena on the CPU.
-        precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs), the latter three made of a checkpoint
-            (README "Precision"); "auto": that of the model's files.
-        verify: hash the model's files before they are loaded, not only when they are fetched.
-        special_tokens_in_text: False: "[SEP]" in a text is read as these letters, not as the special token.
-        language: BM25: of stemmer and stop words; one of `fastrank.bm25.LANGUAGES`, by default "english".
-        k: BM25: term-frequency saturation (k1); 1.2.
-        b: BM25: length normalization, 0 none to 1 full; 0.75.
-        avg_len: BM25: words of an average document; 256. "auto": what `fit` finds.
-        token_max_length: BM25: characters a word may have, else it is left out; 40.
-        disable_stemmer: BM25: no stemmer and, as in FastEmbed, no stop words unless given.
-        stemmer: BM25: an object with `stem_word(word) -> str`, instead of the language's.
-        stopwords: BM25: words to leave out, instead of the language's.
-        analyzer: BM25: None: FastEmbed's; "unicode": words keep combining marks (Tamil, Hindi, decomposed text);
-            "bigram": pairs of characters where a script has no spaces (Chinese, Japanese, Thai); "unigram+bigram":
-            single characters too; "code": identifiers whole and in parts; or a function from a text to its terms.
-        idf: BM25: multiply document values by the IDF of the corpus given to `fit`.
-        strip_accents: BM25: é -> e, ß -> ss; needs an analyzer by name.
-        dimensions: BM25: take ids modulo this, for stores with a largest index (pgvector's sparsevec: 1_000_000_000).
-        alpha: BM42: the exponent of attention; 0.5.
+        max_length: maximum number of tokens per text, special tokens included. None: the model's limit; BM25 has none.
+        language: BM25: language of stemmer and stop words, one of `fastrank.bm25.LANGUAGES`. Default: "english".
+        k: BM25, MiniCOIL: term-frequency saturation (k1). Default: 1.2.
+        b: BM25, MiniCOIL: length normalization, 0 none to 1 full. Default: 0.75.
+        avg_len: BM25, MiniCOIL: words in an average document. Default: 256 (MiniCOIL 150). BM25 also takes "auto": the
+            average of the corpus given to `fit`.
+        token_max_length: BM25: longer words, in characters, are left out. Default: 40.
+        disable_stemmer: BM25: no stemmer and, as in FastEmbed, no stop words unless `stopwords` is given.
+        stemmer: BM25: an object with `stem_word(word) -> str`, instead of the language's stemmer.
+        stopwords: BM25: words to leave out, instead of the language's stop words.
+        analyzer: BM25: from text to terms. None: FastEmbed's. "unicode": words keep combining marks (Tamil, Hindi,
+            decomposed text). "bigram": pairs of characters where a script has no spaces (Chinese, Japanese, Thai).
+            "unigram+bigram": single characters too. "code": identifiers, whole and in parts. Or a function from a text
+            to its terms.
+        idf: BM25: multiply document values by the IDF in the corpus given to `fit`.
+        strip_accents: BM25: é -> e, ß -> ss; only with a named analyzer.
+        dimensions: BM25: take ids modulo this number, for stores that limit them (pgvector's sparsevec: 1_000_000_000).
+        alpha: BM42: exponent of the attention weights. Default: 0.5.
 
     Raises:
-        TypeError: an option that this model does not have.
-        ValueError: an option is out of range, or the language unknown; the message lists the languages.
-        ModelNotFoundError: no such model; the message names the nearest.
-        ModelNotCachedError: offline, and the model is not on this machine.
-        DownloadError: no source of the model could be used; the message lists them all.
-        ModelLoadError: the files cannot be used.
-        ProviderError: a provider that was asked for is not there.
+        TypeError: an argument that this model does not have.
+        ValueError: an argument is out of range, or the language unknown; the message lists the languages.
     """
 
     def __init__(
@@ -124,7 +108,7 @@ class SparseTextEmbedding(PublicModel):
         dimensions: int | None = None,
         alpha: float | None = None,
     ) -> None:
-        given = {
+        arguments = {
             "language": language,
             "k": k,
             "b": b,
@@ -147,15 +131,15 @@ class SparseTextEmbedding(PublicModel):
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
         task = spec.task(SPARSE_EMBEDDING, SparseTask)
-        own: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if foreign := set(own) - OPTIONS[task.kind]:
+        options: dict[str, Any] = {name: value for name, value in arguments.items() if value is not None}
+        if foreign := set(options) - OPTIONS[task.kind]:
             raise TypeError(f"{spec.name} has no option {', '.join(sorted(foreign))}")
-        self._encoder = BM25Encoder(BM25(**own)) if task.kind == "bm25" else None
+        self._encoder = BM25Encoder(BM25(**options)) if task.kind == "bm25" else None
         self._model: Lazy[SparseModel]
         if self._encoder is not None:
             self._model = Lazy(partial(bm25_model, self._encoder))
         else:
-            from fastrank.engine.loading import Request, checked  # the machinery of models, which BM25 does not need
+            from fastrank.engine.loading import Request, checked  # BM25 loads no model
             from fastrank.sparse import loading
 
             request = Request(
@@ -165,7 +149,7 @@ class SparseTextEmbedding(PublicModel):
                 None if max_length is None else inputs.positive(max_length, "max_length"),
                 special_tokens_in_text,
             )
-            self._model = Lazy(partial(loading.load, checked(request), own))
+            self._model = Lazy(partial(loading.load, checked(request), options))
         if not lazy_load:
             self._model.get()
 
@@ -176,21 +160,21 @@ class SparseTextEmbedding(PublicModel):
     ) -> Iterator[SparseEmbedding]:
         """Vectors of documents.
 
-        Lazy: texts are read ahead by at most 256 a worker (4,096 for a GPU; or `batch_size`, if that is more).
+        Lazy: at most 256 texts per worker are read ahead (4,096 on a GPU; `batch_size` if larger).
 
         Args:
             documents: one text, or an iterable of texts.
-            batch_size: the most texts that run together.
-            parallel: None: what suits this machine; 0: one worker a processor; n: so many. For BM25 workers are
-                processes (so scripts need `if __name__ == "__main__":`), for models threads.
+            batch_size: maximum number of texts per batch.
+            parallel: number of workers: processes for BM25 (scripts then need `if __name__ == "__main__":`), threads
+                for models. None: chosen for this machine; 0: one per CPU core.
 
         Returns:
-            An iterator of `SparseEmbedding`, one a text, in order.
+            An iterator of `SparseEmbedding`, one per text, in order.
 
         Raises:
-            TypeError: at the call, if `documents` is no string and no iterable; when it is reached, if an item is no
-                string. What came before it is delivered first.
-            ValueError: `batch_size` or `parallel` is out of range, or `fit` is needed first.
+            TypeError: at the call, if `documents` is neither a string nor an iterable; while iterating, if an item is
+                not a string. Results for earlier items are delivered first.
+            ValueError: `batch_size` or `parallel` is out of range, or `fit` must be called first.
             OutputError: the model returned NaN or infinity; the message names the text.
         """
         arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
@@ -199,7 +183,7 @@ class SparseTextEmbedding(PublicModel):
     def query_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[SparseEmbedding]:
-        """Vectors of queries. BM25, BM42 and inference-free models run nothing for them."""
+        """Vectors of queries. BM25, BM42 and models with `query_weights` run no model for them."""
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
         return self._model.get().queries.run(*arguments)
 
@@ -213,11 +197,7 @@ class SparseTextEmbedding(PublicModel):
     def aembed(
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> AsyncIterator[SparseEmbedding]:
-        """`embed` for asyncio: an async iterator that never blocks the loop but to read `documents`.
-
-        The texts run on the threads that `embed` uses, together with those of other tasks. Cancelling the task, or
-        closing the iterator, stops what has not begun.
-        """
+        """`embed` for asyncio; see `TextEmbedding.aembed`."""
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
         arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
@@ -226,75 +206,75 @@ class SparseTextEmbedding(PublicModel):
     def aquery_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> AsyncIterator[SparseEmbedding]:
-        """`query_embed` for asyncio, as `aembed`."""
+        """`query_embed` for asyncio; see `TextEmbedding.aembed`."""
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
         return asynchronous.run(self._model, lambda model: model.queries, *arguments)
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
-        """Tokens of all texts together: after truncation, special ones included; for BM25 words, stop words too."""
-        found, size = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
-        return self._model.get().documents.token_count(found, size)
+        """Total number of tokens: after truncation, special tokens included; for BM25 words, stop words included."""
+        arguments = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
+        return self._model.get().documents.token_count(*arguments)
 
     def fit(self, corpus: Iterable[str]) -> SparseTextEmbedding:
-        """BM25: take the average length and the IDF from a corpus, for `avg_len="auto"` and `idf=True`.
+        """BM25: compute average length and IDF of a corpus, for `avg_len="auto"` and `idf=True`.
 
         Returns:
             The model itself.
 
         Raises:
-            TypeError: this model has nothing to fit, or the corpus is no iterable of strings.
+            TypeError: the model is not BM25, or the corpus is not an iterable of strings.
             ValueError: the corpus has no words.
         """
         self._statistics().fit(corpus)
         return self
 
     def partial_fit(self, corpus: str | Iterable[str]) -> SparseTextEmbedding:
-        """BM25: extend what `fit` found by more documents, or begin with these.
+        """BM25: add documents to the statistics of `fit`, or start with these.
 
         Returns:
             The model itself.
 
         Raises:
-            TypeError: this model has nothing to fit, or an item is not a string; nothing is added.
+            TypeError: the model is not BM25, or an item is not a string; then no item is added.
         """
         self._statistics().partial_fit(corpus)
         return self
 
     def save_statistics(self, path: str | Path) -> None:
-        """BM25: write what `fit` found to one file, with the settings it belongs to.
+        """BM25: write the statistics of `fit` to one file, with the settings they belong to.
 
         Raises:
-            TypeError: this model has no statistics.
+            TypeError: the model is not BM25.
         """
         self._statistics().save(path)
 
     def load_statistics(self, path: str | Path) -> SparseTextEmbedding:
-        """BM25: take what `save_statistics` wrote, in place of an earlier `fit`.
+        """BM25: read the file of `save_statistics`, in place of `fit`.
 
         Returns:
             The model itself.
 
         Raises:
             FileNotFoundError: there is no such file.
-            TypeError: this model has no statistics.
-            ModelLoadError: the file is damaged, or holds something else.
-            ValueError: the statistics are of other terms: language, analyzer or the like differ.
+            TypeError: the model is not BM25.
+            ModelLoadError: the file is damaged, or is not such a file.
+            ValueError: the statistics were made with other settings, such as another language or analyzer.
         """
         self._statistics().load_statistics(path)
         return self
 
     def _statistics(self) -> BM25:
         if self._encoder is None:
-            raise TypeError(f"{self.model_name} takes no statistics from a corpus; only BM25 does")
+            raise TypeError(f"{self.model_name} has no corpus statistics; only BM25 has")
         return self._encoder.bm25
 
     def __reduce__(self) -> tuple[Any, ...]:
         return *super().__reduce__(), None if self._encoder is None else self._encoder.bm25
 
     def __setstate__(self, bm25: BM25) -> None:
-        """Go on with the statistics that were pickled."""
+        """Keep the statistics that were pickled."""
         self._encoder = BM25Encoder(bm25)
         self._model = Lazy(partial(bm25_model, self._encoder))
 
@@ -302,11 +282,11 @@ class SparseTextEmbedding(PublicModel):
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
-        """The models of the registry and custom ones, as fresh dicts with FastEmbed's keys."""
+        """Registry entries and custom models, as dicts with FastEmbed's keys. Changing them has no effect."""
         return [registry.describe(spec, SPARSE_EMBEDDING) for spec in registry.entries(SPARSE_EMBEDDING)]
 
     @classmethod
-    def add_custom_model(
+    def add_custom_model(  # noqa: D417 - the others are documented in TextEmbedding
         cls,
         model: str,
         sources: ModelSource | None = None,
@@ -324,31 +304,20 @@ class SparseTextEmbedding(PublicModel):
         output_name: str | None = None,
         max_length: int | None = None,
     ) -> None:
-        """Make a model of the SPLADE family known to this process (FastEmbed has no such method here).
+        """Register a model of the SPLADE family in this process (FastEmbed has no such method here).
 
-        What is not given, the repository's own files say. They are fetched from the hub's main branch, of one commit,
-        and checked against what the hub states of them. None of them is executed.
+        See `TextEmbedding.add_custom_model` for where files and settings come from, and for the arguments and errors
+        that all models share.
 
         Args:
-            model: its name, like "organisation/model".
-            sources: `ModelSource(hf="organisation/repository")`; None: the repository with the model's name.
-            model_file: the graph's path, whose output is (texts, tokens, vocabulary); or "model.safetensors" of a
-                masked language model. None: the first usual ONNX graph the repository has, else "model.safetensors".
-            description: shown in lists.
-            license: shown in lists.
-            size_in_gb: accepted as FastEmbed has it; the size is taken from the files.
-            additional_files: further files the graph needs.
-            vocab_size: shown in lists.
-            requires_idf: shown in lists: whether the store must apply the IDF.
-            activation: "log1p" is SPLADE's; "log1p-log1p" that of OpenSearch's v3 models. None: as the SpladePooling
-                in the repository says; "log1p" if it has none.
+            model_file: path of an ONNX graph whose output is (texts, tokens, vocabulary), or "model.safetensors" of a
+                masked language model. None: the first usual ONNX path that exists, else "model.safetensors".
+            vocab_size: shown by `list_supported_models`.
+            requires_idf: shown by `list_supported_models`: whether the store must apply the IDF.
+            activation: "log1p" is SPLADE's; "log1p-log1p" that of OpenSearch's v3 models. None: that of the
+                repository's SpladePooling; without one, "log1p".
             skip_special_tokens: whether [CLS] and the like get no weight.
-            query_weights: a JSON file of word piece -> weight, for models whose queries run no model ("idf.json").
-            output_name: the graph's output to use; None: the first.
-            max_length: tokens a text may have; None: what the files say.
-
-        Raises:
-            ValueError: the name is taken, or a name or path is malformed.
+            query_weights: a JSON file of token -> weight ("idf.json"), for models that encode queries by table lookup.
         """
         del size_in_gb
         if activation not in (None, "log1p", "log1p-log1p"):

@@ -1,4 +1,4 @@
-"""Whole words of WordPiece tokens."""
+"""Whole words from WordPiece tokens."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from fastrank.engine.tokenizer import Tokenizer
 
 
 class Words:
-    """Whole words of WordPiece tokens, with BM25's ids: stemmed, without stop words and punctuation."""
+    """Whole words from WordPiece tokens, with BM25's ids: stemmed, without stop words and punctuation."""
 
     def __init__(self, language: str, tokenizer: Tokenizer) -> None:
-        self._pieces = tokenizer.vocab
+        self._vocab = tokenizer.vocab
         self._special = tokenizer.special_ids
         self._terms = terms(language, string.punctuation)
 
     def of(self, ids: Sequence[int]) -> Iterable[tuple[int, list[int]]]:
-        """(id of the word, its tokens' positions) of each word that is kept, in order."""
+        """(word id, positions of its tokens) for each word that BM25 keeps, in order."""
         word, positions = "", list[int]()
-        for position, number in enumerate(ids):
-            if number in self._special:
+        for position, token_id in enumerate(ids):
+            if token_id in self._special:
                 continue
-            piece = self._pieces[number] or ""
-            if piece.startswith("##"):
-                word += piece[2:]
+            token = self._vocab[token_id] or ""
+            if token.startswith("##"):
+                word += token[2:]
             else:
                 yield from self._ended(word, positions)
-                word, positions = piece, []
+                word, positions = token, []
             positions.append(position)
         yield from self._ended(word, positions)
 
     def _ended(self, word: str, positions: list[int]) -> Iterable[tuple[int, list[int]]]:
-        if word and (number := self._terms[word]) != DROPPED:
-            yield number, positions
+        if word and (word_id := self._terms[word]) != DROPPED:
+            yield word_id, positions

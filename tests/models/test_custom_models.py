@@ -59,7 +59,7 @@ def test_the_size_is_known_when_the_files_are(hub, monkeypatch):
     monkeypatch.setattr(module, "Session", None)
     hub.add_repo(NAME, SAVED)
     add()
-    with pytest.raises(ValueError, match="acme/tuned was added without dim; a TextEmbedding of it has embedding_size"):
+    with pytest.raises(ValueError, match=r"acme/tuned was added without dim\. Load it and use its embedding_size"):
         TextEmbedding.get_embedding_size(NAME)
     assert TextEmbedding(NAME, lazy_load=True).embedding_size == 24
 

@@ -183,7 +183,7 @@ def test_tasks_of_jina_embeddings_v3(tmp_path):
             model.embed(TEXT, task_id=5)
     with fastrank.TextEmbedding(name, specific_model_path=folder, task_id=4) as model:
         np.testing.assert_array_equal(next(model.embed(TEXT)), by_task[4])
-    with pytest.raises(ValueError, match="has no tasks to choose from"):
+    with pytest.raises(ValueError, match="has no tasks; task_id is for models that have them"):
         fastrank.TextEmbedding("BAAI/bge-small-en-v1.5", lazy_load=True, task_id=1)
     (row,) = (row for row in fastrank.TextEmbedding.list_supported_models() if row["model"] == name)
     assert row["tasks"]["text-matching"] == 4

@@ -150,7 +150,7 @@ def test_rank_batch_is_rank_for_each(model):
     assert [len(batch) for batch in batches] == [2, 2, 0]
     for batch, query, each in zip(batches, queries, documents, strict=True):
         assert [ranked.index for ranked in batch] == [ranked.index for ranked in model.rank(query, each, top_k=2)]
-    with pytest.raises(ValueError, match="2 queries, but documents for 1"):
+    with pytest.raises(ValueError, match="got 2 queries, but 1 lists of documents"):
         model.rank_batch(["a", "b"], [["c"]])
     for wrong, name in ([["x"], "y"], "documents[1]"), ([["x"], ["y", None]], "documents[1][1]"):
         with pytest.raises(TypeError, match=f"^{re.escape(name)} must be"):
@@ -228,7 +228,7 @@ def test_several_classes_must_be_declared(tmp_path):
     powers = np.exp(logits)
     np.testing.assert_allclose(scores, powers[:, 1] / powers.sum(axis=1), atol=1e-5)
     TextCrossEncoder.add_custom_model("acme/beyond", ModelSource(hf=NAME), label=3, max_length=64)
-    with pytest.raises(ModelLoadError, match="label 3 of a model with 3 labels"):
+    with pytest.raises(ModelLoadError, match="label=3, but the model has only 3 labels"):
         list(TextCrossEncoder("acme/beyond", specific_model_path=folder).rerank(QUERY, DOCUMENTS))
 
 

@@ -177,7 +177,7 @@ def test_options_of_other_models_are_refused():
         SparseTextEmbedding(BM25, alpha=0.5)
     with pytest.raises(TypeError, match=r"prithivida/Splade_PP_en_v1 has no option b, k"):
         SparseTextEmbedding("prithivida/Splade_PP_en_v1", k=1.2, b=0.5, lazy_load=True)
-    with pytest.raises(TypeError, match="takes no statistics"):
+    with pytest.raises(TypeError, match="has no corpus statistics"):
         SparseTextEmbedding("prithivida/Splade_PP_en_v1", lazy_load=True).fit(["x"])
 
 
@@ -534,7 +534,7 @@ def test_minicoil_by_hand(tmp_path):
 
 
 def test_minicoil_without_its_files(tmp_path):
-    with pytest.raises(ModelLoadError, match="holds no vocabulary of MiniCOIL"):
+    with pytest.raises(ModelLoadError, match="has no usable MiniCOIL vocabulary"):
         SparseTextEmbedding("Qdrant/minicoil-v1", specific_model_path=tiny_models.write_model(tmp_path / "x"))
 
 
