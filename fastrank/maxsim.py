@@ -131,8 +131,7 @@ def _kept(documents: NDArray[Any], lengths: ArrayLike | None, mask: ArrayLike | 
 
 
 def _parts(lengths: Lengths) -> Iterator[slice]:
-    """Slices of consecutive documents with at most `_BLOCK` tokens together; a longer document is a slice of its
-    own."""
+    """Slices of consecutive documents with at most `_BLOCK` tokens together; a longer document is alone."""
     start = tokens = 0
     for position, length in enumerate(lengths.tolist()):
         if position > start and tokens + length > _BLOCK:

@@ -95,15 +95,15 @@ def test_nothing():
 @pytest.mark.parametrize(("arguments", "options", "message"), [
     ((QUERY[0], DOCUMENTS), {}, r"query must have the shape \(tokens, dim\), not \(8,\)"),
     ((QUERY, [DOCUMENTS[0], DOCUMENTS[2][0]]), {}, r"documents\[1\] must have the shape"),
-    ((QUERY, [vectors(3, 7)]), {}, "the query's vectors have 8 numbers, the documents' 7"),
+    ((QUERY, [vectors(3, 7)]), {}, "query embeddings have 8 dimensions, document embeddings 7"),
     ((QUERY, DOCUMENTS[2]), {}, r"for one document: \[document\]"),
-    ((QUERY, DOCUMENTS[2]), {"lengths": [3, 3]}, "add up to the 7 tokens"),
-    ((QUERY, DOCUMENTS[2]), {"lengths": [8, -1]}, "add up to the 7 tokens"),
+    ((QUERY, DOCUMENTS[2]), {"lengths": [3, 3]}, "sum to the number of tokens, 7"),
+    ((QUERY, DOCUMENTS[2]), {"lengths": [8, -1]}, "sum to the number of tokens, 7"),
     ((QUERY, padded(DOCUMENTS)), {"lengths": [1]}, "7 numbers from 0 to 12"),
     ((QUERY, padded(DOCUMENTS)), {"lengths": [13] * 7}, "7 numbers from 0 to 12"),
     ((QUERY, padded(DOCUMENTS)), {"mask": np.ones((7, 11))}, r"mask has the shape \(7, 11\)"),
     ((QUERY, padded(DOCUMENTS)), {"lengths": LENGTHS, "mask": np.ones((7, 12))}, "not both"),
-    ((QUERY, DOCUMENTS), {"lengths": LENGTHS}, "go with one array"),
+    ((QUERY, DOCUMENTS), {"lengths": LENGTHS}, "are for one array"),
 ])  # fmt: skip
 def test_shapes_are_checked(arguments, options, message):
     with pytest.raises(ValueError, match=message):

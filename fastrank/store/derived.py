@@ -59,7 +59,7 @@ def derive(
             return _kept(place / name, folder / source, write, is_whole, root)
     except OSError as error:
         return _made_for_now(name, folder / source, write, f"{error.strerror or error}", str(place))
-    return _made_for_now(name, folder / source, write, "No home folder is known here", str(folder))
+    return _made_for_now(name, folder / source, write, "There is no home folder here", str(folder))
 
 
 def problems(folder: Path, source: str, root: Path | None) -> Iterator[tuple[Path, str]]:

@@ -378,7 +378,7 @@ def test_d42_without_a_home_folder(homeless, capsys, tmp_path):
         assert fastrank(arguments) == 0, arguments
     assert "FASTRANK_CACHE" in capsys.readouterr().out
     assert fastrank(["cache", "--clear"]) == 1
-    assert "No home folder is known here" in capsys.readouterr().err
+    assert "There is no home folder here" in capsys.readouterr().err
     assert np.isfinite(int8_of_a_folder()).all()
     with pytest.raises(OSError, match="Set FASTRANK_CACHE to a folder"):
         TextEmbedding("BAAI/bge-small-en-v1.5")
@@ -405,7 +405,7 @@ def test_d43_a_home_folder_of_nobody(monkeypatch, capsys, name):
     if not options:
         monkeypatch.setenv(name, folder)
     kind = ModelLoadError if name == "specific_model_path" else OSError
-    with pytest.raises(kind, match=f"{name}='~nosuchuser/x' names a home folder that is not known here"):
+    with pytest.raises(kind, match=f"{name}='~nosuchuser/x' names a home folder that does not exist here"):
         TextEmbedding("BAAI/bge-small-en-v1.5", **options)
     option = {"cache_dir": ["--cache-dir", folder]}.get(name, [])
     if name != "specific_model_path":
