@@ -46,6 +46,7 @@ __all__ = [
 
 OUTPUT: Final[Mapping[str, str]] = {
     "encoder": "last_hidden_state",
+    "token-states": "last_hidden_state",
     "attention": "attention",
     "colbert": "token_vectors",
     "masked-lm": "logits",
@@ -70,12 +71,14 @@ _ALIASES: Final = {
 
 _SHARED_HEADS: Final = {
     "encoder": "heads.hidden_states",
+    "token-states": "heads.hidden_states",
     "attention": "heads.attention",
     "colbert": "projection.token_vectors",
 }
 """Heads that need no weights of the architecture; the others are functions of its module."""
 
-_MASKED_HEADS: Final = ("attention", "colbert")  # return probabilities; hide some tokens of texts without padding
+_HIDDEN_COUNT: Final = ("colbert", "token-states")  # hide some tokens of texts without padding
+_MASKED_HEADS: Final = ("attention", *_HIDDEN_COUNT)  # the first returns probabilities
 
 _PER_TOKEN: Final = ActivationQuantization()
 
@@ -128,6 +131,7 @@ def build(
 
         head                      output              shape
         encoder                   last_hidden_state   [batch, sequence, hidden]
+        token-states              last_hidden_state   [batch, sequence, hidden], of tokens that the mask hides too
         attention                 last_hidden_state   [batch, sequence, hidden]
                                   attention           [batch, heads, sequence, sequence], of the last layer
         colbert                   token_vectors       [batch, sequence, dim], L2-normalized
@@ -215,7 +219,14 @@ def _graph(
         raise ModelLoadError(
             f"{config.path}: no head {head!r} for the model type {model_type!r}; supported: {supported}"
         )
-    graph = Graph(stored.path, stored.tensors, activations, half=half, unpadded=unpadded and head not in _MASKED_HEADS)
+    graph = Graph(
+        stored.path,
+        stored.tensors,
+        activations,
+        half=half,
+        unpadded=unpadded and head not in _MASKED_HEADS,
+        hidden_count=head in _HIDDEN_COUNT,
+    )
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
     graph.score_tokens = score_tokens
     encoded = architecture.encoder(graph, config)

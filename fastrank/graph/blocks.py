@@ -132,12 +132,41 @@ def relu(graph: Graph, x: str) -> str:
     return graph.op("Relu", x)
 
 
+def quick_gelu(graph: Graph, x: str) -> str:
+    """`x * sigmoid(1.702 x)`."""
+    return graph.op("Mul", x, graph.op("Sigmoid", graph.op("Mul", x, graph.scalar(1.702))))
+
+
+def relu_squared(graph: Graph, x: str) -> str:
+    """`max(x, 0)^2` (So et al. 2021, arXiv:2109.08668)."""
+    positive = graph.op("Relu", x)
+    return graph.op("Mul", positive, positive)
+
+
+def mish(graph: Graph, x: str) -> str:
+    """`x * tanh(log(1 + exp(x)))` (Misra 2019, arXiv:1908.08681)."""
+    return graph.op("Mul", x, graph.op("Tanh", graph.op("Softplus", x)))
+
+
+def tanh(graph: Graph, x: str) -> str:
+    """The hyperbolic tangent."""
+    return graph.op("Tanh", x)
+
+
 ACTIVATIONS: Final[dict[str, Callable[[Graph, str], str]]] = {
     "gelu": gelu,
+    "gelu_accurate": gelu_tanh,
+    "gelu_fast": gelu_tanh,
     "gelu_new": gelu_tanh,
+    "gelu_python": gelu,
     "gelu_pytorch_tanh": gelu_tanh,
+    "mish": mish,
+    "quick_gelu": quick_gelu,
     "relu": relu,
+    "relu2": relu_squared,
     "silu": silu,
+    "swish": silu,
+    "tanh": tanh,
 }
 """The supported values of `hidden_act`, by transformers' names."""
 
@@ -150,6 +179,17 @@ def padding_mask(graph: Graph, attention_mask: str, axes: tuple[int, ...] = (1, 
 def score_bias(graph: Graph, visible: str) -> str:
     """An additive attention mask, float32 of the shape of `visible`: 0 where it is true, else the lowest float."""
     return graph.op("Where", visible, graph.scalar(0.0, float32=True), graph.scalar(_MASKED, float32=True))
+
+
+def sees(graph: Graph, visible: str) -> str:
+    """0 for tokens that may attend to none, else 1: float32 [batch * sequence, 1].
+
+    `visible` is bool [batch, 1, sequence, keys]. The attention of such tokens is 0, as that of torch's
+    `scaled_dot_product_attention`; a softmax over lowest floats would be the mean of all tokens. What fills queries up
+    is of this kind, where a sliding layer does not reach back to the last word.
+    """
+    some = graph.op("ReduceMax", graph.op("Cast", visible, to=onnx_proto.FLOAT), axes=[-1], keepdims=1)
+    return graph.op("Reshape", some, graph.integers(-1, 1))
 
 
 def text_shape(graph: Graph, input_ids: str, *sizes: int) -> str:

@@ -45,6 +45,7 @@ class Graph:
         activations: How activations are quantized, where weights are int8.
         half: Compute in float16; what overflows there stays float32, and so do outputs.
         unpadded: Every token is text, so attention needs no mask.
+        hidden_count: The states of tokens that the mask hides count too.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Graph:
         *,
         half: bool = False,
         unpadded: bool = False,
+        hidden_count: bool = False,
     ) -> None:
         self.prefix = ""
         """An optional prefix of tensor names; checkpoints saved with a head have one ("bert.")."""
@@ -69,6 +71,8 @@ class Graph:
         """Whether the graph computes in float16; else in float32."""
         self.unpadded = unpadded
         """Whether all texts of a batch have the same length, so that attention needs no padding mask."""
+        self.hidden_count = hidden_count
+        """Whether tokens that the mask hides count, as those do that fill up a query of late interaction."""
         self._path = path
         self._tensors = tensors
         self._nodes: list[bytes] = []

@@ -96,6 +96,8 @@ def word_logits(
     weight = f"{decoder}.weight"
     if config.flag("tie_word_embeddings", default=True) and not graph.has(weight):
         weight = embeddings
+    if bias is not None and graph.has(f"{decoder}.bias"):  # transformers 5 ties the two only where one is missing
+        bias = f"{decoder}.bias"
     logits = blocks.product(graph, x, weight, bias, size, vocabulary, bias_alias=f"{decoder}.bias")
     logits = graph.op("Reshape", logits, blocks.text_shape(graph, encoded.input_ids, vocabulary))
     graph.output("logits", logits, onnx_proto.FLOAT, ["batch", "sequence", vocabulary])

@@ -129,7 +129,7 @@ def resolve(
         skiplist_tokens=task.skiplist_words,
         normalize_queries=task.normalize == "both",
         normalize_documents=task.normalize != "none",
-        graph_head="colbert" if task.projection else "encoder",
+        graph_head="colbert" if task.projection else "token-states",
         output=task.output,
         in_registry=in_registry,
     )
@@ -161,7 +161,7 @@ def _of_modules(model: MultiVector, limit: int | None, max_length: int | None) -
         skiplist_tokens=model.skiplist.tokens,
         normalize_queries=False,
         normalize_documents=False,
-        graph_head="encoder",
+        graph_head="token-states",
         output=None,
         in_registry=False,
         modules=TokenModules(model.steps, model.counted, model.skiplist, model.pooling, model.after_pooling),

@@ -150,6 +150,18 @@ class Config:
         self._read.update(fields)
         return next((field for field in fields if self._values.get(field) is not None), fields[-1])
 
+    def one_of(self, field: str, alias: str) -> str:
+        """A field or its alias, of transformers' `attribute_map`: whichever stands there.
+
+        Raises:
+            ModelLoadError: both do, and disagree; which of them counts depends on their order there.
+        """
+        self._read.update((field, alias))
+        stated, other = self._values.get(field), self._values.get(alias)
+        if stated is not None and other is not None and stated != other:
+            raise self.error(alias, f"{field}, which is the same field, is {self.text(field)}")
+        return alias if stated is None and other is not None else field
+
     def has(self, field: str) -> bool:
         """Whether the field is there and not null."""
         self._read.add(field)

@@ -277,7 +277,7 @@ def test_missing_optional_fields_take_the_defaults_of_transformers(checkpoint):
         ("layer_norm_eps", float("nan"), "expected a number"),
         ("layer_norm_eps", "1e-12", "expected a number"),
         ("layer_norm_eps", 10**400, "expected a number"),
-        ("hidden_act", "swish", "is 'swish'; supported: 'gelu', 'gelu_new'"),
+        ("hidden_act", "laplace", "is 'laplace'; supported: 'gelu', 'gelu_accurate'"),
         ("position_embedding_type", "relative_key", "supported: 'absolute'"),
         ("is_decoder", True, "supported: False"),
     ],
@@ -357,8 +357,8 @@ def test_what_is_local_in_modernbert_matters(modern, field):
         ),
         ({"num_attention_heads": 32}, "the width of a head, 1, must be even"),
         ({"norm_bias": "yes"}, "field 'norm_bias' is 'yes'; supported: True, False"),
-        ({"hidden_activation": "mish"}, "field 'hidden_activation' is 'mish'; supported: 'gelu'"),
-        ({"classifier_activation": "mish"}, "field 'classifier_activation' is 'mish'; supported: 'gelu'"),
+        ({"hidden_activation": "laplace"}, "field 'hidden_activation' is 'laplace'; supported: 'gelu'"),
+        ({"classifier_activation": "laplace"}, "field 'classifier_activation' is 'laplace'; supported: 'gelu'"),
         ({"classifier_pooling": "max"}, "field 'classifier_pooling' is 'max'; supported: 'cls', 'mean'"),
     ],
 )
@@ -377,18 +377,23 @@ def test_a_bad_field_of_modernbert_is_named(modern, fields, says):
         ("electra_masked_lm", "is_decoder", True, "is True; supported: False"),
         ("distilbert_masked_lm", "dim", ..., "is missing; expected an integer"),
         ("distilbert_masked_lm", "n_heads", 5, "is 5; dim 32 is not a multiple of it"),
-        ("distilbert_masked_lm", "activation", "mish", "is 'mish'; supported: 'gelu'"),
+        ("distilbert_masked_lm", "activation", "laplace", "is 'laplace'; supported: 'gelu'"),
         ("jina_bert_masked_lm", "feed_forward_type", "original", "is 'original'; supported: 'geglu', 'reglu'"),
         ("jina_bert_masked_lm", "feed_forward_type", ..., "is missing; supported: 'geglu', 'reglu'"),
         ("jina_bert_masked_lm", "position_embedding_type", "rope", "is 'rope'; supported: 'absolute', 'alibi'"),
         ("mpnet_masked_lm", "position_embedding_type", "alibi", "is 'alibi'; supported: 'absolute'"),
         ("mpnet_masked_lm", "relative_attention_num_buckets", 64, "is 64; supported: 32"),
         ("nomic_bert_masked_lm", "head_dim", 16, "is 16; supported: 8"),
-        ("nomic_bert_masked_lm", "hidden_act", "mish", "is 'mish'; supported: 'silu', 'gelu'"),
+        ("nomic_bert_masked_lm", "hidden_act", "laplace", "is 'laplace'; supported: 'silu', 'gelu'"),
         ("nomic_bert_masked_lm", "hidden_size", ..., "is missing; expected an integer"),
         ("nomic_bert_masked_lm", "num_attention_heads", 32, "is 32; the width of a head, 1, must be even"),
         ("nomic_bert_masked_lm", "rope_parameters", [], "is []; expected an object"),
-        ("nomic_bert_old_masked_lm", "activation_function", "mish", "is 'mish'; supported: 'geglu', 'swiglu', 'gelu'"),
+        (
+            "nomic_bert_old_masked_lm",
+            "activation_function",
+            "laplace",
+            "is 'laplace'; supported: 'geglu', 'swiglu', 'gelu'",
+        ),
         ("nomic_bert_old_masked_lm", "moe_normalize_expert_weights", True, "is True; supported: False"),
         ("nomic_bert_old_masked_lm", "expert_choice_router", True, "is True; supported: False"),
         ("nomic_bert_old_masked_lm", "num_shared_experts", 1, "is 1; supported: 0"),
@@ -499,7 +504,7 @@ def test_an_unknown_head_is_refused(checkpoint):
         build(checkpoint, "next-sentence")
     assert str(caught.value) == (
         f"{checkpoint / 'config.json'}: no head 'next-sentence' for the model type 'bert'; "
-        "supported: 'encoder', 'attention', 'colbert', 'masked-lm', 'sequence-classification'"
+        "supported: 'encoder', 'token-states', 'attention', 'colbert', 'masked-lm', 'sequence-classification'"
     )
 
 
@@ -561,8 +566,11 @@ def test_the_output_of_a_head_is_named(name, head):
     assert OUTPUT[head] in [value.name for value in loaded(name, head).get_outputs()]
 
 
+_OF_TOKENS = [(name, head) for name in NAMES for head in ("colbert", "token-states")]  # see late interaction
+
+
 def test_every_supported_head_has_a_fixture():
-    tested = {(type_of(name), head) for name, head in [*HEADS, *((name, "colbert") for name in NAMES)]}
+    tested = {(type_of(name), head) for name, head in [*HEADS, *_OF_TOKENS]}
     copies = {  # written by the same functions
         "camembert": "roberta",
         "deberta-v2": "deberta_v2",

@@ -57,7 +57,7 @@ def test_both_forms_of_the_comparisons_mean_the_same(name, tmp_path):
         ({"pos_att_type": ["p2p"]}, "'pos_att_type' is ['p2p']; expected a list of: 'c2p', 'p2c'"),
         ({"norm_rel_ebd": 1}, "'norm_rel_ebd' is 1; expected a string"),
         ({"pooler_hidden_size": 16}, "'pooler_hidden_size' is 16; supported: 32"),
-        ({"pooler_hidden_act": "mish"}, "'pooler_hidden_act' is 'mish'; supported: "),
+        ({"pooler_hidden_act": "laplace"}, "'pooler_hidden_act' is 'laplace'; supported: "),
     ],
 )
 def test_a_bad_field_is_named(fields, says, tmp_path):

@@ -38,11 +38,13 @@ def encoder(graph: Graph, config: Config) -> Encoded:
         ModelLoadError: The configuration or a tensor is missing or not as expected.
     """
     graph.prefix = "distilbert."
-    hidden, count = config.width_and_heads("dim", "n_heads")
+    hidden, count = config.width_and_heads(
+        config.one_of("dim", "hidden_size"), config.one_of("n_heads", "num_attention_heads")
+    )
     size = Sizes(
         hidden=hidden,
         intermediate=config.integer("hidden_dim"),
-        layers=config.integer("n_layers", high=1_000),
+        layers=config.integer(config.one_of("n_layers", "num_hidden_layers"), high=1_000),
         heads=count,
         vocabulary=config.integer("vocab_size"),
         positions=config.integer("max_position_embeddings"),

@@ -21,10 +21,17 @@ GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 
 class _LayerType(NamedTuple):
-    """What full and sliding layers differ in: the bias of attention scores, and the rotary angles."""
+    """What full and sliding layers differ in.
+
+    Attributes:
+        bias: Of attention scores.
+        cos_sin: The rotary angles.
+        sees: Where tokens may have nothing to attend to: 0 for those, else 1; float32 [batch * sequence, 1].
+    """
 
     bias: str
     cos_sin: rotary.CosSin
+    sees: str = ""
 
 
 def encoder(graph: Graph, config: Config) -> Encoded:
@@ -101,8 +108,9 @@ def _by_layer_type(
     positions = blocks.position_ids(graph, input_ids)
     column = graph.op("Unsqueeze", positions, graph.integers(1))
     visible = "" if graph.unpadded else blocks.padding_mask(graph, attention_mask)
-    reach = graph.integer(config.integer("local_attention", default=128, low=2) // 2)  # to each side
+    reach = graph.integer(_reach(config))
     near = graph.op("LessOrEqual", graph.op("Abs", graph.op("Sub", column, positions)), reach)
+    seen = near if graph.unpadded else graph.op("And", visible, near)
     width = size.hidden // size.heads
     return {
         GLOBAL: _LayerType(
@@ -112,10 +120,17 @@ def _by_layer_type(
             ),
         ),
         LOCAL: _LayerType(
-            blocks.score_bias(graph, near if graph.unpadded else graph.op("And", visible, near)),
+            blocks.score_bias(graph, seen),
             rotary.cos_sin(graph, column, rotary.frequencies(width, _theta(config, LOCAL, "local_rope_theta", 10_000))),
+            blocks.sees(graph, seen) if graph.hidden_count else "",
         ),
     }
+
+
+def _reach(config: Config) -> int:
+    """How many tokens a sliding layer sees to each side; transformers lets `sliding_window` replace half the window."""
+    window = config.integer("local_attention", default=128, low=2)
+    return config.integer("sliding_window", default=window // 2)
 
 
 def _attention(
@@ -128,6 +143,8 @@ def _attention(
     mixed, probabilities = blocks.attention(
         graph, query, key, value, bias=layer_type.bias, heads=size.heads, width=hidden // size.heads
     )
+    if layer_type.sees:
+        mixed = graph.op("Mul", mixed, graph.to_compute_dtype(layer_type.sees))
     return blocks.linear(graph, mixed, f"{name}.Wo", hidden, hidden, bias=bias), probabilities
 
 
