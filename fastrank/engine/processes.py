@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,15 +25,14 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
 
     `function` travels to each worker once. An error in a worker is raised here as it is; if one is killed,
     `BrokenProcessPool` is raised at once; leaving the iterator early ends the workers, and so does the end of this
-    process, whatever ends it. They are started by forkserver or spawn, so a script needs the usual
+    process, whatever ends it. They are started by spawn, so a script needs the usual
     `if __name__ == "__main__":`. All is done in this process where the system has no semaphores, as on AWS Lambda, in a
     worker of a multiprocessing.Pool, which may have no children, and once Python is ending.
     """
     if multiprocessing.current_process().daemon:
         yield from map(function, items)
         return
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context = multiprocessing.get_context("spawn")  # workers inherit what `_interrupts_wait` blocks
     try:
         pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(function,))
     except (OSError, NotImplementedError):
@@ -38,9 +40,10 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
         return
     ahead: deque[Future[Any]] = deque()
     try:
-        for item in items:
+        for number, item in enumerate(items):
             try:
-                ahead.append(pool.submit(_work, item))
+                with _interrupts_wait() if number < workers else contextlib.nullcontext():
+                    ahead.append(pool.submit(_work, item))
             except RuntimeError:  # Python is ending
                 if ahead:
                     raise
@@ -53,6 +56,29 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
             yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back while a worker starts: it comes when the pool is able to end its workers.
+
+    The worker is started with SIGINT blocked, so that it has no traceback of its own before `_start` ignores it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    holds = callable(before) and threading.current_thread() is threading.main_thread()
+    arrived: list[tuple[int, FrameType | None]] = []
+    if holds:
+        signal.signal(signal.SIGINT, lambda number, frame: arrived.append((number, frame)))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if sys.platform != "win32" else None
+    try:
+        yield
+    finally:
+        if sys.platform != "win32" and mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if holds and callable(before):
+            signal.signal(signal.SIGINT, before)
+            if arrived:
+                before(*arrived[0])
 
 
 def _start(function: Callable[[Any], Any]) -> None:

@@ -241,6 +241,35 @@ def test_r7_ctrl_c_ends_parent_and_workers(whom):
     assert_gone(workers)
 
 
+STARTS_WORKERS = """
+from fastrank import SparseTextEmbedding
+def texts():
+    print("reading", flush=True)
+    while True:
+        yield "a few words"
+if __name__ == "__main__":
+    for _ in SparseTextEmbedding("Qdrant/bm25").embed(texts(), parallel=2):
+        pass
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("whom", ["the parent", "all"])
+def test_r7_ctrl_c_while_workers_start(tmp_path, whom):
+    program = tmp_path / "program.py"
+    program.write_text(STARTS_WORKERS, encoding="utf-8")
+    for moment in range(8):
+        child = subprocess.Popen(
+            [sys.executable, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        child.stdout.readline()
+        time.sleep(0.025 * moment)
+        (os.kill if whom == "the parent" else os.killpg)(child.pid, signal.SIGINT)
+        _, errors = child.communicate(timeout=patience(30))
+        assert child.returncode == -signal.SIGINT
+        assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1, errors
+
+
 # -- processors and devices -------------------------------------------------------------------------------------------
 
 
