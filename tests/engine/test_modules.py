@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import support
+from support.checkpoints import write_tensors
 
 from fastrank import ModelSource, TextCrossEncoder
 from fastrank.engine import modules
@@ -145,3 +146,16 @@ def test_damaged_folders_are_refused(folder, damage, says):
     damage(folder)
     with pytest.raises(ModelLoadError, match=says):
         load(folder)
+
+
+@pytest.mark.parametrize("outer", [32, 24])
+def test_a_residual_adds_the_input(tmp_path, outer):
+    dice = np.random.default_rng(0)
+    names = {"linear.weight": (outer, 32), "linear.bias": (outer,), "residual.weight": (outer, 32)}
+    tensors = {name: dice.normal(size=shape).astype(np.float32) for name, shape in names.items()}
+    write_tensors(tmp_path, {name: ("F32", value.shape, value.tobytes()) for name, value in tensors.items()})
+    dense = sentence_transformers.Dense(tmp_path, 32, outer, bias=True, residual=True, activation="tanh")
+    rows = dice.normal(size=(5, 32)).astype(np.float32)
+    straight = np.tanh(rows @ tensors["linear.weight"].T + tensors["linear.bias"])
+    added = rows if outer == 32 else rows @ tensors["residual.weight"].T
+    np.testing.assert_allclose(modules.function([dense])(rows), straight + added, atol=1e-5)

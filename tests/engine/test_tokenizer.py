@@ -194,3 +194,35 @@ def test_tokens_are_told_where_they_stand(tmp_path):
     assert bare == spans[1:-1]
     assert [text[span.start : span.stop] for span in bare] == ["Hello", ",", "world", *["cat"] * 20]
     assert all(tokenizer.token_to_id(span.token) == span.id for span in bare)
+
+
+def test_truncation_on_the_left_keeps_the_end_of_huge_texts(tmp_path):
+    place = folder(tmp_path, {"tokenizer_config.json": {"truncation_side": "left"}})
+    tokenizer = Tokenizer(tokenization.read(place), 8)
+    huge = "cat " * 300_000 + "the dog is red and fast"
+    end = ids(tokenizer, "the dog is red and fast")[0]
+    start = time.perf_counter()
+    assert ids(tokenizer, huge)[0] == end
+    assert ids(tokenizer, " " * 2_000_000 + "the dog is red and fast")[0] == end
+    assert time.perf_counter() - start < patience(5)
+    assert ids(tokenizer, ("cat " * 40, "dog"))[0][-4:] == ids(tokenizer, ("cat", "dog"))[0][-4:]
+
+
+@pytest.mark.parametrize(
+    ("stated", "strips"),
+    [
+        ({"__version__": {"sentence_transformers": "5.3.0"}}, True),
+        ({"__version__": {"sentence_transformers": "6.2.0"}}, False),
+        ({"model_type": "ColBERT"}, True),
+        ({}, False),
+    ],
+)
+def test_white_space_at_the_ends_is_removed_as_by_the_version_that_saved_the_folder(tmp_path, stated, strips):
+    place = folder(tmp_path, {"config_sentence_transformers.json": stated}, kind="bpe")
+    padded, plain = ids(Tokenizer(tokenization.read(place), 64), " cat ", "cat")
+    assert (padded == plain) is strips
+
+
+def test_positions_begin_behind_the_padding_token(tmp_path):
+    config = {"model_type": "roberta", "max_position_embeddings": 40, "pad_token_id": 3}
+    assert tokenization.read(folder(tmp_path, {"config.json": config})).positions == 36
