@@ -45,11 +45,6 @@ def settings(request: Request, task: DenseTask) -> DenseSettings:
     return resolve(request.spec.name, task, loading.find(request).folder)
 
 
-def passages(model: DenseModel) -> Pipeline[Vector]:
-    """The pipeline for passages: documents with the passage prefix."""
-    return model.passages
-
-
 def _assembled(request: Request, task: DenseTask, files: store.ModelFiles) -> DenseModel:
     spec, folder = request.spec, files.folder
     if files.variant == store.GIVEN and task.pooling == spec.task(TEXT_EMBEDDING, DenseTask).pooling:

@@ -221,6 +221,15 @@ class TextEmbedding(PublicModel):
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
         return asynchronous.run(self._model, lambda model: self._prefixed(model.queries, None), *arguments)
 
+    def apassage_embed(
+        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> AsyncIterator[Vector]:
+        """`passage_embed` for asyncio, as `aembed`."""
+        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
+
+        arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
+        return asynchronous.run(self._model, lambda model: self._prefixed(model.passages, None), *arguments)
+
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """Total number of tokens the model would see: after truncation, special tokens included."""
         arguments = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from fastrank.engine import cpu
 from fastrank.engine.batching import Tokens, spans, windows
-from fastrank.engine.loaded import DOCUMENTS, Lazy, LoadedModel, Names, TextPipeline
+from fastrank.engine.loaded import DOCUMENTS, Lazy, Names, TextPipeline
 from fastrank.engine.pipeline import Pipeline, check_finite
 from fastrank.engine.scheduler import Group, Part, Scheduler, Shape, Unit
 from fastrank.engine.tokenizer import Text
@@ -25,7 +25,7 @@ _CHUNK = 64  # texts that a thread runs where no session does
 
 async def run(
     model: Lazy[Any],
-    choose: Callable[[LoadedModel[Any, Any, Any]], TextPipeline[T]],
+    choose: Callable[[Any], TextPipeline[T]],
     texts: Iterator[Any],
     batch_size: int,
     workers: int | None,

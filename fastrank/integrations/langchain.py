@@ -6,11 +6,13 @@
 >>> FastrankRerank(top_n=3).compress_documents(store.similarity_search(query, k=20), query)
 
 All hold nothing but their configuration, which LangChain can copy and store; each model is loaded once per process, at
-its first use. Their asynchronous methods are LangChain's, which run these in threads.
+its first use. Embeddings are asynchronous themselves; other asynchronous methods are LangChain's, which run these in
+threads.
 """
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -73,6 +75,17 @@ class FastrankEmbeddings(_Model, Embeddings):
         """The vector of a query."""
         vector: list[float] = next(self._model().query_embed(inputs.text(text, "text"))).tolist()
         return vector
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Vectors of documents, for asyncio: together with those of other tasks, and stopped with this one."""
+        documents, model = inputs.documents(texts, "texts"), await asyncio.to_thread(self._model)
+        return [vector.tolist() async for vector in model.apassage_embed(documents, batch_size=self.batch_size)]
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """The vector of a query, for asyncio."""
+        query, model = inputs.text(text, "text"), await asyncio.to_thread(self._model)
+        vectors: list[list[float]] = [vector.tolist() async for vector in model.aquery_embed(query)]
+        return vectors[0]
 
     def _model(self) -> TextEmbedding:
         return shared(TextEmbedding, self.model_name, **self.model_kwargs)

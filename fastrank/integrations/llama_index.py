@@ -81,13 +81,16 @@ class FastrankEmbedding(BaseEmbedding):
         return [vector.tolist() for vector in self._model().passage_embed(documents, batch_size=self.embed_batch_size)]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        return await asyncio.to_thread(self._get_query_embedding, query)
+        text, model = inputs.text(query, "query"), await asyncio.to_thread(self._model)
+        vectors: list[list[float]] = [vector.tolist() async for vector in model.aquery_embed(text)]
+        return vectors[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
-        return await asyncio.to_thread(self._get_text_embedding, text)
+        return (await self._aget_text_embeddings([text]))[0]
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await asyncio.to_thread(self._get_text_embeddings, texts)
+        documents, model = inputs.documents(texts, "texts"), await asyncio.to_thread(self._model)
+        return [vector.tolist() async for vector in model.apassage_embed(documents, batch_size=self.embed_batch_size)]
 
 
 class FastrankRerank(BaseNodePostprocessor):

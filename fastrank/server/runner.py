@@ -12,7 +12,6 @@ import numpy as np
 
 from fastrank.bm25 import BM25, BM25Index
 from fastrank.dense import heads
-from fastrank.dense.loading import passages
 from fastrank.engine.batching import Batch
 from fastrank.engine.pipeline import Pipeline
 from fastrank.engine.scheduler import Scheduler
@@ -354,7 +353,7 @@ class _Scored(NamedTuple):
 
 def _of_role(loaded: Any, role: calls.Role) -> Pipeline[Any]:
     pipeline: Pipeline[Any] = loaded.queries if role == "query" else loaded.documents
-    return passages(loaded) if role == "passage" else pipeline
+    return loaded.passages if role == "passage" else pipeline
 
 
 def _all(pipeline: Any, texts: Sequence[str]) -> list[Any]:

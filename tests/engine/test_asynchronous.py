@@ -40,7 +40,8 @@ async def listed(iterator):
 
 
 def test_vectors_are_those_of_embed(dense):
-    for ours, theirs in ((dense.aembed, dense.embed), (dense.aquery_embed, dense.query_embed)):
+    names = ("embed", "query_embed", "passage_embed")
+    for ours, theirs in ((getattr(dense, f"a{name}"), getattr(dense, name)) for name in names):
         found = asyncio.run(listed(ours(TEXTS)))
         assert np.abs(np.stack(found) - np.stack(list(theirs(TEXTS)))).max() < 1e-6
     assert len(asyncio.run(listed(dense.aembed("one text")))) == 1
