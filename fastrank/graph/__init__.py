@@ -24,7 +24,7 @@ from fastrank.graph.builder import ActivationQuantization, Graph
 from fastrank.graph.fields import IGNORED_FIELDS, OFF_FIELDS
 from fastrank.graph.quantized_matmul import TRIAL_ANSWER
 from fastrank.graph.safetensors import Tensor, read_header
-from fastrank.models.config import Config
+from fastrank.models.config import Config, is_model2vec, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -265,7 +265,8 @@ def _config(folder: Path, tensors: Mapping[str, Tensor]) -> Config:
     path = folder / "config.json"
     if not path.exists() and _architecture("model2vec").SENTENCE_TRANSFORMERS in tensors:
         return Config(path, {"model_type": "model2vec"})
-    return Config.read(path)
+    values = read_object(path)
+    return Config(path, {**values, "model_type": "model2vec"} if is_model2vec(values) else values)
 
 
 def _model_type(config: Config) -> str:

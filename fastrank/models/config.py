@@ -48,6 +48,12 @@ def read_object(path: Path) -> dict[str, Any]:
     return values
 
 
+def is_model2vec(values: Mapping[str, Any]) -> bool:
+    """Whether a config.json is model2vec's; old versions wrote no model_type, but how the table was distilled."""
+    old = values.get("model_type") is None and any(field in values for field in ("apply_pca", "apply_zipf"))
+    return old or values.get("model_type") == "model2vec"
+
+
 class Config:
     """A JSON object of a model's folder, such as `config.json`.
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from fastrank.errors import ModelLoadError
 from fastrank.models import fields
-from fastrank.models.config import Config, read_json
+from fastrank.models.config import Config, is_model2vec, read_json
 
 MODULES: Final = "modules.json"
 TOKENS, SENTENCE, SCORES = "token_embeddings", "sentence_embedding", "scores"
@@ -245,7 +245,7 @@ def _of_model2vec(folder: Path) -> list[Module]:
     """What modules.json would say about a model2vec folder, some of which have none."""
     path = folder / "config.json"
     config = read_json(path) if path.exists() else None
-    if not isinstance(config, dict) or config.get("model_type") != "model2vec":
+    if not isinstance(config, dict) or not is_model2vec(config):
         return []
     static = Module(STATIC, folder)
     return [static, Module("Normalize", folder / "1_Normalize")] if config.get("normalize") is True else [static]

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from fastrank.errors import ModelLoadError
 from fastrank.models import encoder_config, fields
-from fastrank.models.config import MAX_INTEGER, Config, read_json
+from fastrank.models.config import MAX_INTEGER, Config, is_model2vec, read_json
 
 _FALLBACK_LIMIT = 512
 _STATIC = "0_StaticEmbedding"  # where sentence-transformers keeps a static model
@@ -127,7 +127,7 @@ def read(folder: Path, *, registered: bool = False) -> TokenizerSettings:
         raise ModelLoadError(f"There is no tokenizer.json in {folder}. fastrank needs the model's tokenizer.json.")
     config = _object(folder / "config.json")
     transformer = encoder_config.transformer(folder) if not registered else None
-    model2vec = config.get("model_type") == "model2vec"
+    model2vec = is_model2vec(config)
     static = model2vec or _is_static(folder / "modules.json")
     positions = _positions(config)
     tokenizer_config, sentence_bert = (

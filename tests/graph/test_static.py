@@ -137,7 +137,7 @@ def test_tables_of_other_precision_are_cast(name, dtype, tmp_path):
         ("embeddings", None, "no tensor 'embeddings'"),
         ("embeddings", ("F32", [240], bytes(960)), r"shape \[240\]; expected 2 sizes above 0"),
         ("embeddings", ("F32", [0, 12], b""), r"shape \[0, 12\]; expected 2 sizes above 0"),
-        ("embeddings", ("I8", [10, 12], bytes(120)), "dtype I8; supported: F32, F16, BF16, F64"),
+        ("embeddings", ("U8", [10, 12], bytes(120)), "dtype U8; supported: F32, F16, BF16, F64, I8"),
         ("mapping", ("F32", [20], bytes(80)), "dtype F32; supported: I32, I64"),
         ("mapping", ("I64", [2, 10], bytes(160)), r"shape \[2, 10\]; expected 1 sizes above 0"),
         ("weights", ("F32", [19], bytes(76)), r"shape \[19\]; config\.json asks for \[20\]"),
@@ -171,3 +171,25 @@ def test_there_is_nothing_but_an_encoder():
 def test_int8_is_refused():
     with pytest.raises(ModelLoadError, match="a static model multiplies by no weights, so int8 is not for it"):
         embed(FIXTURES / "model2vec", "cat", precision="int8")
+
+
+def test_int8_tables_are_rows_without_a_scale(tmp_path):
+    """As model2vec has them: `StaticModel(...).encode` averages the int8 rows and normalizes the mean."""
+    folder = copy_of("model2vec", tmp_path)
+    tensors = read_tensors(folder)
+    _, shape, raw = tensors["embeddings"]
+    rows = np.frombuffer(raw, np.float32).reshape(shape)
+    rounded = np.round(rows / np.abs(rows).max() * 127).astype(np.int8)
+    write_tensors(folder, {**tensors, "embeddings": ("I8", shape, rounded.tobytes())})
+    whole = copy_of("model2vec", tmp_path / "whole")
+    write_tensors(whole, {**tensors, "embeddings": ("F32", shape, rounded.astype(np.float32).tobytes())})
+    texts, _ = expected_of("model2vec")
+    np.testing.assert_allclose(embed(folder, texts), embed(whole, texts), atol=1e-6)
+
+
+def test_old_folders_of_model2vec_have_no_model_type(tmp_path):
+    folder = copy_of("model2vec", tmp_path)
+    (folder / "modules.json").unlink()
+    edit_config(folder, model_type=..., apply_pca=12, apply_zipf=True)
+    texts, expected = expected_of("model2vec")
+    np.testing.assert_allclose(embed(folder, texts), expected, atol=1e-5)

@@ -24,6 +24,7 @@ _FLOATS: Final = {
     "F16": onnx_proto.FLOAT16,
     "BF16": onnx_proto.BFLOAT16,
     "F64": onnx_proto.DOUBLE,
+    "I8": onnx_proto.INT8,  # of model2vec, which keeps no scale
 }
 _INTEGERS: Final = {"I32": onnx_proto.INT32, "I64": onnx_proto.INT64}
 
