@@ -1,4 +1,4 @@
-"""`fastrank cache`: where models are kept, what is there, how big it is, and removing it."""
+"""`fastrank cache`: show where models are kept, which and how large; remove them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "cache",
         help="show or clear the cache",
-        description="Show where models are kept, which are there and how big they are; or remove some.",
+        description="Show where models are kept, which ones and how large; or remove some.",
     )
     parser.add_argument("--cache-dir", metavar="FOLDER", help="the cache to look at (FASTRANK_CACHE)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--remove", nargs="+", metavar="MODEL", help="remove these models")
     what.add_argument(
-        "--clear", action="store_true", help="remove all that fastrank put there, broken downloads included"
+        "--clear", action="store_true", help="remove everything that fastrank stored there, broken downloads included"
     )
     parser.set_defaults(run=run)
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     contents = store.contents(options.cache_dir)
     if options.remove:
         return _remove(options.remove, contents)
-    print(store.find_root(options.cache_dir) or "no cache: no home folder is known; set FASTRANK_CACHE")
+    print(store.find_root(options.cache_dir) or "no cache: there is no home folder; set FASTRANK_CACHE")
     for model in contents:
         print(f"{_megabytes(model.size)}  {model.model}  {model.variant}  {model.folder.name}")
     print(f"{_megabytes(sum(model.size for model in contents))}  in {len(contents)} models")

@@ -1,4 +1,4 @@
-"""`fastrank info`: what this machine is to fastrank, and how a model would run on it."""
+"""`fastrank info`: this machine as fastrank sees it, and how a model would run on it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
         help="show how a model runs on this machine, and why",
-        description="Show versions, providers, processors and where models are kept; with MODEL or --path also the "
-        "model's file, precision, provider and threads. MODEL is fetched if it is not here.",
+        description="Show versions, providers, CPU cores and the cache folder; with MODEL or --path also the model's "
+        "file, precision, provider and threads. MODEL is downloaded if it is not cached.",
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a name that `fastrank models` lists")
     parser.add_argument(
         "--task",
         choices=tuple(_CLASSES),
-        help="what the model is for (default: as the registry says; of a folder, the first that loads it)",
+        help="the model's task (default: as in the registry; for a folder, the first that loads it)",
     )
     parser.add_argument("--json", action="store_true", help="write JSON")
     add_run_options(parser)

@@ -19,12 +19,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that say where a model's files are and how it runs."""
-    parser.add_argument("--path", metavar="FOLDER", help="use the model in this folder, as it is, or as --model says")
+    parser.add_argument(
+        "--path", metavar="FOLDER", help="use the model in this folder, with its own settings or those of --model"
+    )
     parser.add_argument("--max-length", type=positive, metavar="TOKENS", help="truncate texts to this many tokens")
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads (default: every core this process may use)"
     )
-    parser.add_argument("--cuda", choices=("auto", "cuda", "cpu"), default="auto", help="where to run (%(default)s)")
+    parser.add_argument(
+        "--cuda", choices=("auto", "cuda", "cpu"), default="auto", help="device to run on (%(default)s)"
+    )
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="int8 is for CPUs, fp16 for GPUs (%(default)s)"
     )
@@ -34,7 +38,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 def add_store_options(parser: argparse.ArgumentParser) -> None:
     """The options that say where models are kept."""
     parser.add_argument("--cache-dir", metavar="FOLDER", help="where models are kept (FASTRANK_CACHE)")
-    parser.add_argument("--offline", action="store_true", help="open no connection (FASTRANK_OFFLINE=1)")
+    parser.add_argument("--offline", action="store_true", help="never open a connection (FASTRANK_OFFLINE=1)")
 
 
 def add_text_options(parser: argparse.ArgumentParser) -> None:

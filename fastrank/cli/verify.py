@@ -1,4 +1,4 @@
-"""`fastrank verify`: whether models are what the registry says, and return what they are known to return."""
+"""`fastrank verify`: whether models are what the registry says, and return the expected results."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def add_to(commands: Any) -> None:
         "verify",
         help="check models",
         description="Check the SHA-256 of every file of the models, and of int8 weights made from them; then run each "
-        "and compare with its known answers. Models that are named and not on this machine are fetched. Damaged int8 "
-        "weights are removed and made again at their next use. Exit status 1 if anything differs, or if a model that "
-        "was named could not be checked.",
+        "and compare with its reference results. Models named here are downloaded if they are not cached. Damaged int8 "
+        "weights are removed and made again at their next use. Exit status 1 if anything differs, or if a model named "
+        "here could not be checked.",
     )
-    parser.add_argument("model", nargs="*", help="models to check; default: those that are on this machine")
-    parser.add_argument("--all", action="store_true", help="check every model of the registry, one after the other")
-    parser.add_argument("--remove", action="store_true", help="remove what was fetched for this, before the next one")
-    parser.add_argument("--json", action="store_true", help="one JSON object a model")
+    parser.add_argument("model", nargs="*", help="models to check (default: those on this machine)")
+    parser.add_argument("--all", action="store_true", help="check every model in the registry, one by one")
+    parser.add_argument(
+        "--remove", action="store_true", help="remove what was downloaded for a check before the next one"
+    )
+    parser.add_argument("--json", action="store_true", help="write JSON lines, one object per model")
     add_store_options(parser)
     parser.set_defaults(run=_run)
 

@@ -1,8 +1,8 @@
-"""Which texts run together: windows of look-ahead, cut into batches of similar length by a token budget.
+"""Which texts share a batch: windows of look-ahead, cut into batches of similar length by a token budget.
 
-Padding a short text to the length of a long one is work for nothing; on mixed corpora it is more than half of all work.
-So texts are read ahead in windows, sorted by length inside a window, and cut so that `texts x longest` stays under
-a budget of tokens. The caller puts results back in the order in which the texts came.
+Padding short texts to the length of long ones is wasted work, on mixed corpora more than half of all work. So texts are
+read ahead in windows, sorted by length within a window, and cut so that `texts x longest` stays within the token
+budget. The caller restores the order of the texts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 T = TypeVar("T")
 
-WINDOW_TOKENS = 131_072  # that run before the first result is given: 256 texts of 512; token vectors of 64 MB
+WINDOW_TOKENS = 131_072  # run before the first result is returned: 256 texts of 512; token embeddings of 64 MB
 WINDOW = 256  # texts read ahead at most (one batch, if that is more): leaves 2 % of padding on mixed corpora
 
 
@@ -25,7 +25,7 @@ class Tokens(NamedTuple):
 
     ids: NDArray[np.int32]  # (n,)
     types: NDArray[np.int32] | None = None  # (n,): 0 for the first text of a pair, 1 for the second; None: all 0
-    attended: int | None = None  # so many of the first tokens are attended to; None: all
+    attended: int | None = None  # number of leading tokens the attention mask keeps; None: all
 
 
 class Batch(NamedTuple):
@@ -33,20 +33,20 @@ class Batch(NamedTuple):
 
     positions: Sequence[int]  # of the texts in their window
     ids: NDArray[np.int64]  # (texts, longest)
-    mask: NDArray[np.int64]  # (texts, longest): 1 for tokens, 0 for padding and what is not attended to
+    mask: NDArray[np.int64]  # (texts, longest): 1 for tokens, 0 for padding and tokens that are not attended to
     types: NDArray[np.int64]  # (texts, longest)
 
 
 @dataclass(frozen=True)
 class Window(Generic[T]):
-    """Some consecutive items, and the error that the caller's iterable raised after them, if it did."""
+    """Consecutive items, and the error that the caller's iterable raised after them, if any."""
 
     items: list[T]
     error: Exception | None
 
 
 def windows(items: Iterator[T], size: int) -> Iterator[Window[T]]:
-    """Consecutive windows of at most `size` items. What came before an error is delivered before the error."""
+    """Consecutive windows of at most `size` items. Items before an error are delivered before the error."""
     while True:
         window: list[T] = []
         error = None
@@ -64,7 +64,7 @@ def windows(items: Iterator[T], size: int) -> Iterator[Window[T]]:
 
 
 def spans(lengths: Sequence[int], most: int = WINDOW_TOKENS) -> Iterator[slice]:
-    """Consecutive parts of at most so many tokens in all; a text that has more is a part of its own."""
+    """Slices of consecutive texts with at most `most` tokens together; a longer text is alone."""
     start = total = 0
     for position, length in enumerate(lengths):
         if total + length > most and position > start:
@@ -100,8 +100,8 @@ def plan(
 def step(length: int) -> int:
     """The length to pad to where shapes should repeat: one of 8 between powers of two, and a multiple of 8.
 
-    That costs 5 % more tokens where lengths are mixed; above 64 tokens, 12 % at most. GPUs multiply fastest where sizes
-    are multiples of 8, and memory and choice of kernel are kept by shape.
+    Costs 5 % more tokens on mixed lengths, at most 12 % above 64 tokens. GPUs are fastest where sizes are multiples of
+    8, and cache memory and kernel choices by shape.
     """
     size = max(8, 1 << (length - 1).bit_length() >> 4)
     return -(-length // size) * size
@@ -114,9 +114,9 @@ def collate(tokens: Sequence[Tokens], positions: Sequence[int], pad_id: int, lon
     mask = np.zeros(shape, np.int64)
     types = np.zeros(shape, np.int64)
     for row, position in enumerate(positions):
-        found = tokens[position]
-        ids[row, : len(found.ids)] = found.ids
-        mask[row, : len(found.ids) if found.attended is None else found.attended] = 1
-        if found.types is not None:
-            types[row, : len(found.ids)] = found.types
+        text = tokens[position]
+        ids[row, : len(text.ids)] = text.ids
+        mask[row, : len(text.ids) if text.attended is None else text.attended] = 1
+        if text.types is not None:
+            types[row, : len(text.ids)] = text.types
     return Batch(positions, ids, mask, types)

@@ -1,8 +1,7 @@
-"""The processors of this process: how many it may use, and what they can do.
+"""The CPU: how many cores this process may use, and which instructions they have.
 
-How many: by CPU affinity and the container's quota, not the host's cores.
-
-onnxruntime looks at neither; in a container with a quota of one CPU on a 64-core host it would start 64 threads.
+The number is that of CPU affinity and container quota, not of the host. onnxruntime considers neither: in a container
+with a quota of one CPU on a 64-core host it would start 64 threads.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _CPUINFO = Path("/proc/cpuinfo")  # Linux
 
 
 def available() -> int:
-    """Processors of this process, at least 1: its affinity, lowered by the cgroup's CPU quota (v1 and v2)."""
+    """CPU cores this process may use, at least 1: its affinity, limited by the cgroup's CPU quota (v1 and v2)."""
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
@@ -28,9 +27,9 @@ def available() -> int:
 
 
 def adds_bytes_exactly() -> bool | None:
-    """Whether products of 8-bit integers are added in 32 bits, as by VNNI and on ARM; None: not known.
+    """Whether products of 8-bit integers are summed in 32 bits, as with VNNI and on ARM; None: unknown.
 
-    Without, x86 processors add two of them in 16 bits, which is not always enough.
+    x86 CPUs without VNNI sum pairs of products in 16 bits, which can saturate.
     """
     if platform.machine().lower() in ("arm64", "aarch64"):
         return True
@@ -39,7 +38,7 @@ def adds_bytes_exactly() -> bool | None:
 
 
 def _quota(root: Path, membership: Path) -> float | None:
-    """The smallest quota of this process's cgroup and its parents, in processors; None where there is none."""
+    """The smallest quota of this process's cgroup and its parents, in CPUs; None: no quota."""
     quotas = []
     for line in _read(membership).splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]

@@ -61,17 +61,17 @@ class Options:
 
     @property
     def devices(self) -> Sequence[int]:
-        """The GPUs that were named, by either argument."""
+        """GPU ids from `device_id` or `device_ids`."""
         return [self.device_id] if self.device_id is not None else list(self.device_ids or ())
 
     @property
     def in_int8(self) -> bool:
-        """Whether weights are to be 8-bit integers."""
+        """Whether weights are int8."""
         return self.precision in ("int8", "int8-fast")
 
     @property
     def demands_cuda(self) -> bool:
-        """Whether the caller asked for CUDA by name."""
+        """Whether the caller requires CUDA."""
         return self.providers is None and self.cuda in (True, Device.CUDA)
 
 
@@ -79,7 +79,7 @@ def _check_providers(providers: Any) -> None:
     """Refuse what onnxruntime would not understand.
 
     Raises:
-        TypeError: `providers` is one name, or an item is neither a name nor (name, options).
+        TypeError: `providers` is one name, or an item is neither a name nor a pair (name, options).
     """
     if isinstance(providers, str):
         raise TypeError(f"providers must be a list, such as [{providers!r}]")
@@ -90,11 +90,11 @@ def _check_providers(providers: Any) -> None:
 
 
 def _check_devices(device_ids: Any, devices: Sequence[Any]) -> None:
-    """Refuse what is no GPU's number, also where there is no GPU.
+    """Refuse invalid GPU ids, also on machines without a GPU.
 
     Raises:
         TypeError: `device_ids` is a string.
-        ValueError: an item is not an integer of at least 0.
+        ValueError: an id is not an integer >= 0.
     """
     if isinstance(device_ids, str):
         raise TypeError(f"device_ids must be a list of integers, not {device_ids!r}")

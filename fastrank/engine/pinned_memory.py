@@ -1,8 +1,8 @@
-"""A run whose inputs and outputs lie in memory that a GPU reads and writes by itself: page-locked ("pinned") memory.
+"""Runs with inputs and outputs in page-locked ("pinned") memory, which a GPU reads and writes directly.
 
-From ordinary memory CUDA copies through a buffer of its own, and the GPU waits. onnxruntime's Python API gives out
-page-locked memory only for plugin providers, of which its packages have none (1.31); so blocks are locked here, by the
-CUDA runtime that the provider has loaded. For onnxruntime they are ordinary memory: nothing depends on the lock.
+From pageable memory CUDA copies through a buffer of its own, and the GPU waits. onnxruntime's Python API offers pinned
+memory only for plugin providers, of which its packages have none (1.31); so blocks are pinned here, with the CUDA
+runtime that the provider has loaded. To onnxruntime they are ordinary memory: nothing depends on pinning.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run(
 
 
 def _shape(session: Any, output: str, feed: Mapping[str, NDArray[Any]]) -> Sequence[int] | None:
-    """The sizes of a float32 output, as those of the inputs say; None: they do not."""
+    """The shape of a float32 output, derived from the inputs' shapes; None if it cannot be."""
     stated = {value.name: value for value in session.get_outputs()}[output]
     sizes: dict[str | int, int] = {}
     for value in session.get_inputs():
@@ -71,13 +71,13 @@ def _shape(session: Any, output: str, feed: Mapping[str, NDArray[Any]]) -> Seque
 
 
 class HostMemory:
-    """Arrays in page-locked memory; in ordinary memory where it cannot be locked, or enough is.
+    """Arrays in pinned memory; in ordinary memory where pinning fails or enough is pinned.
 
-    A block is used again once nothing refers to its array nor to a view of that. Threads may share this.
+    A block is reused once nothing refers to its array or a view of it. Threads may share an instance.
 
     Args:
-        lock: locks a block of so many bytes at an address, and returns what unlocks it. OSError: it cannot.
-            None: nothing is locked.
+        lock: pins a block, given address and size in bytes, and returns what unpins it. OSError: it cannot. None:
+            nothing is pinned.
     """
 
     def __init__(self, lock: Callable[[int, int], Callable[[], object]] | None = None) -> None:
@@ -87,7 +87,7 @@ class HostMemory:
         self._counting = threading.Lock()
 
     def empty(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-        """An array whose numbers may be anything."""
+        """An uninitialized array."""
         length = math.prod(shape) * np.dtype(dtype).itemsize
         size = max(_SMALLEST, 1 << (length - 1).bit_length())
         if (block := self._block(size)) is None:
@@ -95,7 +95,7 @@ class HostMemory:
         return np.asarray(_Loan(block, self._free[size]))[:length].view(dtype).reshape(shape)
 
     def copy(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The same numbers in this memory."""
+        """A copy of `values` in this memory."""
         copied = self.empty(values.shape, values.dtype)
         copied[...] = values
         return copied
@@ -118,17 +118,17 @@ class HostMemory:
 
 
 class _Block:
-    """Whole pages, locked until nothing refers to them."""
+    """Whole pages, pinned until nothing refers to them."""
 
     def __init__(self, size: int, lock: Callable[[int, int], Callable[[], object]]) -> None:
-        # Shared, as mmap is unless told: a fork must not give the parent other pages than those that are locked.
+        # A shared mapping (mmap's default): after a fork the parent must keep the pages that are pinned.
         self.bytes = np.frombuffer(mmap.mmap(-1, size), np.uint8)
         unlock = weakref.finalize(self, lock(self.bytes.ctypes.data, size))
         unlock.atexit = False  # the end of the process does it
 
 
 class _Loan:
-    """What all views of an array refer to in the end: when they are gone, its block is free again."""
+    """The base of all views of an array: when they are gone, its block is free again."""
 
     def __init__(self, block: _Block, free: list[_Block]) -> None:
         self._block, self._free = block, free
@@ -139,7 +139,7 @@ class _Loan:
 
 
 def cuda_memory(device: int) -> HostMemory:
-    """Memory locked for a GPU; ordinary memory, if there is no CUDA runtime."""
+    """Memory pinned for a GPU; ordinary memory without a CUDA runtime."""
     runtime = _cuda_runtime()
     return HostMemory(partial(_cuda_lock, runtime, device) if runtime else None)
 
@@ -156,5 +156,5 @@ def _cuda_lock(runtime: ctypes.CDLL, device: int, address: int, size: int) -> Ca
     pointer = ctypes.c_void_p(address)
     # Without a device of its own, this thread would set up the first GPU, whoever uses that.
     if runtime.cudaSetDevice(device) or runtime.cudaHostRegister(pointer, ctypes.c_size_t(size), _PORTABLE):
-        raise OSError("the CUDA runtime locks no memory")
+        raise OSError("the CUDA runtime cannot pin memory")
     return partial(runtime.cudaHostUnregister, pointer)

@@ -1,4 +1,4 @@
-"""From what a model returns to what the caller gets. A head is a function `(output, batch) -> results`."""
+"""Pooling: token embeddings of a batch to one vector per text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pooling: TypeAlias = Callable[[Floats, Batch], Floats]
 
 
 def mean(output: Floats, batch: Batch) -> Floats:
-    """Mean over the tokens of each text: (texts, length, dim) -> (texts, dim). Reimers & Gurevych, 2019."""
+    """Mean over each text's tokens: (texts, tokens, dim) -> (texts, dim). Reimers & Gurevych, 2019."""
     mask = batch.mask[:, None, :].astype(np.float32)
     total: Floats = (mask @ output)[:, 0]
     means: Floats = total / np.maximum(mask.sum(axis=2), 1)
@@ -23,31 +23,31 @@ def mean(output: Floats, batch: Batch) -> Floats:
 
 
 def cls(output: Floats, _batch: Batch) -> Floats:
-    """The state of the first token: (texts, length, dim) -> (texts, dim)."""
+    """The first token's embedding: (texts, tokens, dim) -> (texts, dim)."""
     first: Floats = output[:, 0].copy()  # a view would keep the states of all tokens alive
     return first
 
 
 def last_token(output: Floats, batch: Batch) -> Floats:
-    """The state of the last token that is no padding: (texts, length, dim) -> (texts, dim)."""
+    """The embedding of the last token that is not padding: (texts, tokens, dim) -> (texts, dim)."""
     last: Floats = output[np.arange(len(output)), batch.mask.sum(axis=1) - 1]
     return last
 
 
 def maximum(output: Floats, batch: Batch) -> Floats:
-    """The largest of each number over the tokens of a text: (texts, length, dim) -> (texts, dim)."""
+    """Element-wise maximum over each text's tokens: (texts, tokens, dim) -> (texts, dim)."""
     largest: Floats = np.where(batch.mask[:, :, None] > 0, output, np.float32(-np.inf)).max(axis=1)
     return largest
 
 
 def mean_sqrt_length(output: Floats, batch: Batch) -> Floats:
-    """The sum over the tokens, divided by the root of their number: (texts, length, dim) -> (texts, dim)."""
+    """Sum over each text's tokens, divided by the square root of their number: (texts, tokens, dim) -> (texts, dim)."""
     roots: Floats = np.sqrt(batch.mask.sum(axis=1, keepdims=True)).astype(np.float32)
     return mean(output, batch) * roots
 
 
 def weighted_mean(output: Floats, batch: Batch) -> Floats:
-    """Mean in which the n-th token has weight n: (texts, length, dim) -> (texts, dim). Muennighoff, SGPT, 2022."""
+    """Mean in which the n-th token has weight n: (texts, tokens, dim) -> (texts, dim). Muennighoff, SGPT, 2022."""
     weights = (batch.mask * np.arange(1, batch.mask.shape[1] + 1)).astype(np.float32)
     total: Floats = (weights[:, None, :] @ output)[:, 0]
     means: Floats = total / weights.sum(axis=1, keepdims=True)
@@ -55,7 +55,7 @@ def weighted_mean(output: Floats, batch: Batch) -> Floats:
 
 
 def unit(rows: Floats) -> Floats:
-    """Rows of length 1: (texts, dim) -> (texts, dim). A zero row stays zero; an infinite one becomes NaN."""
+    """L2-normalized rows: (texts, dim) -> (texts, dim). A zero row stays zero; an infinite one becomes NaN."""
     with np.errstate(invalid="ignore", over="ignore"):  # NaN is an error that names its text, later
         units: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
     return units

@@ -1,4 +1,4 @@
-"""Which of a model's files runs in a precision on this machine, in which arithmetic and in which batches."""
+"""Which of a model's files runs in a precision on this machine, with which arithmetic and batching."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _ONNX_INT8 = "int8"  # the registry calls ready-made graphs "int8-dynamic" and "
 
 
 class Candidates(NamedTuple):
-    """What may run in a precision.
+    """Files that can run in a precision.
 
     Attributes:
         spec: the model with the variants that can, best first.
-        names: the model files to look for in a folder of the caller's own; None: any.
+        names: the model files to look for in the caller's own folder; None: any.
     """
 
     spec: ModelSpec
@@ -144,7 +144,7 @@ def plan(spec: ModelSpec, files: store.ModelFiles, head: str, options: Options, 
 
 
 def _as_built(path: Path, head: str, options: Options) -> Plan:
-    """A checkpoint in fp32, or in fp16 where a GPU runs it: a CPU would only cast it back."""
+    """A checkpoint in fp32, or in fp16 if a GPU runs it: a CPU would cast it back."""
     from fastrank import graph
 
     name, reason = "fp32", f"a graph built on {path.name}"
@@ -192,9 +192,9 @@ def _in_int8(path: Path, made: Path, head: str, options: Options, reason: str) -
 
 @cache
 def exact_levels() -> int:
-    """The largest magnitude of quantized activations: 127, or 63 where the sum of two products has 16 bits only.
+    """The largest magnitude of quantized activations: 127, or 63 where pairs of products are summed in 16 bits.
 
-    x86 CPUs without VNNI saturate there. Where the system does not say what the CPU has, a product is tried.
+    x86 CPUs without VNNI saturate there. Where the system does not report the CPU's features, a product is tried.
     """
     if (exact := cpu.adds_bytes_exactly()) is not None:
         return ALL_LEVELS if exact else _FEW_LEVELS

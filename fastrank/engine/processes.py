@@ -1,4 +1,4 @@
-"""A `map` over processes, for work that holds the interpreter lock. Models need none: onnxruntime lets go of it."""
+"""A `map` over processes, for work that holds the GIL. Models do not need it: onnxruntime releases the GIL."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _function: Callable[[Any], Any]  # of a worker process; set once, so that it nee
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """`map(function, items)` over so many processes, at most two items a worker read ahead.
+    """`map(function, items)` over `workers` processes, reading at most two items per worker ahead.
 
-    `function` travels to each worker once. An error in a worker is raised here as it is; if one is killed,
-    `BrokenProcessPool` is raised at once; leaving the iterator early ends the workers, and so does the end of this
-    process, whatever ends it. They are started by spawn, so a script needs the usual
-    `if __name__ == "__main__":`. All is done in this process where the system has no semaphores, as on AWS Lambda, in a
-    worker of a multiprocessing.Pool, which may have no children, and once Python is ending.
+    `function` is sent to each worker once. An error in a worker is raised here as it is; if a worker is killed,
+    `BrokenProcessPool` is raised at once. Leaving the iterator early ends the workers, and so does the end of this
+    process, even by a signal. Workers are spawned, so scripts need the usual `if __name__ == "__main__":`. Everything
+    runs in this process where the system has no semaphores (AWS Lambda), in a worker of a multiprocessing.Pool (it may
+    have no children), and once Python is ending.
     """
     if multiprocessing.current_process().daemon:
         yield from map(function, items)

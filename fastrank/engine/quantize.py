@@ -1,8 +1,8 @@
-"""From a checkpoint to the same in int8: once a model, in about a second, with numpy.
+"""From a checkpoint to int8 weights: once per model, in about a second, with numpy.
 
-Weights are rounded to 8 bits, signed, by a scale an output; large tables, such as those of words, by a scale a row; all
-else is copied as it is. So the new file stands alone and has about a quarter of the bytes. What is smoothed, and why:
-see `graph.quantized_matmul`.
+Weights become signed int8 with one scale per output channel; large embedding tables get one scale per row; everything
+else is copied unchanged. The new file needs no other and has about a quarter of the size. For what is smoothed, and
+why, see `graph.quantized_matmul`.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from fastrank.environment import packaged_text
 from fastrank.errors import ModelLoadError
 from fastrank.graph.safetensors import read_float32, read_header
 
-VERSION = 2  # of what is made here: part of the file's name, so that a newer one is made anew
+VERSION = 2  # of the int8 file's format: part of its name, so that a new version makes a new file
 _LEVELS = 127
-_LARGE_TABLE = 1000  # rows, as those of words, and of positions where a model has thousands
-_ROWS = 4096  # of a table that are float32 at a time
-_LEAST = 1e-5  # what a channel is taken to reach: none may be 0
+_LARGE_TABLE = 1000  # rows: word embeddings, and position embeddings where a model has thousands
+_ROWS = 4096  # of a table converted at a time
+_LEAST = 1e-5  # lower bound of a channel's magnitude: it must not be 0
 
 Tensors: TypeAlias = "dict[str, tuple[str, NDArray[Any]]]"  # by name: dtype, as safetensors calls it, and values
 
 
 def file_name(head: str) -> str:
-    """What the int8 checkpoint for a head of `graph.build` is called."""
+    """The file name of the int8 checkpoint for a head of `graph.build`."""
     return f"int8-{head}-{VERSION}.safetensors"
 
 
 def is_made(name: str) -> bool:
-    """Whether a file is called like a checkpoint that was made here, by any version."""
+    """Whether a file name is that of an int8 checkpoint, of any version."""
     return re.fullmatch(r"int8-[a-z-]+-\d+\.safetensors", name) is not None
 
 
 def is_whole(path: Path) -> bool:
-    """Whether an int8 checkpoint is all there, as far as its header says."""
+    """Whether an int8 checkpoint is complete, judged by its header."""
     try:
         return bool(read_header(path))
     except ModelLoadError:
@@ -55,9 +55,9 @@ def is_whole(path: Path) -> bool:
 
 
 def quantize(checkpoint: Path, head: str, tokenizer: Tokenizer, target: Path, threads: int | None = None) -> None:
-    """Write a checkpoint in int8, as far as `head` needs it, to the file `target`.
+    """Write the int8 form of a checkpoint, with the tensors that `head` needs, to the file `target`.
 
-    `checkpoint` is the safetensors file or the index of its shards; config.json lies beside it.
+    `checkpoint` is the safetensors file or the index of its shards; config.json is in the same folder.
 
     Raises:
         ModelLoadError: the checkpoint cannot be used.
@@ -85,23 +85,23 @@ def quantize(checkpoint: Path, head: str, tokenizer: Tokenizer, target: Path, th
 
 
 def _smoothing(recipe: graph.Recipe, ranges: Callable[[], Floats]) -> dict[tuple[str, ...], Floats]:
-    """By site: what to multiply each channel of its value by, so that value and weights are equally hard to round.
+    """By matmul group: factors for each input channel, so that activations and weights are equally hard to quantize.
 
     SmoothQuant (Xiao et al. 2022, arXiv:2211.10438) with a strength of 0.5.
     """
     if not recipe.smoothed_groups:
         return {}
-    sizes = [recipe.tensors[site[0]].shape[1] for site in recipe.smoothed_groups]
+    sizes = [recipe.tensors[group[0]].shape[1] for group in recipe.smoothed_groups]
     largest = np.split(ranges(), np.cumsum(sizes)[:-1])
-    found = {}
-    for site, of_values in zip(recipe.smoothed_groups, largest, strict=True):
-        of_weights = np.max([np.abs(read_float32(name, recipe.tensors[name])).max(axis=0) for name in site], axis=0)
-        found[site] = np.sqrt(np.maximum(of_weights, _LEAST) / np.maximum(of_values, _LEAST)).astype(np.float32)
-    return found
+    factors = {}
+    for group, of_values in zip(recipe.smoothed_groups, largest, strict=True):
+        of_weights = np.max([np.abs(read_float32(name, recipe.tensors[name])).max(axis=0) for name in group], axis=0)
+        factors[group] = np.sqrt(np.maximum(of_weights, _LEAST) / np.maximum(of_values, _LEAST)).astype(np.float32)
+    return factors
 
 
 def _ranges(checkpoint: Path, recipe: graph.Recipe, tokenizer: Tokenizer, threads: int | None) -> Floats:
-    """The largest magnitude of each channel of the values that are smoothed, over some texts of all kinds."""
+    """The largest magnitude of each smoothed channel over calibration texts of all kinds."""
     texts = packaged_text("fastrank.engine", "calibration.txt").splitlines()
     session = Session(Model(checkpoint, lambda: recipe.graph), Options(threads, cuda=False))
     tokens = tokenizer.encode(texts)
@@ -110,21 +110,21 @@ def _ranges(checkpoint: Path, recipe: graph.Recipe, tokenizer: Tokenizer, thread
 
 
 def _rounded(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """[rows, columns] as int8, and the scale of each row."""
+    """(rows, columns) as int8, and the scale of each row."""
     scale = np.maximum(np.abs(weight).max(axis=1), np.float32(1e-12)) / np.float32(_LEVELS)
     with np.errstate(invalid="ignore"):  # damaged weights: the first run says so
         return np.rint(weight / scale[:, None]).astype(np.int8), scale
 
 
 def _rounded_table(name: str, tensor: graph.Tensor) -> tuple[NDArray[np.int8], Floats]:
-    """The same of a large one, a part at a time: in float32 it may have a gigabyte."""
+    """The same for a large table, a part at a time: in float32 it may take a gigabyte."""
     starts = range(0, tensor.shape[0], _ROWS)
     rows, scales = zip(*(_rounded(read_float32(name, tensor, slice(at, at + _ROWS))) for at in starts), strict=True)
     return np.concatenate(rows), np.concatenate(scales)
 
 
 def _write(tensors: Tensors, target: Path) -> None:
-    """A safetensors file. Wide items go first, so that all are aligned."""
+    """Write a safetensors file. Larger item sizes go first, so that all tensors are aligned."""
     order = sorted(tensors, key=lambda name: -tensors[name][1].itemsize)
     header, end = {}, 0
     for name in order:

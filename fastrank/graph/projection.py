@@ -1,4 +1,4 @@
-"""The head of ColBERT (Khattab and Zaharia 2020, arXiv:2004.12832): hidden states to short vectors of length 1.
+"""The head of ColBERT (Khattab and Zaharia 2020, arXiv:2004.12832): hidden states to short, L2-normalized vectors.
 
 Its linear layer lies in the checkpoint itself (`linear.weight`, as ColBERT saves it), or in folders of its own that
 `modules.json` lists (Dense of PyLate and of sentence-transformers).
@@ -32,7 +32,7 @@ _ACTIVATIONS: Final[dict[str, Callable[[Graph, str], str]]] = {
 
 
 def token_vectors(graph: Graph, config: Config, encoded: Encoded) -> None:
-    """Write the output `token_vectors`, float32 [batch, sequence, dim]: projected, each of length 1.
+    """Write the output `token_vectors`, float32 [batch, sequence, dim]: projected and L2-normalized.
 
     Raises:
         ModelLoadError: There is no linear layer, or a file or tensor of one is not as expected.

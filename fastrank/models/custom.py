@@ -31,7 +31,7 @@ def custom_spec(
         model_file: graph or checkpoint in the repository; None: chosen from the repository's files.
         additional_files: further files that are needed.
         description: shown by `list_supported_models`.
-        license: shown likewise.
+        license: shown in lists.
         max_length: limit in tokens; None: as the model's folder says.
 
     Raises:

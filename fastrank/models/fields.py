@@ -120,7 +120,7 @@ TOKEN_POOLING: Final = Fields(
     applied={
         "pool_factor": "how many tokens become one, on average",
         "num_protected_tokens": "how many of the first tokens stay as they are",
-        "normalize_embeddings": "whether the result is brought to length 1; false where the field is missing",
+        "normalize_embeddings": "whether the result is L2-normalized; false where the field is missing",
         "tasks": "of documents, queries, or both",
     },
 )
@@ -184,7 +184,7 @@ COLBERT: Final = Fields(
         "doc_maxlen": "tokens a document may have",
         "attend_to_mask_tokens": "whether what fills queries up is attended to",
         "mask_punctuation": "whether punctuation leaves no vector in documents",
-        "similarity": "only cosine: vectors of length 1",
+        "similarity": "only cosine: L2-normalized vectors",
         "interaction": "only colbert",
     },
     others="training, indexing and search: how lists were sampled, where files were, how an index is compressed",

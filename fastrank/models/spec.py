@@ -26,7 +26,7 @@ CLASSES = {
 
 PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8-weights", "int4-weights")  # of a variant's weights
 ACTIVATIONS = ("none", "sigmoid", "softmax")  # of cross-encoders, from logits to scores
-NORMALIZED = ("both", "documents", "none")  # which token vectors of late interaction are brought to length 1 here
+NORMALIZED = ("both", "documents", "none")  # which token embeddings are L2-normalized after the graph
 
 # A path that cannot leave its folder on any system: no "..", no drive, no backslash, no hidden file.
 PATH = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*"

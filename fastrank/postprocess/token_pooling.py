@@ -18,7 +18,7 @@ def pool_tokens(vectors: ArrayLike, pool_factor: float, protected_tokens: int = 
     Takes time and memory that grow with the square of the tokens: 8 bytes a pair of them. For documents, not queries.
 
     Args:
-        vectors: (tokens, dim), each of length 1.
+        vectors: (tokens, dim), L2-normalized.
         pool_factor: how many tokens become one, on average; 1: nothing is done;
             1.5 keeps two thirds.
         protected_tokens: how many of the first tokens are kept as they are ([CLS]).
