@@ -530,7 +530,7 @@ def test_info_knows_what_a_folder_is_for(fastrank, folder, task):
         (("--max-length", "1"), "--max-length 1 leaves no room"),
         (("--path", "no/where"), "--path no/where does not exist"),
         (("--path", ""), "--path is empty. Name a folder, or leave the option out"),
-        (("--cache-dir", "~nouser/x"), "--cache-dir ~nouser/x names a home folder that is not known"),
+        (("--cache-dir", "~nouser/x"), "--cache-dir ~nouser/x names a home folder that does not exist"),
         (
             ("--model", "jinaai/jina-colbert-v2"),
             "is not known for dense embeddings. It is a model for late interaction.",
