@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -149,8 +149,7 @@ class Pipeline(Generic[T]):
         return max(length, min(step(length), self.tokenizer.max_length))
 
 
-@dataclass(frozen=True)
-class LookupPipeline(Generic[T]):
+class LookupPipeline(NamedTuple, Generic[T]):
     """Texts whose result follows from their tokens, without running the model."""
 
     tokenizer: Tokenizer

@@ -119,7 +119,9 @@ def plan(spec: ModelSpec, files: store.ModelFiles, head: str, options: Options, 
         # A dynamically quantized graph has one scale for all that runs together.
         alone = 1 if stated == "int8-dynamic" else None
         return Plan(Model(path), options, stated, f"the only file available is {files.model}", max_batch=alone)
-    from fastrank.engine import quantize  # a ready-made graph does not need it
+    if not options.in_int8 and not files.model.startswith("int8-"):
+        return _as_built(path, head, options)
+    from fastrank.engine import quantize  # the others do not need it
 
     if quantize.is_made(files.model):
         return _packed(path, head, options)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastrank.engine import tokenizer_classes
 from fastrank.engine.batching import Tokens
 from fastrank.errors import ModelLoadError
 from fastrank.models.tokenization import TokenizerSettings
@@ -90,6 +89,8 @@ class Tokenizer:
             padding = self._tokenizer.padding
             self._tokenizer.no_padding()
             if settings.rules is not None:
+                from fastrank.engine import tokenizer_classes  # few models need it
+
                 tokenizer_classes.apply(self._tokenizer, settings.rules)
             named = [token for token in settings.special if self._tokenizer.token_to_id(token) is not None]
             self._tokenizer.add_special_tokens(named)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-import pkgutil
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -238,7 +238,13 @@ def _graph(
 
 @functools.cache
 def _modules() -> frozenset[str]:
-    return frozenset(module.name for module in pkgutil.iter_modules(architectures.__path__))
+    try:
+        names = os.listdir(architectures.__path__[0])  # noqa: PTH208 - of a package; pkgutil takes 1 ms to import
+        return frozenset(name.partition(".")[0] for name in names if name.endswith((".py", ".pyc"))) - {"__init__"}
+    except OSError:  # in a zip file
+        import pkgutil
+
+        return frozenset(module.name for module in pkgutil.iter_modules(architectures.__path__))
 
 
 def _architecture(model_type: str) -> ModuleType:

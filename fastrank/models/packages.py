@@ -12,6 +12,8 @@ import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +74,7 @@ class Package(NamedTuple):
 
 def packages(model: str | None = None) -> Iterator[Package]:
     """Installed packages with a model, or with this one, in the order of the import path."""
-    for description, name, module in _announcements():
+    for description, name, module in _announcements(_import_path()):
         if model is not None and name.casefold() != model.casefold():
             continue
         try:
@@ -107,15 +109,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 # -- entry points -----------------------------------------------------------------------------------------------------
 
 
-def _announcements() -> Iterator[tuple[Path, str, str]]:
+def _import_path() -> tuple[tuple[str, int], ...]:
+    """The folders of the import path, and when something was installed into them or removed."""
+    folders = []
+    for folder in dict.fromkeys(sys.path):
+        with suppress(OSError):
+            folders.append((folder, Path(folder or os.curdir).stat().st_mtime_ns))
+    return tuple(folders)
+
+
+@lru_cache(maxsize=1)
+def _announcements(_import_path: tuple[tuple[str, int], ...]) -> list[tuple[Path, str, str]]:
     """(description folder, model name, package) of each entry point. Of a distribution installed twice: the first."""
-    seen = set()
+    seen, announced = set(), list[tuple[Path, str, str]]()
     for description in _descriptions():
         if lines := _announcing(description):
             distribution = re.sub(r"[-_.]+", "_", description.name.partition("-")[0]).lower()
             if distribution not in seen:
                 seen.add(distribution)
-                yield from ((description, name, module) for name, module in _entry_points(lines))
+                announced += [(description, name, module) for name, module in _entry_points(lines)]
+    return announced
 
 
 def _descriptions() -> Iterator[Path]:
