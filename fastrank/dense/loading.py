@@ -17,7 +17,7 @@ from fastrank.models import tokenization
 from fastrank.models.spec import TEXT_EMBEDDING, DenseTask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)  # a new process need not write methods that nobody calls
 class DenseModel(LoadedModel[Pipeline[Vector], Pipeline[Vector], DenseSettings]):
     """A dense embedding model in memory.
 

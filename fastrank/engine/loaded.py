@@ -33,7 +33,7 @@ S = TypeVar("S")
 M_co = TypeVar("M_co", covariant=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)  # a new process need not write methods that nobody calls
 class LoadedModel(Generic[D, Q, S]):
     """A model in memory: two pipelines, over one session where it has one.
 

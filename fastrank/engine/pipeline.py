@@ -26,7 +26,7 @@ T = TypeVar("T")
 Head: TypeAlias = "Callable[[Floats, Batch], Sequence[T]]"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)  # a new process need not write methods that nobody calls
 class Pipeline(Generic[T]):
     """A loaded model whose head turns each text, or pair of texts, into a T.
 

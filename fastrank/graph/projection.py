@@ -24,11 +24,33 @@ LINEAR: Final = "linear"
 _EPSILON: Final = 1e-12  # torch.nn.functional.normalize
 
 _ACTIVATIONS: Final[dict[str, Callable[[Graph, str], str]]] = {
+    "celu": lambda graph, x: graph.op("Elu", x),  # the same where alpha is 1
+    "elu": lambda graph, x: graph.op("Elu", x),
     "gelu": blocks.gelu,
+    "hardsigmoid": lambda graph, x: _clipped(graph, _hardsigmoid(graph, x), 0.0, 1.0),
+    "hardswish": lambda graph, x: graph.op("Mul", x, _clipped(graph, _hardsigmoid(graph, x), 0.0, 1.0)),
+    "hardtanh": lambda graph, x: _clipped(graph, x, -1.0, 1.0),
     "identity": lambda _graph, x: x,
+    "leaky_relu": lambda graph, x: graph.op("Max", x, graph.op("Mul", x, graph.scalar(0.01))),
+    "mish": lambda graph, x: graph.op("Mul", x, graph.op("Tanh", graph.op("Softplus", x))),
     "relu": blocks.relu,
+    "relu6": lambda graph, x: _clipped(graph, x, 0.0, 6.0),
+    "selu": lambda graph, x: graph.op("Selu", x),
+    "sigmoid": lambda graph, x: graph.op("Sigmoid", x),
+    "silu": lambda graph, x: graph.op("Mul", x, graph.op("Sigmoid", x)),
+    "softplus": lambda graph, x: graph.op("Softplus", x),
+    "softsign": lambda graph, x: graph.op("Softsign", x),
     "tanh": lambda graph, x: graph.op("Tanh", x),
 }
+"""Those of `engine.modules`, by the names that `models.sentence_transformers` gives them."""
+
+
+def _clipped(graph: Graph, x: str, low: float, high: float) -> str:
+    return graph.op("Min", graph.op("Max", x, graph.scalar(low)), graph.scalar(high))
+
+
+def _hardsigmoid(graph: Graph, x: str) -> str:
+    return graph.op("Add", graph.op("Mul", x, graph.scalar(1 / 6)), graph.scalar(0.5))
 
 
 def token_vectors(graph: Graph, config: Config, encoded: Encoded) -> None:

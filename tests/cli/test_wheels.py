@@ -191,7 +191,7 @@ def checkpoint(monkeypatch):
     variant = variant._replace(model="model.safetensors")
     spec = registry.find(NAME)._replace(name="acme/checkpoint", variants=(variant,))
     task = DenseTask(spec.tasks["text-embedding"].dim, "mean", normalize=True)
-    spec = spec._replace(tasks=MappingProxyType({TEXT_EMBEDDING: task._replace(dim=None)}))
+    spec = spec._replace(tasks=MappingProxyType({TEXT_EMBEDDING: task._replace(dim=None, prefixes=Prefixes())}))
     shipped = SimpleNamespace(get={spec.name: spec}.get, all=lambda: (spec,))
     monkeypatch.setattr(registry, "_shipped", lambda: shipped)
     return spec
