@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,9 @@ from fastrank import environment, store
 from fastrank.compat import descriptions
 from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider
+from fastrank.errors import ModelLoadError
 from fastrank.models import registry
+from fastrank.models.config import read_object
 from fastrank.models.spec import ModelSpec
 from fastrank.store.lookup import Lookup
 
@@ -183,10 +184,9 @@ def like_fastembed(spec: ModelSpec, cache_dir: str | Path | None, options: Mappi
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty if it cannot be read: what loads the model says so."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(path)
+    except ModelLoadError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _limit(folder: Path) -> int | None:

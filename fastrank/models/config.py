@@ -36,13 +36,13 @@ def read_json(path: Path, most: int = MAX_BYTES) -> Any:
         raise ModelLoadError(f"{path}: not valid JSON: {error}") from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
         ModelLoadError: as `read_json`, or the value is not an object.
     """
-    values = read_json(path)
+    values = read_json(path, most)
     if not isinstance(values, dict):
         raise ModelLoadError(f"{path}: not a JSON object")
     return values

@@ -14,6 +14,7 @@ _STATIC = "0_StaticEmbedding"  # where sentence-transformers keeps a static mode
 _STATIC_LIMIT = 65_536  # which has no limit of its own
 _ENDLESS = 1_000_000  # transformers writes 10**30 for "no limit"
 _LONGEST = 10**31
+_MAX_TOKENIZER = 256_000_000  # bytes; those of 256,000 tokens have 35 MB
 # Positions begin behind the padding token's: at `pad_token_id + 1` in RoBERTa's family, always at 2 in MPNet.
 _BEHIND_PADDING = ("roberta", "xlm-roberta", "camembert")
 
@@ -125,6 +126,8 @@ def read(folder: Path, *, registered: bool = False) -> TokenizerSettings:
     path = next(filter(Path.is_file, (folder / "tokenizer.json", folder / _STATIC / "tokenizer.json")), None)
     if path is None:
         raise ModelLoadError(f"There is no tokenizer.json in {folder}. fastrank needs the model's tokenizer.json.")
+    if (size := path.stat().st_size) > _MAX_TOKENIZER:
+        raise ModelLoadError(f"{path} has {size} bytes, which no tokenizer has; at most {_MAX_TOKENIZER} are read")
     config = _object(folder / "config.json")
     transformer = encoder_config.transformer(folder) if not registered else None
     model2vec = is_model2vec(config)

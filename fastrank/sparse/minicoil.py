@@ -7,7 +7,6 @@ above those of the vocabulary.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -21,12 +20,14 @@ from fastrank.engine.batching import Batch
 from fastrank.engine.pooling import Floats
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import ModelLoadError
+from fastrank.models.config import read_object
 from fastrank.sparse.embedding import SparseEmbedding
 
 WEIGHTS, VOCABULARY = "minicoil.triplet.model.npy", "minicoil.triplet.model.vocab"
 _GAP = 32_000  # ids of other words start at a multiple of it
 _LARGEST = 2**31 - 1
 _LONGEST_WORD = 40
+_MAX_VOCABULARY = 100_000_000  # bytes
 _TINY = 1e-8
 _NOT_WORD = re.compile(r"[^\w\s]")
 
@@ -49,7 +50,7 @@ class MiniCOIL:
         self, folder: Path, tokenizer: Tokenizer, *, k: float = 1.2, b: float = 0.75, avg_len: float = 150.0
     ) -> None:
         try:
-            content = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
+            content = read_object(folder / VOCABULARY, _MAX_VOCABULARY)
             self._ids: dict[str, int] = {word: word_id for word_id, word in enumerate(content["vocab"], 1)}
             self._of_stem: dict[str, str] = dict(content["stem_mapping"])
             self._matrices: NDArray[np.float32] = np.load(folder / WEIGHTS, mmap_mode="r", allow_pickle=False)

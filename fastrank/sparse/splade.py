@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -14,10 +13,13 @@ from fastrank.engine.batching import Batch, Tokens
 from fastrank.engine.pooling import Floats
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import ModelLoadError
+from fastrank.models.config import read_object
 from fastrank.sparse.embedding import SparseEmbedding
 from fastrank.sparse.settings import SparseSettings
 
 SparseHead: TypeAlias = Callable[[Floats, Batch], list[SparseEmbedding]]
+_MAX_TABLE = 100_000_000  # bytes of a table of tokens and weights
+
 Query: TypeAlias = Callable[[Tokens], SparseEmbedding]
 
 
@@ -70,11 +72,11 @@ def _largest(values: Floats, indices: NDArray[np.int64], most: int | None) -> Sp
 def query(folder: Path, file: str, tokenizer: Tokenizer) -> Query:
     """Queries without a model: each distinct word piece has the weight that a table says. float64, ids ascending."""
     try:
-        table: dict[str, float] = json.loads((folder / file).read_text(encoding="utf-8"))
+        table = read_object(folder / file, _MAX_TABLE)
         ids = {piece: number for number, piece in enumerate(tokenizer.vocab) if piece is not None}
         weights = {ids[piece]: float(weight) for piece, weight in table.items() if piece in ids}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ModelLoadError(f"{folder / file} is no table of word pieces and weights: {error}") from error
+        raise ModelLoadError(f"{folder / file} is no table of tokens and weights: {error}") from error
 
     def query(tokens: Tokens) -> SparseEmbedding:
         found = sorted({*tokens.ids.tolist()} - tokenizer.special_ids)

@@ -3,11 +3,13 @@
 import ast
 import copy
 import json
+import os
+import shutil
 
 import onnx
 import onnxruntime
 import pytest
-from support import PACKAGE, REGISTRY, tiny_models
+from support import FIXTURES, PACKAGE, REGISTRY, tiny_models
 from support.hub import Fault
 from support.pinned_model import FILES, REPO, content, entry
 from support.processes import ends_well, python
@@ -18,6 +20,8 @@ from fastrank import ModelSource, PoolingType, TextEmbedding, store
 from fastrank.errors import ModelLoadError, RegistryError
 from fastrank.models import registry
 from fastrank.models.spec import TEXT_EMBEDDING, DenseTask
+from fastrank.sparse import splade
+from fastrank.sparse.minicoil import VOCABULARY, MiniCOIL
 
 ORT = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 
@@ -249,6 +253,52 @@ print(json.dumps([tokens, time.perf_counter() - begin, peak]))
     assert (0 < tokens <= 64) if kind in HARMLESS else tokens is None
     assert seconds < patience(5)
     assert peak < 1e9
+
+
+JSON_FILES = ("tokenizer.json", "config.json", "tokenizer_config.json", "sentence_bert_config.json", "modules.json")
+MORE_FILES = ("config_sentence_transformers.json", "1_Pooling/config.json", "2_Dense/config.json")
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def endless(path):
+    path.symlink_to("/dev/zero")
+
+
+def huge(path):
+    with path.open("wb") as file:
+        file.truncate(3_000_000_000)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+@pytest.mark.parametrize("kind", [pipe, endless, huge])
+@pytest.mark.parametrize("name", [*JSON_FILES, *MORE_FILES])
+def test_h13_a_file_of_a_folder_that_is_none_or_huge_is_refused_at_once(tmp_path, name, kind):
+    folder = shutil.copytree(FIXTURES / "sentence_encoder", tmp_path / "model")
+    (folder / name).unlink(missing_ok=True)
+    kind(folder / name)
+    code = f"""
+from fastrank import TextEmbedding
+from fastrank.errors import ModelLoadError
+try:
+    TextEmbedding("any/model", specific_model_path={str(folder)!r})
+except ModelLoadError as error:
+    print(error)
+"""
+    assert name in ends_well(python(code))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+@pytest.mark.parametrize("kind", [pipe, endless, huge])
+def test_h13_tables_of_sparse_models_too(tmp_path, kind):
+    kind(tmp_path / "idf.json")
+    with pytest.raises(ModelLoadError, match=r"idf\.json"):
+        splade.query(tmp_path, "idf.json", None)
+    kind(tmp_path / VOCABULARY)
+    with pytest.raises(ModelLoadError, match="vocab"):
+        MiniCOIL(tmp_path, None)
 
 
 # -- graphs -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-ROWS = {"C": 7, "D": 44, "H": 12, "I": 17, "O": 4, "R": 22}
+ROWS = {"C": 7, "D": 44, "H": 13, "I": 17, "O": 4, "R": 22}
 
 
 def table():
