@@ -55,7 +55,7 @@ class MiniCOIL:
             self._of_stem: dict[str, str] = dict(content["stem_mapping"])
             self._matrices: NDArray[np.float32] = np.load(folder / WEIGHTS, mmap_mode="r", allow_pickle=False)
             rows, _, self._dim = self._matrices.shape
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ModelLoadError, OSError, ValueError, KeyError, TypeError) as error:
             raise ModelLoadError(f"{folder} has no usable MiniCOIL vocabulary: {error}") from error
         if rows <= len(self._ids):
             raise ModelLoadError(f"{folder / WEIGHTS} has {rows} matrices for {len(self._ids)} words")

@@ -75,7 +75,7 @@ def query(folder: Path, file: str, tokenizer: Tokenizer) -> Query:
         table = read_object(folder / file, _MAX_TABLE)
         ids = {piece: number for number, piece in enumerate(tokenizer.vocab) if piece is not None}
         weights = {ids[piece]: float(weight) for piece, weight in table.items() if piece in ids}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (ModelLoadError, ValueError, TypeError, AttributeError) as error:
         raise ModelLoadError(f"{folder / file} is no table of tokens and weights: {error}") from error
 
     def query(tokens: Tokens) -> SparseEmbedding:

@@ -190,7 +190,7 @@ def test_i8_the_cut_changes_no_token_of_pairs_with_huge_sides(tmp_path, kind):
     reference = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     reference.no_truncation()
     start, *middle, end = reference.encode("", "").ids
-    own = Tokenizer(tokenization.read(tmp_path), 64, pairs=True)
+    own = Tokenizer(tokenization.read(tmp_path, registered=True), 64, pairs=True)
 
     def side():
         return "".join(dice.choices(alphabet, k=dice.choice((0, 3, 60, 600, 3_000))))
