@@ -68,7 +68,7 @@ def _machine() -> dict[str, Any]:
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "onnxruntime": version,
         "providers": providers,
-        "processors": f"{cpu.available()} (by affinity and container quota)",
+        "CPU threads": f"{cpu.available()} (affinity and container quota)",
         "8-bit products": "exact" if exact else "sums of two saturate at 16 bits: int8 uses 7 bits of activations",
         "cache": str(environment.cache_root()) if environment.has_cache_root() else "none: set FASTRANK_CACHE",
         "offline": environment.offline(),

@@ -100,7 +100,7 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=MODEL[:DIM]",
-        help="another name for a model; with :1536 its vectors are filled up with zeros to so many dimensions",
+        help="another name for a model; with :1536 its vectors are padded with zeros to 1536 dimensions",
     )
     group.add_argument(
         "--alias-hosted",
@@ -164,8 +164,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how models run")
     group.add_argument("--lazy", action="store_true", help="listen first; /ready is 503 until models are loaded")
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="(%(default)s)")
-    group.add_argument("--max-length", type=_positive, metavar="TOKENS", help="cut texts at so many tokens")
-    group.add_argument("--threads", type=_positive, help="processors to use (all that this process may)")
+    group.add_argument("--max-length", type=_positive, metavar="TOKENS", help="truncate texts to this many tokens")
+    group.add_argument("--threads", type=_positive, help="CPU threads (default: every core this process may use)")
     group.add_argument("--cuda", choices=("auto", "cuda", "cpu"), default="auto", help="where to run (%(default)s)")
     add_store_options(group)  # type: ignore[arg-type]  # a group has what it needs of a parser
 

@@ -50,7 +50,7 @@ def bold(text: str) -> str:
 
 
 def faint(text: str) -> str:
-    """The text in grey, likewise."""
+    """The text in grey, if colours are on."""
     return f"\x1b[2m{text}\x1b[0m" if is_shown() and environment.colours() else text
 
 

@@ -163,7 +163,7 @@ async def _of_part(
 
 
 def _group(pipeline: Pipeline[Any]) -> Group[Any]:
-    """The group of all pipelines that make the same of tokens, whatever prefix was before them."""
+    """The group of all pipelines that do the same with tokens; their prefixes may differ."""
     key = pipeline.head, pipeline.output, tuple(pipeline.extra_inputs.items())
     groups = pipeline.session.groups
     if key not in groups:

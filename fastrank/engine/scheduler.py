@@ -24,11 +24,11 @@ from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 R = TypeVar("R")
 Unit: TypeAlias = Sequence[int]
-Function: TypeAlias = "Callable[[Unit, bool], R]"  # a unit, and whether it has the session for itself
+Function: TypeAlias = "Callable[[Unit, bool], R]"  # a unit, and whether nothing else runs in the session
 Part: TypeAlias = tuple[Any, Unit]  # what a job is about (the tokens of its texts, say), and one of its units
 
 _LEAST_COST = 32  # tokens: a run has a fixed cost
-_CREDIT = 512  # tokens: a job of no more goes before large ones, which had their turns up to so many ahead of it
+_CREDIT = 512  # tokens: a job of no more goes before large ones that are up to this much ahead of it
 _LOOK_AHEAD = 64  # waiting jobs that are searched for units to add to a run
 
 _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
@@ -47,7 +47,7 @@ class Group(Generic[R]):
     """Jobs whose units may run together, such as those of one pipeline.
 
     Args:
-        run: runs units of one or several jobs; told whether they have the session for themselves. One result each.
+        run: runs units of one or several jobs; its last argument says whether nothing else runs. One result each.
         budget: tokens of a run, padding included, beyond which nothing is added; 0: units run alone.
         uniform_length: only texts of equal length run together.
     """
@@ -231,7 +231,7 @@ class Scheduler:
         """The result of a unit, when it is there. Where there are no threads, this one does the work.
 
         Raises:
-            Exception: whatever the unit raised.
+            Exception: the one that the unit raised.
         """
         job.delivered = index
         while True:
@@ -282,7 +282,7 @@ class Flow:
         """The results of the units, in order. What has not begun when the iterator is closed does not run.
 
         Args:
-            function: runs a unit; told whether it is the only one, so that it may use all threads.
+            function: runs a unit; its last argument says whether nothing else runs, so that it may use all threads.
             units: texts by position, say.
             costs: tokens of each.
         """
@@ -452,7 +452,7 @@ def _run_together(group: Group[Any], taken: _Taken) -> None:
             job.began()
     try:
         results = group.run([(job.about, job.units[index]) for job, index in parts], taken.places > 1)
-    except BaseException as error:  # noqa: BLE001 - each job is told
+    except BaseException as error:  # noqa: BLE001 - each job gets it
         results = [error] * len(parts)
     for (job, index), result in zip(parts, results, strict=True):
         if isinstance(result, BaseException):

@@ -131,7 +131,7 @@ class Session:
         intra_op: bool = True,
         extra_inputs: Mapping[str, int] = MappingProxyType({}),
     ) -> NDArray[np.float32]:
-        """The named output (None: the first) for a batch, as float32 of whatever shape the model returns.
+        """The named output (None: the first) for a batch, as float32, in the shape that the model returns.
 
         Args:
             batch: texts.

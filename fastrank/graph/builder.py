@@ -25,7 +25,7 @@ class ActivationQuantization(NamedTuple):
 
     Attributes:
         per_token: One scale per row (token); else one scale per tensor.
-        qmax: The largest quantized magnitude: 127; or 63 for processors without VNNI, which add pairs of products in
+        qmax: The largest quantized magnitude: 127; or 63 for CPUs without VNNI, which add pairs of products in
             16 bits.
     """
 

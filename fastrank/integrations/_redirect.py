@@ -1,4 +1,4 @@
-"""Where clients of hosted APIs keep the address that they cannot be told."""
+"""Where clients of hosted APIs keep an address that no argument changes."""
 
 from __future__ import annotations
 

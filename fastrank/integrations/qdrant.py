@@ -4,7 +4,7 @@
 
     qdrant.install()  # before clients are made
 
-From then on `models.Document(text=..., model=...)`, `get_embedding_size`, `upload_points` and whatever else a client
+From then on `models.Document(text=..., model=...)`, `get_embedding_size`, `upload_points` and everything else a client
 embeds in this process uses fastrank's models, whether FastEmbed is installed or not. Vectors are those that FastEmbed
 would make (see `fastrank.compat.classes`), so collections made with it stay usable. Others who import FastEmbed are
 left alone. Vectors you make yourself need none of this: qdrant-client takes them as they are.

@@ -41,7 +41,7 @@ def read(name: str, folder: Path) -> LateInteractionTask:
 def warn_if_different(spec: ModelSpec, task: LateInteractionTask, folder: Path) -> None:
     """Say if a PyLate folder that was given for a known name wants other lengths: it is another model, most likely.
 
-    What is told is followed: whoever names a model gets that model's vectors.
+    The registry's settings are used: whoever names a model gets that model's vectors.
     """
     try:
         own = _pylate(Config.read(folder / _PYLATE), folder)

@@ -33,7 +33,7 @@ class Expansion(NamedTuple):
     """What short queries are filled up with.
 
     Attributes:
-        length: to so many tokens.
+        length: number of tokens to expand to.
         token: with this one.
         attend: whether those tokens are attended to.
         fixed: whether longer queries are cut to `length`.

@@ -40,7 +40,7 @@ _DEFAULT_CLASSES: Final = {
     "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
 }
-_WITH_TYPES: Final = ("BertTokenizer", "ElectraTokenizer")  # whose pairs are told apart by default
+_WITH_TYPES: Final = ("BertTokenizer", "ElectraTokenizer")  # whose pairs have token types by default
 
 
 class ClassRules(NamedTuple):
@@ -83,7 +83,7 @@ class TokenizerSettings(NamedTuple):
         document_length: tokens a passage may have; None: as `max_length`.
         truncation_side: the end of a long text that is cut off: "right" or "left".
         own_truncation: limit and side are those of tokenizer.json, as sentence-transformers' StaticEmbedding has it.
-        types: whether the texts of a pair are told apart by token types.
+        types: whether the second text of a pair has token type 1.
         strip: whether white space at the ends of texts is removed.
         split_special: special tokens in texts are always read as their letters.
         rules: of the tokenizer's class; None: tokenizer.json is used as it is.

@@ -360,7 +360,7 @@ def _json(content: Any) -> Response:
 
 
 def _unknown(path: str) -> ApiError:
-    return ApiError(Kind.NOT_FOUND, f"There is no {path[:200]} here; GET /docs lists what there is")
+    return ApiError(Kind.NOT_FOUND, f"There is no {path[:200]} here; GET /docs lists the paths")
 
 
 def _request_id(headers: Mapping[str, str]) -> str:

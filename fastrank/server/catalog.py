@@ -42,7 +42,7 @@ class Alias:
     Attributes:
         target: the model's name; None: the default of `task`.
         task: what the alias is for, if it says so.
-        dimensions: vectors are filled up with zeros to so many where the client does not ask for a number.
+        dimensions: vectors are padded with zeros to this size unless the client asks for another.
     """
 
     target: str | None = None

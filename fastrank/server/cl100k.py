@@ -1,6 +1,6 @@
 """Token ids of OpenAI's cl100k_base back to text, where tiktoken and its table are on this machine.
 
-LangChain's OpenAIEmbeddings sends such ids unless it is told not to. They mean nothing to any other model.
+LangChain's OpenAIEmbeddings sends such ids by default. They mean nothing to any other model.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def is_long(pipeline: Pipeline[Any], text: Text) -> bool:
 
 
 def shortened(text: Text, most: int, side: Side) -> Text:
-    """At most so many characters of a text; of a pair, of each."""
+    """A text's first `most` characters, or its last where models truncate on the left; of a pair, both texts'."""
     if isinstance(text, tuple):
         query, document = text
         return query[:most], document[-most:] if side == "left" else document[:most]
@@ -27,7 +27,7 @@ def shortened(text: Text, most: int, side: Side) -> Text:
 
 
 def beginning(tokenizer: Tokenizer, text: str, most: int) -> str:
-    """At most so many tokens of a text, from its beginning; special ones are not counted."""
+    """The beginning of a text, up to a number of tokens; special ones are not counted."""
     spans = tokenizer.spans(text, special=False)
     return text if len(spans) <= most else text[: spans[most - 1].stop]
 

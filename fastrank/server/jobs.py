@@ -63,7 +63,7 @@ class Jobs:
 
     Args:
         most_waiting: tokens that may wait; a request into an empty queue is always taken.
-        metrics: are told what ran.
+        metrics: count what ran.
         truncate: whether texts that are too long are cut where a call does not say.
         characters: of a text that are looked at; what has more counts as too long.
     """
@@ -126,7 +126,7 @@ class Jobs:
 
     @contextlib.contextmanager
     def admitted(self, tokens: int) -> Iterator[_Reservation]:
-        """Room for so many tokens among those that wait.
+        """Room for a number of tokens among those that wait.
 
         Raises:
             ApiError: there is none.
@@ -227,13 +227,13 @@ class _Reservation:
         self._tokens = 0
 
     def change(self, tokens: int) -> None:
-        """Be so many from now on."""
+        """Set the number of tokens."""
         with self._jobs.lock:
             self._jobs.waiting_tokens += tokens - self._tokens
             self._tokens = tokens
 
     def reduce(self, tokens: int) -> None:
-        """Be so many fewer, unless the request is gone."""
+        """Lower the number of tokens, unless the request is gone."""
         with self._jobs.lock:
             fewer = min(tokens, self._tokens)
             self._jobs.waiting_tokens -= fewer

@@ -23,7 +23,7 @@ _GETS = {
 
 @cache
 def document() -> dict[str, Any]:
-    """OpenAPI 3.1, as far as one document can say it: bodies differ from family to family."""
+    """The endpoints as OpenAPI 3.1; bodies are only outlined, as they differ between API families."""
     body = {"content": {"application/json": {"schema": {"type": "object"}}}, "required": True}
     answers = {"200": {"description": "The result"}, "4XX": {"description": "A JSON body with error and message"}}
     paths: dict[str, Any] = {path: {"get": {"summary": what, "responses": answers}} for path, what in _GETS.items()}

@@ -144,7 +144,7 @@ def listen_unix(path: str) -> socket.socket:
 
 
 def allow_many_connections(wanted: int) -> None:
-    """Let this process have so many connections open, as far as the system lets it."""
+    """Raise the limit of open connections, up to what the system allows."""
     try:
         import resource
     except ImportError:  # Windows has no such limit

@@ -46,7 +46,7 @@ class ModelRunner:
     Args:
         catalog: the models.
         settings: of the server.
-        metrics: are told what is loaded and what ran.
+        metrics: count what is loaded and what ran.
     """
 
     def __init__(self, catalog: Catalog[Served], settings: Settings, metrics: Metrics) -> None:
@@ -330,7 +330,7 @@ class ModelRunner:
         return rows
 
     def _shortened(self, model: Served, call: calls.Score) -> list[tuple[str, str] | str]:
-        """The pairs, with documents of at most so many tokens as the call says."""
+        """The pairs, with documents truncated to the call's limit of tokens."""
         most = call.max_document_tokens or 1
         pipeline = model.get().load().documents
         if not isinstance(pipeline, Pipeline):

@@ -62,7 +62,7 @@ def _log1p(logits: Floats, activation: str) -> Floats:
 
 
 def _largest(values: Floats, indices: NDArray[np.int64], most: int | None) -> SparseEmbedding:
-    """The vector with at most so many of the largest weights, in the order of their indices."""
+    """The largest weights of a vector, in the order of their indices."""
     if most is not None and len(values) > most:
         kept = np.sort(np.argsort(-values, kind="stable")[:most])
         values, indices = values[kept], indices[kept]

@@ -239,7 +239,7 @@ class Hub:
 
 
 def expected(file: FileSpec, stated: Expected | None) -> Expected:
-    """What a file must be: by the registry, and by the hub as far as the registry does not say.
+    """The expected size and hash of a file: the registry's, else the hub's.
 
     Raises:
         IntegrityError: the hub states more bytes than such files may have.

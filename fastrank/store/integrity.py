@@ -102,7 +102,7 @@ def problems(folder: Path, variant: Variant) -> list[str]:
 
 
 def _expected(file: FileSpec, record: FileRecord) -> Expected:
-    """By the registry as far as it states anything, else by the folder's manifest."""
+    """By the registry where it states a size or hash, else by the folder's manifest."""
     pinned = file.sha256 is not None or file.size is not None
     size = record.size if file.size is None else file.size
     return Expected(file.path, size, file.sha256 or record.sha256, None, REGISTRY if pinned else "manifest")

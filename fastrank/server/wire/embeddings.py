@@ -50,7 +50,7 @@ def openai(request: Request) -> Exchange:
 
 
 def llama_cpp(request: Request) -> Exchange:
-    """`/embedding` of llama.cpp's server: a list of vectors for each text, of which there is one."""
+    """`/embedding` of llama.cpp's server: a list of vectors per text, with one vector in it."""
     call = Embed(fields.model(request), fields.texts(request, "content", "input"), field="content")
 
     def answer(vectors: Vectors) -> list[dict[str, Any]]:

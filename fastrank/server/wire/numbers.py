@@ -36,7 +36,7 @@ def encoded(row: NDArray[Any]) -> str:
 
 
 def normalized(rows: Floats) -> Floats:
-    """The vectors brought to length 1; one of zeros stays as it is."""
+    """The vectors, L2-normalized; a zero vector stays zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(lengths == 0, 1, lengths), np.float32)
 

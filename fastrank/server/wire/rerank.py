@@ -28,7 +28,7 @@ _METHODS: dict[str, Method] = {
 
 
 def rerank(request: Request) -> Exchange:
-    """Any rerank request, told apart by its fields."""
+    """Any rerank request; its fields say which dialect it is."""
     if "texts" in request.body:
         return tei(request)
     if "passages" in request.body:

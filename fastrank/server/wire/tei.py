@@ -24,7 +24,7 @@ from fastrank.server.wire.fields import Request
 
 
 def root(request: Request) -> Exchange:
-    """`/` and `/invocations`: told apart by what is in the body."""
+    """`/` and `/invocations`: distinguished by the fields of the body."""
     if "texts" in request.body:
         return rerank.tei(request)
     if isinstance(request.body.get("inputs"), Mapping):
