@@ -197,7 +197,7 @@ class TestReaders:
             ("corpus.jsonl", '{"_id": "a", "text": ""}\n' * 2, r"corpus.jsonl:2: the id 'a' occurs twice"),
             ("corpus.jsonl", b'{"_id": "\xff"}', r"corpus.jsonl cannot be read: .*utf-8"),
             ("corpus.jsonl.gz", b"plain", r"corpus.jsonl.gz cannot be read: Not a gzipped file"),
-            ("corpus.jsonl.gz", gzip.compress(b"x" * 99)[:20], r"corpus.jsonl.gz cannot be read"),
+            ("corpus.jsonl.gz", gzip.compress(b"x" * 99, mtime=0)[:20], r"corpus.jsonl.gz cannot be read"),
             ("queries.jsonl", lines(QUERIES[:1]), r"judges the query 'q2', which .*queries.jsonl does not have"),
             ("qrels/test.tsv", "q1 0 d1 1\n", r"test.tsv:1: the header must be query-id corpus-id score"),
             ("qrels/test.tsv", QRELS + "q1\td3\n", r"test.tsv:5: 2 columns where the header has 3"),
