@@ -1,4 +1,6 @@
-"""BM25: texts to sparse vectors as FastEmbed makes them, and a small index. No model, no download.
+"""BM25 without a model or a download.
+
+In: texts. Out: term ids and weights equal to FastEmbed's (`BM25`), or the best documents of an index (`BM25Index`).
 
 Names are loaded when they are first used, because they need numpy.
 """

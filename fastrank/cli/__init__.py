@@ -1,4 +1,7 @@
-"""The `fastrank` command: rerank, embed, serve, models, download, verify, pack, cache, info. Each has a file here."""
+"""The `fastrank` command: rerank, embed, serve, models, download, verify, pack, cache, info.
+
+In: arguments, files, standard input. Out: an exit status, tables or JSON, files. Each command has a file here.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Programs that were written for other libraries, run on fastrank."""
+"""Programs written for FastEmbed, run on fastrank.
+
+In: imports of `fastembed` and calls of its API. Out: its results, limits, number types and errors.
+"""

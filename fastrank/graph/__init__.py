@@ -1,5 +1,7 @@
 """Build ONNX models from checkpoints: `config.json` and `model.safetensors` are enough.
 
+In: a checkpoint's folder and the name of a head. Out: a serialized ONNX model.
+
 The model holds no weights. Each initializer is external data: an offset and a length inside `model.safetensors` (or a
 shard of it), which onnxruntime maps into memory. Nothing is converted and nothing is written to disk:
 

