@@ -11,7 +11,6 @@ requests that come while all workers are busy become one batch.
 
 from __future__ import annotations
 
-import atexit
 import heapq
 import itertools
 import os
@@ -21,6 +20,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
+
+from fastrank.engine.ending import native_calls
 
 R = TypeVar("R")
 Unit: TypeAlias = Sequence[int]
@@ -32,7 +33,6 @@ _CREDIT = 512  # tokens: a job of no more goes before large ones that are up to 
 _LOOK_AHEAD = 64  # waiting jobs that are searched for units to add to a run
 
 _schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
-_exiting = False
 
 
 class Shape(NamedTuple):
@@ -107,7 +107,7 @@ class Scheduler:
         Raises:
             RuntimeError: Python is ending.
         """
-        refuse_at_exit()
+        native_calls.refuse()
         job = _SubmittedJob(self, group, about, units, shapes, began, finished)
         job.limit = min(limit or self.workers, self.workers)
         with self.lock:
@@ -118,11 +118,6 @@ class Scheduler:
         """In a forked child: locks may be held and units be run by threads that only the parent has."""
         self.generation += 1
         self._reset()
-
-    def wait(self, seconds: float) -> None:
-        """Wait until nothing runs, but no longer than this."""
-        with self.lock:
-            self._finished.wait_for(lambda: not self._running, seconds)
 
     def _reset(self) -> None:
         self.lock = threading.RLock()  # an abandoned iterator may be collected, and so closed, while it is held
@@ -302,7 +297,7 @@ class Flow:
 
     def _one(self, function: Function[R], unit: Unit, cost: int) -> R:
         scheduler = self._scheduler
-        refuse_at_exit()
+        native_calls.refuse()
         with scheduler.lock:
             alone = scheduler.claim()
         if not alone:
@@ -317,7 +312,7 @@ class Flow:
                     scheduler.release()
 
     def _queued(self, function: Function[R], units: Sequence[Unit], costs: Sequence[int]) -> Generator[R, None, None]:
-        refuse_at_exit()
+        native_calls.refuse()
         scheduler = self._scheduler
         self.enter()
         job = self._job = _Job(self, function, units, costs, self._limit, scheduler.generation, self._start)
@@ -460,32 +455,10 @@ def _run_together(group: Group[Any], taken: _Taken) -> None:
         job.finished(index, result)
 
 
-def refuse_at_exit() -> None:
-    """At the end of Python only its main thread may still run models (in functions registered with `atexit`).
-
-    Raises:
-        RuntimeError: this is another thread, and Python is ending.
-    """
-    if _exiting and threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("Python is shutting down: no more texts are run in background threads")
-
-
-def _finish() -> None:
-    """Before Python ends: a run that goes on while memory is taken from under it would abort the process."""
-    global _exiting  # noqa: PLW0603 - of the process, as its end is
-    _exiting = True
-    for scheduler in list(_schedulers):
-        with scheduler.lock:
-            for _, _, job in scheduler._waiting:  # noqa: SLF001 - its own module
-                job.pending.clear()
-        scheduler.wait(seconds=60)
-
-
 def _forked() -> None:
     for scheduler in list(_schedulers):
         scheduler.forked()
 
 
-atexit.register(_finish)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastrank.engine import cpu, providers
 from fastrank.engine.batching import Batch
+from fastrank.engine.ending import native_calls
 from fastrank.engine.forking import no_fork
 from fastrank.engine.options import OnnxProvider, Options
 from fastrank.engine.providers import CPU, CUDA, ExecutionDevice, Run
@@ -41,6 +42,10 @@ class Model(NamedTuple):
     path: Path
     build: Callable[[], bytes] | None = None
     optimize: bool = True
+
+
+class _FilesChangedError(ModelLoadError):
+    """The model's files are not those that it was loaded from."""
 
 
 class _Opened(NamedTuple):
@@ -148,8 +153,10 @@ class Session:
         name, feed = output or self.outputs[0], self._feed(batch, {**self._extra_inputs, **extra_inputs})
         with self._least_busy() as device:
             opened = self._open(device, intra_op=intra_op or not self.on_cpu)
+            native_calls.refuse()  # with its own error
             try:
-                result = opened.run(name, feed)
+                with native_calls:
+                    result = opened.run(name, feed)
             except Exception as error:
                 shape = "x".join(str(n) for n in batch.ids.shape)
                 where = f" on {self._devices[device].name}" if self.devices > 1 else ""
@@ -218,8 +225,14 @@ class Session:
         with self._lock:
             key = (device, intra_op or self.threads == 1)
             if key not in self._opened:
-                with no_fork:
-                    session = self._load(self._devices[device].providers, self.threads if intra_op else 1)
+                try:
+                    with no_fork:
+                        session = self._load(self._devices[device].providers, self.threads if intra_op else 1)
+                except _FilesChangedError:
+                    if (other := self._opened.get((device, not key[1]))) is None:
+                        raise
+                    self._opened[key] = other  # the weights that were loaded, with another number of threads
+                    return other
                 run = self._devices[device].runner(session, sized=self._model.build is not None)
                 self._opened[key] = _Opened(session, run)
             return self._opened[key]
@@ -238,12 +251,12 @@ class Session:
         try:
             now = _identity(path)
         except OSError as error:  # in a child that became another user, say
-            raise ModelLoadError(f"{path} cannot be opened again by this process: {error}") from error
+            raise _FilesChangedError(f"{path} cannot be opened again by this process: {error}") from error
         if self._files != now:
             changed = sorted({name for name, *_ in set(self._files) ^ set(now)}) or [path.name]
-            raise ModelLoadError(
-                f"{', '.join(changed)} in {path.parent} changed since this model was loaded, so the rest of it cannot "
-                "be loaded. Load the model again."
+            raise _FilesChangedError(
+                f"{', '.join(changed)} in {path.parent} changed since this model was loaded, so it cannot be opened "
+                "again. Load the model again."
             )
         model: str | bytes = str(path)
         if self._model.build:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastrank.engine.batching import Tokens
+from fastrank.engine.ending import native_calls
 from fastrank.errors import ModelLoadError
 from fastrank.models.tokenization import TokenizerSettings
 
@@ -351,8 +352,10 @@ def _unknown(tokenizer: tokenizers.Tokenizer) -> int | None:
 @contextmanager
 def _no_panic(what: object) -> Iterator[None]:
     """`tokenizers` panics on hostile files with an error that is no `Exception`; make it one."""
+    native_calls.refuse()  # with its own error
     try:
-        yield
+        with native_calls:
+            yield
     except (ModelLoadError, ValueError, KeyboardInterrupt):
         raise
     except BaseException as error:

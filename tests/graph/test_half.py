@@ -81,6 +81,8 @@ def test_every_architecture_and_head_is_near_transformers(name, head):
 
 @pytest.mark.parametrize(("name", "head"), HALF)
 def test_every_architecture_and_head_is_near_where_each_operator_rounds(name, head, tmp_path):
+    if name == "nomic_bert_experts" and tuple(map(int, onnx.__version__.split(".")[:2])) < (1, 18):
+        pytest.skip("this onnx's reference evaluator loses the width of products without rows")
     model = inline(FIXTURES / name, head, tmp_path)
     check_near_transformers(name, head, lambda feeds: strictly(model, feeds))
 
