@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fastrank import log
 from fastrank.errors import ModelLoadError
-from fastrank.models import encoder_config, sentence_transformers
+from fastrank.models import sentence_transformers
 from fastrank.models.sentence_transformers import Pooled
 from fastrank.models.spec import DenseTask, Prefixes, TaskInput
 
@@ -62,17 +62,23 @@ def resolve(name: str, task: DenseTask, folder: Path) -> DenseSettings:
     if normalize is None:
         normalize = pooled is not None and pooled.normalize
     speaks = task.prefixes is None or task.pooling is None  # no entry of the registry leaves anything to the folder
-    of_folder = encoder_config.encoder(folder, "SentenceTransformer") if speaks else encoder_config.NOTHING
+    prefixes, truncate_dim = task.prefixes, None
+    if speaks:
+        from fastrank.models import encoder_config
+
+        of_folder = encoder_config.encoder(folder, "SentenceTransformer")
+        prefixes = of_folder.prefixes if prefixes is None else prefixes
+        truncate_dim = of_folder.truncate_dim
     return DenseSettings(
-        dim=_shortened(dim or (pooled.dim if pooled else None), of_folder.truncate_dim),
+        dim=_shortened(dim or (pooled.dim if pooled else None), truncate_dim),
         pooled=pooled,
         graph_may_pool=task.pooling in (None, "none", "cls"),
         normalize=normalize,
-        prefixes=of_folder.prefixes if task.prefixes is None else task.prefixes,
+        prefixes=prefixes or Prefixes(),
         output=task.output,
         task_input=task.task_input,
         check_dim=dim is not None,
-        truncate_dim=of_folder.truncate_dim,
+        truncate_dim=truncate_dim,
         in_registry=not speaks,
     )
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fastrank.errors import ModelLoadError
-from fastrank.models import encoder_config, fields
 from fastrank.models.config import MAX_INTEGER, Config, is_model2vec, read_json
 
 _FALLBACK_LIMIT = 512
@@ -129,7 +128,11 @@ def read(folder: Path, *, registered: bool = False) -> TokenizerSettings:
     if (size := path.stat().st_size) > _MAX_TOKENIZER:
         raise ModelLoadError(f"{path} has {size} bytes, which no tokenizer has; at most {_MAX_TOKENIZER} are read")
     config = _object(folder / "config.json")
-    transformer = encoder_config.transformer(folder) if not registered else None
+    transformer = None
+    if not registered:
+        from fastrank.models import encoder_config, fields  # what the registry describes does not need them
+
+        transformer = encoder_config.transformer(folder)
     model2vec = is_model2vec(config)
     static = model2vec or _is_static(folder / "modules.json")
     positions = _positions(config)
