@@ -119,6 +119,11 @@ class Scheduler:
         self.generation += 1
         self._reset()
 
+    def wait(self, seconds: float) -> None:
+        """Wait until nothing runs, but no longer than this."""
+        with self.lock:
+            self._finished.wait_for(lambda: not self._running, seconds)
+
     def _reset(self) -> None:
         self.lock = threading.RLock()  # an abandoned iterator may be collected, and so closed, while it is held
         self._work, self._finished = threading.Condition(self.lock), threading.Condition(self.lock)
@@ -305,7 +310,8 @@ class Flow:
                 return next(results)
         generation = scheduler.generation
         try:
-            return function(unit, True)
+            with native_calls:  # also where a session is opened
+                return function(unit, True)
         finally:
             if generation == scheduler.generation:
                 with scheduler.lock:
@@ -430,7 +436,8 @@ def _run(scheduler: Scheduler, taken: _Taken) -> None:
         _run_together(job.group, taken)
     else:
         try:
-            job.results[index] = job.function(job.units[index], False)
+            with native_calls:
+                job.results[index] = job.function(job.units[index], False)
         except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
             job.errors[index] = error
             job.pending.clear()
@@ -446,7 +453,8 @@ def _run_together(group: Group[Any], taken: _Taken) -> None:
             job.has_begun = True
             job.began()
     try:
-        results = group.run([(job.about, job.units[index]) for job, index in parts], taken.places > 1)
+        with native_calls:
+            results = group.run([(job.about, job.units[index]) for job, index in parts], taken.places > 1)
     except BaseException as error:  # noqa: BLE001 - each job gets it
         results = [error] * len(parts)
     for (job, index), result in zip(parts, results, strict=True):
