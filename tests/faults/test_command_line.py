@@ -313,16 +313,16 @@ def test_c5_wide_letters_fit_the_terminal(tmp_path):
 @posix
 def test_c5_colours_and_progress_are_for_terminals(tmp_path):
     path = tmp_path / "many.txt"
-    path.write_text("the red cat\n" * 3000, encoding="utf-8")
+    path.write_text("the red cat\n" * 40000, encoding="utf-8")
     command = ("rerank", "red", path, "--method", "dense", "--top-k", "1", "--path", MODEL)
     _, out = on_terminal(*command, NO_COLOR="", FASTRANK_PROGRESS="")
     assert "\x1b[1m" in out
-    assert re.search(r"embed: +\d+%\|.*\| \d+/3000 \[\d\d:\d\d<\d\d:\d\d, .*doc/s\]", out)
+    assert re.search(r"embed: +\d+%\|.*\| \d+/40000 \[\d\d:\d\d<\d\d:\d\d, .*doc/s\]", out)
     for setting in ({"NO_COLOR": "1"}, {"NO_COLOR": "", "TERM": "dumb"}):
         _, out = on_terminal(*command, **setting)
         assert "\x1b[1m" not in out
     _, out = on_terminal("embed", path, "-o", tmp_path / "v.npy", "--path", MODEL, FASTRANK_PROGRESS="")
-    assert re.search(r"embed: .*/3000 \[", out)
+    assert re.search(r"embed: .*/40000 \[", out)
     piped = run_python("-m", "fastrank", *command)
     assert piped.stderr == ""
     assert "\x1b" not in piped.stdout
