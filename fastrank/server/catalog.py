@@ -57,7 +57,7 @@ class Found(Generic[M]):
     Attributes:
         model: the model.
         dimensions: of vectors where the client asks for none; None: the model's own.
-        most_dimensions: up to which vectors may be filled up with zeros; None: not at all.
+        most_dimensions: up to which vectors may be padded with zeros; None: not at all.
     """
 
     model: M

@@ -12,7 +12,7 @@ from fastrank.server.wire.calls import Floats
 from fastrank.server.wire.errors import ApiError, Kind
 
 TYPES = {name: name for name in ("float", "int8", "uint8", "binary", "ubinary")}
-MOST_DIMENSIONS = 16_384  # that a vector is filled up to with zeros
+MOST_DIMENSIONS = 16_384  # that a vector is padded to with zeros
 
 
 def typed(rows: Floats, kind: str) -> NDArray[Any]:
@@ -42,7 +42,7 @@ def normalized(rows: Floats) -> Floats:
 
 
 def fitted(rows: Floats, dimensions: int | None, filled: int | None) -> Floats:
-    """The vectors with as many dimensions as asked for: cut and normalised again, or filled up with zeros.
+    """The vectors with as many dimensions as asked for: truncated and normalized again, or padded with zeros.
 
     Args:
         rows: (texts, dim).
