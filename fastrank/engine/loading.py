@@ -32,6 +32,7 @@ class Request(NamedTuple):
     options: Options
     max_length: int | None = None
     special_tokens_in_text: bool = True
+    names: tuple[str, ...] | None = None  # of model files to look for in a folder of the caller's own
 
 
 class Opened(NamedTuple):
@@ -48,7 +49,8 @@ def checked(request: Request) -> Request:
     Raises:
         ValueError: there is no such variant, or none for this precision.
     """
-    return request._replace(spec=precision.candidates(request.spec, request.options, request.lookup).spec)
+    candidates = precision.candidates(request.spec, request.options, request.lookup)
+    return request._replace(spec=candidates.spec, names=candidates.names)
 
 
 def find(request: Request) -> store.ModelFiles:
@@ -57,8 +59,7 @@ def find(request: Request) -> store.ModelFiles:
     Raises:
         ModelNotCachedError, DownloadError, ModelLoadError, IntegrityError, OSError: as `store.locate`.
     """
-    candidates = precision.candidates(request.spec, request.options, request.lookup)
-    files = store.locate(candidates.spec, request.lookup, candidates.names)
+    files = store.locate(request.spec, request.lookup, request.names)
     registry.note_license(request.spec)
     return files
 
