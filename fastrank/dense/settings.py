@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from fastrank import log
 from fastrank.errors import ModelLoadError
-from fastrank.models import sentence_transformers
-from fastrank.models.sentence_transformers import Pooled
+from fastrank.models.modules import Pooled
 from fastrank.models.spec import DenseTask, Prefixes, TaskInput
 
 _NONE: Mapping[str, int] = {}
@@ -95,6 +94,8 @@ def warn_if_different(name: str, task: DenseTask, folder: Path) -> None:
 
     The registry's entry is followed: whoever names a model gets that model's vectors.
     """
+    from fastrank.models import sentence_transformers
+
     try:
         modules = [step for step in sentence_transformers.outline(folder) if step not in ("Normalize", "Dropout")]
     except ModelLoadError:
@@ -119,8 +120,9 @@ def _pooled(name: str, task: DenseTask, folder: Path) -> Pooled | None:
     if task.pooling == "none":
         return None
     if task.pooling is not None:
-        dim = task.dim or sentence_transformers.hidden_size(folder)
-        return Pooled((task.pooling,), None, (), normalize=False, dim=dim)
+        return Pooled((task.pooling,), None, (), normalize=False, dim=task.dim or _hidden_size(folder))
+    from fastrank.models import sentence_transformers  # models of the registry do not need it
+
     if sentence_transformers.modules(folder):
         return sentence_transformers.pooled(folder)
     raise ModelLoadError(
@@ -128,3 +130,9 @@ def _pooled(name: str, task: DenseTask, folder: Path) -> Pooled | None:
         "pooling=PoolingType.MEAN, CLS or LAST_TOKEN, or DISABLED if the graph does it itself; and normalize=True "
         "if vectors should be L2-normalized."
     )
+
+
+def _hidden_size(folder: Path) -> int | None:
+    from fastrank.models import sentence_transformers
+
+    return sentence_transformers.hidden_size(folder)

@@ -13,7 +13,7 @@ from fastrank.engine.batching import Batch
 from fastrank.engine.pooling import Floats
 from fastrank.errors import ModelLoadError
 from fastrank.graph.safetensors import Tensor, read_float32, read_header
-from fastrank.models.sentence_transformers import Dense, LayerNorm, Pooled, Step
+from fastrank.models.modules import Dense, LayerNorm, Pooled, Step
 
 Function: TypeAlias = Callable[[Floats], Floats]
 

@@ -64,8 +64,8 @@ class Tokenizer:
         special_tokens_in_text: whether "[SEP]" in a text is the special token, or plain text.
 
     Raises:
-        ModelLoadError: tokenizer.json is damaged or hostile.
-        ValueError: `max_length` is more than the model has positions, or leaves no room beside the special tokens.
+        ModelLoadError: tokenizer.json is damaged or hostile, or the files state a limit without room for a text.
+        ValueError: the caller's `max_length` is more than the model has positions, or leaves no room.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class Tokenizer:
         pairs: bool = False,
         special_tokens_in_text: bool = True,
     ) -> None:
+        stated = capped or max_length is None  # by the model's files, not by the caller
+        self._path = settings.path
         self.max_length = max_length or settings.max_length
         with _no_panic(settings.path):
             import tokenizers
@@ -107,9 +109,13 @@ class Tokenizer:
             special += reserved
             if self.max_length < special + (2 if pairs else 1):
                 what = "a pair of texts" if pairs else "text"
-                raise ValueError(
-                    f"max_length={self.max_length} leaves no room for {what}: this model adds {special} special tokens"
-                )
+                reason = f"leaves no room for {what}: this model adds {special} special tokens"
+                if stated:
+                    raise ModelLoadError(
+                        f"{settings.path.parent}: its files or its entry state a limit of {self.max_length} tokens, "
+                        f"which {reason}. Give a larger max_length"
+                    )
+                raise ValueError(f"max_length={self.max_length} {reason}")
             if settings.positions and self.max_length > settings.positions:
                 if not capped:
                     raise ValueError(
@@ -287,9 +293,15 @@ class Tokenizer:
     def _tokens(self, encoding: tokenizers.Encoding, *, pair: bool) -> Tokens:
         if not self._adds_special:
             kept = [token_id for token_id in encoding.ids if token_id != self._dropped]
-            return Tokens(np.asarray(kept or [self.pad_id], np.int32), attended=len(kept))
-        ids = np.asarray(encoding.ids or [self.pad_id], np.int32)
+            return Tokens(self._int32(kept or [self.pad_id]), attended=len(kept))
+        ids = self._int32(encoding.ids or [self.pad_id])
         return Tokens(ids, np.asarray(encoding.type_ids or [0], np.int32) if pair and self._types else None)
+
+    def _int32(self, ids: list[int]) -> np.ndarray[Any, np.dtype[np.int32]]:
+        found = np.asarray(ids, np.uint32).view(np.int32)  # ids in a file are unsigned
+        if found.min() < 0:
+            raise ModelLoadError(f"{self._path} gives a token the id {max(ids)}: no vocabulary is that large")
+        return found
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a token of the vocabulary; None if it has no such token."""

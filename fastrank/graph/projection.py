@@ -12,7 +12,8 @@ from fastrank.errors import ModelLoadError
 from fastrank.graph import blocks, onnx_proto
 from fastrank.graph.safetensors import read_header
 from fastrank.models.config import Config
-from fastrank.models.sentence_transformers import Dense, dense_modules
+from fastrank.models.modules import Dense
+from fastrank.models.sentence_transformers import dense_modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable

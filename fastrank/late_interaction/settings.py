@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastrank.models import colbert, multi_vector
+from fastrank.models.modules import Step
 from fastrank.models.multi_vector import MultiVector, Skiplist, TokenPooling
-from fastrank.models.sentence_transformers import Step
 from fastrank.models.spec import LateInteractionTask, ModelSpec
 
 

@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 from fastrank.errors import ModelLoadError
 from fastrank.models import encoder_config, fields, tokenization
 from fastrank.models.config import Config
+from fastrank.models.modules import Step
 from fastrank.models.sentence_transformers import (
     TOKENS,
     Module,
-    Step,
     hidden_size,
     modules,
     steps,

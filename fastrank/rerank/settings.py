@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastrank.errors import ModelLoadError
-from fastrank.models import encoder_config, sentence_transformers
 from fastrank.models.config import Config
-from fastrank.models.sentence_transformers import Pooled
+from fastrank.models.modules import Pooled
 from fastrank.models.spec import CrossEncoderTask
 
 
@@ -45,20 +44,28 @@ def resolve(task: CrossEncoderTask, folder: Path) -> CrossEncoderSettings:
     Raises:
         ModelLoadError: the folder's files are damaged, or have something that cannot be applied.
     """
-    by_modules, in_registry = task.modules, task.modules is not None
-    of_folder = encoder_config.NOTHING if in_registry else encoder_config.encoder(folder, "CrossEncoder")
-    if by_modules is None:
-        by_modules = len(sentence_transformers.modules(folder)) > 1
+    in_registry = task.modules is not None
+    if in_registry and task.activation != "auto":  # nothing is left to the folder
+        return CrossEncoderSettings(task.activation, task.label, _pooled(folder, task.modules), "", in_registry)
+    from fastrank.models import encoder_config
+
+    of_folder = encoder_config.encoder(folder, "CrossEncoder")
     activation = task.activation
     if activation == "auto":
-        activation = _of_folder(folder, encoder_config.encoder(folder, "CrossEncoder").activation, task.label)
-    return CrossEncoderSettings(
-        activation,
-        task.label,
-        sentence_transformers.pooled(folder, scores=True) if by_modules else None,
-        of_folder.prefixes.embed,
-        in_registry,
-    )
+        activation = _of_folder(folder, of_folder.activation, task.label)
+    prefix = "" if in_registry else of_folder.prefixes.embed
+    return CrossEncoderSettings(activation, task.label, _pooled(folder, task.modules), prefix, in_registry)
+
+
+def _pooled(folder: Path, by_modules: bool | None) -> Pooled | None:
+    """What makes the logits of token states; None: the graph's classifier. `by_modules` None: as the folder says."""
+    if by_modules is False:
+        return None
+    from fastrank.models import sentence_transformers
+
+    if by_modules or len(sentence_transformers.modules(folder)) > 1:
+        return sentence_transformers.pooled(folder, scores=True)
+    return None
 
 
 def _of_folder(folder: Path, stated: str | None, label: int | None) -> str:
@@ -72,6 +79,8 @@ def _of_folder(folder: Path, stated: str | None, label: int | None) -> str:
     path = stated or config.section("sentence_transformers").string("activation_fn", default="") or older
     if path is None:
         return "sigmoid" if label is None else "none"
+    from fastrank.models import sentence_transformers
+
     name = sentence_transformers.activation(path)
     if name not in _ACTIVATIONS:
         raise ModelLoadError(

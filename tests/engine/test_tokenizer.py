@@ -98,6 +98,15 @@ def test_a_limit_without_room_for_text(tmp_path):
         Tokenizer(tokenization.read(folder(tmp_path)), 2)
 
 
+@pytest.mark.parametrize("kind", ["sentence_bert_config.json", "tokenizer_config.json"])
+def test_a_limit_of_the_folder_without_room_for_text(tmp_path, kind):
+    field = {"sentence_bert_config.json": "max_seq_length", "tokenizer_config.json": "model_max_length"}[kind]
+    settings = tokenization.read(folder(tmp_path, {kind: {field: 2}}))
+    with pytest.raises(ModelLoadError, match="limit of 2 tokens, which leaves no room for text: this model adds 2"):
+        Tokenizer(settings)
+    assert Tokenizer(settings, 3).max_length == 3
+
+
 def test_a_limit_beyond_the_models_positions(tmp_path):
     place = folder(tmp_path, {"config.json": {"max_position_embeddings": 130, "model_type": "roberta"}})
     assert Tokenizer(tokenization.read(place), 128).max_length == 128
@@ -226,3 +235,17 @@ def test_white_space_at_the_ends_is_removed_as_by_the_version_that_saved_the_fol
 def test_positions_begin_behind_the_padding_token(tmp_path):
     config = {"model_type": "roberta", "max_position_embeddings": 40, "pad_token_id": 3}
     assert tokenization.read(folder(tmp_path, {"config.json": config})).positions == 36
+
+
+@pytest.mark.parametrize("token_id", [2**31, 2**32 - 1])
+def test_an_id_that_no_vocabulary_has(tmp_path, token_id):
+    content = json.loads(tiny_models.tiny_tokenizer())
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [token_id], "tokens": ["[CLS]"]}},
+    }
+    tokenizer = Tokenizer(tokenization.read(folder(tmp_path, {"tokenizer.json": json.dumps(content).encode()})))
+    with pytest.raises(ModelLoadError, match=rf"tokenizer.json gives a token the id {token_id}"):
+        tokenizer.encode(["hello"])

@@ -107,7 +107,7 @@ def _mutated_json(value: object, dice: random.Random) -> object:
     for _ in range(dice.choice((1, 1, 1, 2, 4))):
         holders = [holder for holder in _holders(value) if holder]
         if not holders:
-            return dice.choice(VALUES)
+            return copy.deepcopy(dice.choice(VALUES))
         holder = dice.choice(holders)
         key = dice.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
         kind = dice.randrange(8)
@@ -125,7 +125,7 @@ def _mutated_json(value: object, dice: random.Random) -> object:
                 nested = [nested]
             holder[key] = nested
         else:
-            holder[key] = dice.choice(VALUES)
+            holder[key] = copy.deepcopy(dice.choice(VALUES))
     return value
 
 
