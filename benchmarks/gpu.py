@@ -1,6 +1,6 @@
 """embed.py on a GPU: fastrank in fp16 and fp32, FastEmbed, and sentence-transformers in fp16 and fp32.
 
-    pip install onnx torch sentence-transformers fastembed-gpu      # and onnxruntime-gpu alone: README "GPU"
+    pip install onnx torch sentence-transformers fastembed-gpu      # and onnxruntime-gpu alone: docs/gpu.md
     python benchmarks/gpu.py
     python benchmarks/gpu.py path/to/scifact --documents 5000 --json benchmarks/results/embed-gpu.json
     python benchmarks/gpu.py --device cpu --documents 64 --rounds 1          # only to try the command
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if CUDA not in providers:
         command.exit(
             2,
-            f'onnxruntime {version} has no CUDA, only {", ".join(providers)}: nothing was measured. README "GPU" says '
+            f"onnxruntime {version} has no CUDA, only {', '.join(providers)}: nothing was measured. docs/gpu.md says "
             "how to install onnxruntime-gpu; --device cpu tries this command without.\n",
         )
     return embed.run(command, given, "cuda", gpu=gpu())

@@ -1,7 +1,7 @@
-"""Write the table of models in the README from model_registry.json.
+"""Write the table of models in docs/models.md from model_registry.json.
 
 python scripts/models_table.py            # after every change of the registry
-python scripts/models_table.py --check    # exit status 1 if the README's table differs
+python scripts/models_table.py --check    # exit status 1 if the page's table differs
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from fastrank.models import registry
 from fastrank.models.spec import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDING, TEXT_EMBEDDING, ModelSpec
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- models: written by scripts/models_table.py -->\n", "<!-- models: end -->\n"
 TASKS = {
     TEXT_EMBEDDING: "dense",
@@ -25,14 +25,14 @@ TASKS = {
 
 
 def table(specs: Sequence[ModelSpec]) -> str:
-    """The table, collapsed under a line with the counts."""
+    """A line with the counts, and the table."""
     counts = [f"{sum(task in spec.tasks for spec in specs)} {title}" for task, title in TASKS.items()]
     return (
-        f"<details>\n<summary>All {len(specs)} models: {', '.join(counts)}</summary>\n\n"
+        f"{len(specs)} models: {', '.join(counts)}.\n\n"
         "| model | task | dims | tokens | size | licence | pinned |\n|---|---|---:|---:|---:|---|---|\n"
         + "".join(f"| {' | '.join(_cells(spec))} |\n" for spec in specs)
         + "\nSize is the download of the default variant; ~ is approximate. Pinned: every file has a SHA-256 (yes),\n"
-        "only the commit is fixed (commit), or neither (no). Licences in italics forbid commercial use.\n</details>\n"
+        "only the commit is fixed (commit), or neither (no). Licences in italics forbid commercial use.\n"
     )
 
 
@@ -50,12 +50,12 @@ def _cells(spec: ModelSpec) -> Iterator[str]:
         yield "commit" if any(getattr(source, "revision", None) for source in default.sources) else "no"
 
 
-def written(readme: str, made: str) -> str:
-    """The README with this table between its two marks."""
-    before, begin, rest = readme.partition(BEGIN)
+def written(page: str, made: str) -> str:
+    """The page with this table between its two marks."""
+    before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"the README has no {BEGIN.strip()} ... {END.strip()}")
+        raise ValueError(f"the page has no {BEGIN.strip()} ... {END.strip()}")
     return before + begin + made + end + after
 
 
@@ -63,15 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write, or check."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--readme", type=Path, default=README, help="the file to work on")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the file to work on")
     options = parser.parse_args(arguments)
-    old = options.readme.read_text(encoding="utf-8")
+    old = options.page.read_text(encoding="utf-8")
     new = written(old, table(registry.builtin()))
     if options.check and new != old:
-        print("the README's table of models is out of date: run python scripts/models_table.py", file=sys.stderr)
+        print("docs/models.md is out of date: run python scripts/models_table.py", file=sys.stderr)
         return 1
     if not options.check:
-        options.readme.write_text(new, encoding="utf-8", newline="\n")
+        options.page.write_text(new, encoding="utf-8", newline="\n")
     return 0
 
 

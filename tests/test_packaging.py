@@ -116,3 +116,7 @@ def test_readme_is_short_of_promises_and_quick_to_start():
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert any("from fastrank import" in line for line in readme[:20])
     assert any("pip install" in line for line in readme[:20])
+
+
+def test_readme_is_read_in_a_screen_and_a_half():
+    assert len((ROOT / "README.md").read_bytes()) <= 8500

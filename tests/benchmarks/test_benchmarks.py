@@ -110,3 +110,10 @@ def test_a_report_of_results(bench, tmp_path):
     assert ground.get("class") == "ground"
     widths = [float(bar.get("width")) for bar in bars]
     assert widths[0] / widths[1] == pytest.approx(0.4)
+
+
+def test_the_readme_has_the_figures_of_the_results(bench):
+    page = bench.report.README.read_text(encoding="utf-8")
+    assert bench.report.inserted(page, bench.report.readme_table(bench.report.RESULTS)) == page
+    with pytest.raises(ValueError, match="the page has no <!-- figures"):
+        bench.report.inserted("nothing here", "")

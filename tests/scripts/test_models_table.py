@@ -1,4 +1,4 @@
-"""The README's table of models is that of the registry."""
+"""The table of models in docs/models.md is that of the registry."""
 
 import pytest
 from support.scripts import script
@@ -11,25 +11,25 @@ def tool():
     return script("models_table")
 
 
-def test_the_readme_has_the_table_of_today(tool):
+def test_the_page_has_the_table_of_today(tool):
     assert tool.main(["--check"]) == 0, "run python scripts/models_table.py"
 
 
 def test_an_old_table_is_found_and_replaced(tool, tmp_path, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{tool.BEGIN}old\n{tool.END}after\n", encoding="utf-8")
-    assert tool.main(["--readme", str(readme), "--check"]) == 1
+    page = tmp_path / "models.md"
+    page.write_text(f"before\n{tool.BEGIN}old\n{tool.END}after\n", encoding="utf-8")
+    assert tool.main(["--page", str(page), "--check"]) == 1
     assert "run python scripts/models_table.py" in capsys.readouterr().err
-    assert tool.main(["--readme", str(readme)]) == 0
-    assert tool.main(["--readme", str(readme), "--check"]) == 0
-    content = readme.read_text(encoding="utf-8")
-    assert content.startswith(f"before\n{tool.BEGIN}<details>\n")
-    assert content.endswith(f"</details>\n{tool.END}after\n")
+    assert tool.main(["--page", str(page)]) == 0
+    assert tool.main(["--page", str(page), "--check"]) == 0
+    content = page.read_text(encoding="utf-8")
+    assert content.startswith(f"before\n{tool.BEGIN}{len(registry.builtin())} models: ")
+    assert content.endswith(f"forbid commercial use.\n{tool.END}after\n")
     assert "old\n" not in content
 
 
-def test_a_readme_without_marks(tool):
-    with pytest.raises(ValueError, match="the README has no <!-- models"):
+def test_a_page_without_marks(tool):
+    with pytest.raises(ValueError, match="the page has no <!-- models"):
         tool.written("nothing here", "")
 
 
