@@ -8,7 +8,7 @@ import sys
 import zlib
 
 import pytest
-from server.conftest import wait_for
+from server.live import wait_for
 from server.test_serve import DENSE, serve
 from support.waiting import patience
 

@@ -8,8 +8,8 @@ import threading
 import time
 
 import pytest
-from server.conftest import Model, running, wait_for
 from server.covers import covers
+from server.live import Model, running, wait_for
 from server.test_contracts import FILES, SENDS_IDS, SHAPE_ONLY
 from support.waiting import patience
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from server.clients.cases import CASES
-from server.conftest import serving
+from server.live import serving
 from support.waiting import patience
 
 import fastrank.integrations

@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from server.conftest import Model, running
+from server.live import Model, running
 
 selenium = pytest.importorskip("selenium.webdriver")
 

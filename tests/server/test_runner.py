@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from server.conftest import serving, wait_for
+from server.live import serving, wait_for
 from support import tiny_models
 
 import fastrank

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from server.conftest import wait_for
+from server.live import wait_for
 from support.processes import run_python
 from support.waiting import patience
 
