@@ -80,6 +80,7 @@ INTEGRATIONS = {
         "haystack",
         [
             "FastrankDocumentEmbedder",
+            "FastrankLateInteractionRanker",
             "FastrankRanker",
             "FastrankSparseDocumentEmbedder",
             "FastrankSparseTextEmbedder",

@@ -43,6 +43,7 @@ HOMES = {
     "tiktoken": "server.cl100k",
     "mmh3": "bm25",
     "py_rust_stemmers": "bm25",
+    **dict.fromkeys(("jieba", "fugashi", "pythainlp", "kiwipiepy"), "bm25.segmenters"),
     "hatchling": "cli.wheels",
     "packaging": "cli.wheels",
     "pyarrow": "cli.reading integrations",

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrank.bm25 import languages
+from fastrank.bm25.segmenters import SEGMENTERS, Segmenter, segmenter
 from fastrank.bm25.word_table import WordTable
 
 DROPPED = -1  # instead of an id: a lone "_", a word that is too long, an empty stem
@@ -199,12 +200,12 @@ class Vocabulary(dict[bytes, Ids]):
         return ids
 
 
-class CustomAnalysis:
-    """The caller's own analyzer: text -> terms, which are hashed as they are."""
+class WholeTexts:
+    """An analyzer that is given whole texts: a segmenter, or the caller's own."""
 
-    def __init__(self, analyzer: Callable[[str], Iterable[str]], dimensions: int | None = None) -> None:
+    def __init__(self, analyzer: Callable[[str], Iterable[str]], term_ids: TermIds) -> None:
         self._analyzer = analyzer
-        self._term_ids = TermIds(dimensions=dimensions)
+        self._term_ids = term_ids
 
     def batch(self, texts: Sequence[str]) -> Batch:
         """The ids of the terms of several texts."""
@@ -295,6 +296,11 @@ def _kind(letter: str) -> str:
     return "_" if letter == "_" else "u" if letter.isupper() else "d" if letter.isdecimal() else "l"
 
 
+def segmented_words(segment: Segmenter, text: str, *, dotless: bool = False) -> list[str]:
+    """The words of `unicode_words` in each of a segmenter's."""
+    return [word for part in segment(text) for word in unicode_words(part, dotless=dotless)]
+
+
 # Scripts written without spaces, and Hangul, whose words are long; blocks of Unicode, first to last.
 _SPACELESS = (
     "(["
@@ -355,14 +361,14 @@ def without_accents(word: str) -> str:
 
 # -- vocabularies ---------------------------------------------------------------------------------------------------
 
-ANALYZERS = ("unicode", "bigram", "unigram+bigram", "code")  # by name; None is FastEmbed's own
+ANALYZERS = ("unicode", "bigram", "unigram+bigram", "code")  # by name, beside SEGMENTERS; None is FastEmbed's own
 
 
 class Settings(NamedTuple):
     """What decides which terms a text has.
 
     Attributes:
-        analyzer: None for FastEmbed's, or one of ANALYZERS.
+        analyzer: None for FastEmbed's, or one of ANALYZERS or SEGMENTERS.
         dotless: whether I is lower-cased the Turkish way.
         stop: stop words, in lower case.
         max_length: characters a word may have.
@@ -378,14 +384,18 @@ class Settings(NamedTuple):
     dimensions: int | None = None
 
 
-def vocabulary(settings: Settings, stemmer: Stemmer | str | None) -> Vocabulary:
-    """A vocabulary for these settings.
+def vocabulary(settings: Settings, stemmer: Stemmer | str | None) -> Vocabulary | WholeTexts:
+    """A vocabulary for these settings, or a segmenter's words.
 
     The process has one for equal settings, so that a word is stemmed and hashed once, whoever asks for it.
 
     Args:
         settings: how texts are cut and words become ids.
         stemmer: the caller's, or the language of a Snowball stemmer, or None.
+
+    Raises:
+        ModuleNotFoundError: the analyzer is a segmenter that is not installed.
+        ModelLoadError: its dictionary cannot be loaded.
     """
     if stemmer is None or isinstance(stemmer, str):
         return _shared(settings, stemmer)
@@ -393,7 +403,7 @@ def vocabulary(settings: Settings, stemmer: Stemmer | str | None) -> Vocabulary:
 
 
 @lru_cache(maxsize=_MAX_VOCABULARIES)
-def _shared(settings: Settings, snowball: str | None) -> Vocabulary:
+def _shared(settings: Settings, snowball: str | None) -> Vocabulary | WholeTexts:
     stem = None
     if snowball is not None:
         from py_rust_stemmers import SnowballStemmer  # type: ignore[import-untyped]
@@ -407,7 +417,7 @@ def forget() -> None:
     _shared.cache_clear()
 
 
-def _new(settings: Settings, stem: Callable[[str], str] | None) -> Vocabulary:
+def _new(settings: Settings, stem: Callable[[str], str] | None) -> Vocabulary | WholeTexts:
     words, stop, cut = _words(settings), settings.stop, _CUT
     if settings.analyzer is not None:
         stop = frozenset(unicodedata.normalize("NFKC", word) for word in stop)
@@ -416,6 +426,8 @@ def _new(settings: Settings, stem: Callable[[str], str] | None) -> Vocabulary:
         words = partial(_plain_words, words)
         stop = frozenset(map(without_accents, stop))
     term_ids = TermIds(frozenset("_"), stop, settings.max_length, stem, settings.dimensions)
+    if settings.analyzer in SEGMENTERS:
+        return WholeTexts(words, term_ids)
     return Vocabulary(words, term_ids, cut, ascii_words=settings.analyzer != "code")
 
 
@@ -426,6 +438,8 @@ def _words(settings: Settings) -> Words:
         return code_words
     if settings.analyzer == "unicode":
         return partial(unicode_words, dotless=settings.dotless)
+    if settings.analyzer in SEGMENTERS:
+        return partial(segmented_words, segmenter(settings.analyzer), dotless=settings.dotless)
     return partial(bigrams, dotless=settings.dotless, unigrams=settings.analyzer == "unigram+bigram")
 
 

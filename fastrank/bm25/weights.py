@@ -15,13 +15,19 @@ from fastrank import inputs
 from fastrank.bm25 import analysis, array_file
 from fastrank.bm25.analysis import ANALYZERS, DROPPED, MAX_ID, Batch, Stemmer
 from fastrank.bm25.languages import LANGUAGES
+from fastrank.bm25.segmenters import SEGMENTERS
 from fastrank.errors import ModelLoadError
 
 __all__ = ["BM25", "Analyzer", "Counts", "Statistics", "Stemmer"]
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Analyzer: TypeAlias = "Literal['unicode', 'bigram', 'unigram+bigram', 'code'] | Callable[[str], Iterable[str]] | None"
+Analyzer: TypeAlias = (
+    "Literal['unicode', 'bigram', 'unigram+bigram', 'code', 'jieba', 'fugashi', 'pythainlp', 'kiwipiepy']"
+    " | Callable[[str], Iterable[str]] | None"
+)
+
+_NAMED = (*ANALYZERS, *SEGMENTERS)
 
 FORMAT = "fastrank BM25 statistics"
 VERSION = 1
@@ -108,7 +114,8 @@ class BM25:
 
     Args:
         language: one of LANGUAGES, for stemmer and stop words; None for neither. Any name may be given where no
-            stemmer is looked up: with `stemmer`, `disable_stemmer`, a "bigram" analyzer or an analyzer function.
+            stemmer is looked up: with `stemmer`, `disable_stemmer`, a "bigram" analyzer, a package's name or a function
+            as analyzer.
         k: term-frequency saturation (k1).
         b: length normalization, 0 none to 1 full.
         avg_len: words of an average document; "auto": taken from the corpus given to `fit`.
@@ -121,6 +128,8 @@ class BM25:
             "bigram": the same, and pairs of characters for scripts without spaces (Chinese, Japanese, Korean, Thai);
             "unigram+bigram": single characters of these scripts too;
             "code": identifiers whole and in parts (snake_case, camelCase);
+            "jieba" (Chinese), "fugashi" (Japanese), "pythainlp" (Thai), "kiwipiepy" (Korean): words that this package
+            finds, each an extra of its name;
             or a function from a text to its terms, which are taken as they are.
         idf: multiply document values by the IDF of the corpus given to `fit`, for stores that apply none.
         strip_accents: é -> e, ß -> ss, before stop words and stemmer are applied; needs an analyzer by name.
@@ -130,6 +139,8 @@ class BM25:
     Raises:
         ValueError: an unknown language (the message lists them), settings out of range or that exclude each other.
         TypeError: `stopwords` is a string, or `stemmer` has no method `stem_word`.
+        ModuleNotFoundError: the package of `analyzer` is not installed.
+        ModelLoadError: it has no dictionary.
     """
 
     def __init__(
@@ -393,9 +404,9 @@ class BM25:
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModelLoadError(f"{path} is damaged: {error}") from error
 
-    def _make_analysis(self) -> analysis.Vocabulary | analysis.CustomAnalysis:
+    def _make_analysis(self) -> analysis.Vocabulary | analysis.WholeTexts:
         if callable(self.analyzer):
-            return analysis.CustomAnalysis(self.analyzer, self.dimensions)
+            return analysis.WholeTexts(self.analyzer, analysis.TermIds(dimensions=self.dimensions))
         known = self.language in LANGUAGES and not self.disable_stemmer
         stop = self.stopwords
         if stop is None:
@@ -417,12 +428,12 @@ class BM25:
 def _check_analyzer(
     analyzer: Analyzer, stemmer: Stemmer | None, stopwords: Iterable[str] | None, *, strip_accents: bool
 ) -> None:
-    if not (analyzer is None or analyzer in ANALYZERS or callable(analyzer)):
-        raise ValueError(f"analyzer must be None, a function, or one of {', '.join(ANALYZERS)}, not {analyzer!r}")
+    if not (analyzer is None or analyzer in _NAMED or callable(analyzer)):
+        raise ValueError(f"analyzer must be None, a function, or one of {', '.join(_NAMED)}, not {analyzer!r}")
     if callable(analyzer) and (stemmer is not None or stopwords is not None):
         raise ValueError("stemmer and stopwords cannot be supplied with an analyzer function: its terms are final")
     if strip_accents and not isinstance(analyzer, str):
-        raise ValueError(f"strip_accents needs an analyzer by name: {', '.join(ANALYZERS)}")
+        raise ValueError(f"strip_accents needs an analyzer by name: {', '.join(_NAMED)}")
 
 
 def _check_stemmer(language: str | None, analyzer: Analyzer, stemmer: Stemmer | None, *, disable_stemmer: bool) -> None:
@@ -430,7 +441,7 @@ def _check_stemmer(language: str | None, analyzer: Analyzer, stemmer: Stemmer | 
         raise ValueError("stemmer cannot be supplied with disable_stemmer=True")
     if stemmer is not None and not callable(getattr(stemmer, "stem_word", None)):
         raise TypeError(f"stemmer must be an object with a method stem_word, not {type(stemmer).__name__}")
-    without = disable_stemmer or callable(analyzer) or analyzer in ("bigram", "unigram+bigram")
+    without = disable_stemmer or callable(analyzer) or analyzer in ("bigram", "unigram+bigram", *SEGMENTERS)
     if language is None or language in LANGUAGES or stemmer is not None or without:
         return
     raise ValueError(

@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fastrank.bm25 import LANGUAGES
 from fastrank.cli import reading
 from fastrank.engine.options import PRECISIONS
 
+ANALYZERS = (  # those of BM25, whose module takes time to import
+    *("unicode", "bigram", "unigram+bigram", "code"),
+    *("jieba", "fugashi", "pythainlp", "kiwipiepy"),
+)
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"  # has a source that needs no model hub
 
 
@@ -62,6 +67,19 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
         type=_encoding,
         metavar="NAME",
         help="of the documents, such as cp1252 (default: UTF-8, or what a byte order mark says)",
+    )
+
+
+def add_word_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say how BM25 finds words."""
+    parser.add_argument("--language", choices=LANGUAGES, default="english", help="of the words, for bm25 (%(default)s)")
+    parser.add_argument(
+        "--analyzer",
+        choices=ANALYZERS,
+        help="how bm25 finds words: unicode: with combining marks (Hindi, Tamil); bigram: also pairs of characters, "
+        "where words have no spaces (Chinese, Japanese, Thai); unigram+bigram: single characters too; code: "
+        "identifiers and their parts; jieba (Chinese), fugashi (Japanese), pythainlp (Thai), kiwipiepy (Korean): the "
+        "words that this package finds, if it is installed",
     )
 
 

@@ -9,14 +9,19 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastrank.bm25 import LANGUAGES
 from fastrank.cli import terminal
-from fastrank.cli.options import add_model_options, add_text_options, documents, model_arguments, positive
+from fastrank.cli.options import (
+    add_model_options,
+    add_text_options,
+    add_word_options,
+    documents,
+    model_arguments,
+    positive,
+)
 from fastrank.cli.reading import Documents, Row, missing
 from fastrank.errors import DownloadError, ModelNotCachedError
 
 SAMPLE = Path(__file__).with_name("films.txt")
-ANALYZERS = ("unicode", "bigram", "unigram+bigram", "code")  # those of BM25, whose module takes time to import
 _NO_WORDS = "no document has any of these words"
 
 
@@ -50,14 +55,7 @@ def add_to(commands: Any) -> None:
         "token, compared by MaxSim; cross-encoder: a model that reads query and document together, named by --model "
         "(%(default)s)",
     )
-    parser.add_argument("--language", choices=LANGUAGES, default="english", help="of the words, for bm25 (%(default)s)")
-    parser.add_argument(
-        "--analyzer",
-        choices=ANALYZERS,
-        help="how bm25 finds words: unicode: with combining marks (Hindi, Tamil); bigram: also pairs of characters, "
-        "where words have no spaces (Chinese, Japanese, Thai); unigram+bigram: single characters too; code: "
-        "identifiers and their parts",
-    )
+    add_word_options(parser)
     parser.add_argument("--top-k", type=positive, metavar="N", help="show only the best N")
     parser.add_argument("--json", action="store_true", help="JSON lines, on a terminal too")
     parser.add_argument(

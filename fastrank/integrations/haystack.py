@@ -1,29 +1,29 @@
-"""Haystack: text and document embedders, dense and sparse, and a ranker.
+"""Haystack: text and document embedders, dense and sparse, and rankers.
 
 >>> from fastrank.integrations.haystack import FastrankRanker, FastrankTextEmbedder
 >>> pipeline.add_component("embedder", FastrankTextEmbedder("BAAI/bge-small-en-v1.5"))
 >>> pipeline.add_component("ranker", FastrankRanker(top_k=3))
 
 A model is loaded once per process: by `warm_up`, else at its first use. A pipeline stores the arguments; import this
-module before loading one from a file, so that Haystack trusts it. `run_async` runs in a thread. Queries and documents
-get the model's own prompts where it has them, so there is no argument for prefixes.
+module before loading one from a file, so that Haystack trusts it. `run_async` blocks no loop, and stops when its task
+is cancelled. Queries and documents get the model's own prompts where it has them, so there is no argument for prefixes.
 """
 
 # No `from __future__ import annotations`: Haystack reads the types of `run`.
 
-import asyncio
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
 from typing import Any, TypeVar
 
 from fastrank import inputs
 from fastrank.dense.text_embedding import TextEmbedding
 from fastrank.integrations._host import required
 from fastrank.integrations._models import shared
+from fastrank.late_interaction import LateInteractionTextEmbedding
 from fastrank.rerank.cross_encoder import TextCrossEncoder
+from fastrank.rerank.ranking import RankedDocument
 from fastrank.sparse.embedding import SparseEmbedding as FastrankSparseEmbedding
 from fastrank.sparse.sparse_text_embedding import SparseTextEmbedding
 
@@ -40,6 +40,7 @@ else:
 
 __all__ = [
     "FastrankDocumentEmbedder",
+    "FastrankLateInteractionRanker",
     "FastrankRanker",
     "FastrankSparseDocumentEmbedder",
     "FastrankSparseTextEmbedder",
@@ -47,16 +48,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-
-def _in_thread(run: Callable[..., Any]) -> Callable[..., Any]:
-    """A component's `run_async`: `run` in a thread. Haystack wants the two to have one signature."""
-
-    @wraps(run)
-    async def run_async(*args: Any, **kwargs: Any) -> Any:
-        return await asyncio.to_thread(run, *args, **kwargs)
-
-    return run_async
 
 
 class _Component:
@@ -99,7 +90,11 @@ class FastrankTextEmbedder(_Component):
         """
         return {"embedding": next(self._shared.query_embed(inputs.text(text, "text"))).tolist()}
 
-    run_async = _in_thread(run)
+    @component.output_types(embedding=list[float])
+    async def run_async(self, text: str) -> dict[str, list[float]]:
+        """`run` for asyncio."""
+        (vector,) = [each async for each in self._shared.aquery_embed(inputs.text(text, "text"))]
+        return {"embedding": vector.tolist()}
 
 
 @component
@@ -127,7 +122,11 @@ class FastrankSparseTextEmbedder(_Component):
         """
         return {"sparse_embedding": _sparse(next(self._shared.query_embed(inputs.text(text, "text"))))}
 
-    run_async = _in_thread(run)
+    @component.output_types(sparse_embedding=SparseEmbedding)
+    async def run_async(self, text: str) -> dict[str, SparseEmbedding]:
+        """`run` for asyncio."""
+        (vector,) = [each async for each in self._shared.aquery_embed(inputs.text(text, "text"))]
+        return {"sparse_embedding": _sparse(vector)}
 
 
 class _DocumentEmbedder(_Component):
@@ -150,7 +149,13 @@ class _DocumentEmbedder(_Component):
         pairs = zip(documents, vectors, strict=True)
         return {"documents": [replace(document, **self._embedding(vector)) for document, vector in pairs]}
 
-    run_async = _in_thread(run)
+    @component.output_types(documents=list[Document])
+    async def run_async(self, documents: list[Document]) -> dict[str, list[Document]]:
+        """`run` for asyncio."""
+        texts = _texts(documents, self.meta_fields_to_embed, self.embedding_separator)
+        shown = _shown(self._shared.apassage_embed(texts, self.batch_size), len(texts), self.progress_bar)
+        pairs = zip(documents, [vector async for vector in shown], strict=True)
+        return {"documents": [replace(document, **self._embedding(vector)) for document, vector in pairs]}
 
     @staticmethod
     @abstractmethod
@@ -222,8 +227,71 @@ class FastrankSparseDocumentEmbedder(_DocumentEmbedder):
         return {"sparse_embedding": _sparse(vector)}
 
 
+class _Ranker(_Component):
+    """The best documents by a model that scores them."""
+
+    top_k: int
+    batch_size: int
+    score_threshold: float | None
+    meta_fields_to_embed: list[str] | None
+    embedding_separator: str
+
+    def _set(
+        self,
+        top_k: int,
+        batch_size: int,
+        score_threshold: float | None,
+        meta_fields_to_embed: list[str] | None,
+        embedding_separator: str,
+    ) -> None:
+        self.top_k = inputs.positive(top_k, "top_k")
+        self.batch_size = batch_size
+        self.score_threshold = score_threshold
+        self.meta_fields_to_embed = meta_fields_to_embed
+        self.embedding_separator = embedding_separator
+
+    @component.output_types(documents=list[Document])
+    def run(
+        self, query: str, documents: list[Document], top_k: int | None = None, score_threshold: float | None = None
+    ) -> dict[str, list[Document]]:
+        """Copies of the best documents with `score`, best first, under "documents"; ties keep their order.
+
+        Raises:
+            TypeError: the query is not a string, or `documents` not a list of documents.
+            ValueError: `top_k` is below 1.
+        """
+        distinct, texts, most = self._checked(query, documents, top_k)
+        ranked = self._shared.rank(query, texts, most, self.batch_size) if texts else []
+        return {"documents": self._scored(distinct, ranked, score_threshold)}
+
+    @component.output_types(documents=list[Document])
+    async def run_async(
+        self, query: str, documents: list[Document], top_k: int | None = None, score_threshold: float | None = None
+    ) -> dict[str, list[Document]]:
+        """`run` for asyncio."""
+        distinct, texts, most = self._checked(query, documents, top_k)
+        ranked = await self._shared.arank(query, texts, most, self.batch_size) if texts else []
+        return {"documents": self._scored(distinct, ranked, score_threshold)}
+
+    def _checked(
+        self, query: str, documents: list[Document], top_k: int | None
+    ) -> tuple[list[Document], list[str], int]:
+        most = inputs.positive(self.top_k if top_k is None else top_k, "top_k")
+        inputs.text(query, "query")
+        distinct = _distinct(documents)
+        return distinct, _texts(distinct, self.meta_fields_to_embed, self.embedding_separator), most
+
+    def _scored(
+        self, documents: list[Document], ranked: list[RankedDocument], score_threshold: float | None
+    ) -> list[Document]:
+        least = self.score_threshold if score_threshold is None else score_threshold
+        return [
+            replace(documents[each.index], score=each.score) for each in ranked if least is None or each.score >= least
+        ]
+
+
 @component
-class FastrankRanker(_Component):
+class FastrankRanker(_Ranker):
     """The best documents by a cross-encoder, best first, with its scores.
 
     As with Haystack's own rankers, documents with the same id count once: the one with the highest score before.
@@ -254,37 +322,30 @@ class FastrankRanker(_Component):
         embedding_separator: str = "\n",
         model_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        self.top_k = inputs.positive(top_k, "top_k")
-        self.batch_size = batch_size
-        self.score_threshold = score_threshold
-        self.meta_fields_to_embed = meta_fields_to_embed
-        self.embedding_separator = embedding_separator
+        self._set(top_k, batch_size, score_threshold, meta_fields_to_embed, embedding_separator)
         self._share(TextCrossEncoder, model, model_kwargs)
 
-    @component.output_types(documents=list[Document])
-    def run(
-        self, query: str, documents: list[Document], top_k: int | None = None, score_threshold: float | None = None
-    ) -> dict[str, list[Document]]:
-        """Copies of the best documents with `score`, best first, under "documents"; ties keep their order.
 
-        Raises:
-            TypeError: the query is not a string, or `documents` not a list of documents.
-            ValueError: `top_k` is below 1.
-        """
-        top_k = inputs.positive(self.top_k if top_k is None else top_k, "top_k")
-        least = self.score_threshold if score_threshold is None else score_threshold
-        distinct = _distinct(documents)
-        texts = _texts(distinct, self.meta_fields_to_embed, self.embedding_separator)
-        ranked = self._shared.rank(inputs.text(query, "query"), texts, top_k, self.batch_size) if texts else []
-        return {
-            "documents": [
-                replace(distinct[each.index], score=each.score)
-                for each in ranked
-                if least is None or each.score >= least
-            ]
-        }
+@component
+class FastrankLateInteractionRanker(_Ranker):
+    """The best documents by MaxSim of token vectors (ColBERT), best first, with its scores.
 
-    run_async = _in_thread(run)
+    Arguments are those of `FastrankRanker`, `model` and `model_kwargs` for `fastrank.LateInteractionTextEmbedding`.
+    With normalized vectors a score is at most the number of the query's tokens.
+    """
+
+    def __init__(
+        self,
+        model: str = "colbert-ir/colbertv2.0",
+        top_k: int = 10,
+        batch_size: int = 64,
+        score_threshold: float | None = None,
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+        model_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self._set(top_k, batch_size, score_threshold, meta_fields_to_embed, embedding_separator)
+        self._share(LateInteractionTextEmbedding, model, model_kwargs)
 
 
 def _checked(documents: Any) -> list[Document]:
@@ -315,10 +376,12 @@ def _texts(documents: Any, fields: list[str] | None, separator: str) -> list[str
     ]
 
 
-def _shown(vectors: Iterator[T], total: int, progress_bar: bool) -> Iterator[T]:
-    from tqdm import tqdm
+def _shown(vectors: T, total: int, progress_bar: bool) -> T:
+    """The vectors with a progress bar; asynchronous ones stay so."""
+    from tqdm.asyncio import tqdm
 
-    return iter(tqdm(vectors, "Embedding", total, disable=not progress_bar))
+    shown: T = tqdm(vectors, "Embedding", total, disable=not progress_bar)
+    return shown
 
 
 def _sparse(vector: FastrankSparseEmbedding) -> SparseEmbedding:

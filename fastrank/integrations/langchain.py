@@ -6,8 +6,8 @@
 >>> FastrankRerank(top_n=3).compress_documents(store.similarity_search(query, k=20), query)
 
 All hold nothing but their configuration, which LangChain can copy and store; each model is loaded once per process, at
-its first use. Embeddings are asynchronous themselves; other asynchronous methods are LangChain's, which run these in
-threads.
+its first use. `aembed_documents`, `aembed_query` and `acompress_documents` block no loop, and stop when their task is
+cancelled.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fastrank.dense.text_embedding import TextEmbedding
 from fastrank.integrations._host import required
 from fastrank.integrations._models import shared
 from fastrank.rerank.cross_encoder import TextCrossEncoder
+from fastrank.rerank.ranking import RankedDocument
 
 with required("langchain"):
     from langchain_core.callbacks import Callbacks
@@ -142,21 +143,32 @@ class FastrankRerank(_Model, BaseDocumentCompressor):
             TypeError: `documents` is not a sequence of LangChain documents, or the query not a string.
         """
         del callbacks
-        _check_documents(documents)
-        if not documents:
-            return []
-        texts = [document.page_content for document in documents]
-        return [
-            documents[ranked.index].model_copy(
-                update={"metadata": {**documents[ranked.index].metadata, "relevance_score": ranked.score}}
-            )
-            for ranked in self._model().rank(query, texts, self.top_n, self.batch_size)
-        ]
+        texts = _texts(documents)
+        return _scored(documents, self._model().rank(query, texts, self.top_n, self.batch_size)) if texts else []
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """`compress_documents` for asyncio."""
+        del callbacks
+        texts, model = _texts(documents), await asyncio.to_thread(self._model)
+        return _scored(documents, await model.arank(query, texts, self.top_n, self.batch_size)) if texts else []
 
     def _model(self) -> TextCrossEncoder:
         return shared(TextCrossEncoder, self.model_name, **self.model_kwargs)
 
 
-def _check_documents(documents: Any) -> None:
+def _texts(documents: Any) -> list[str]:
     if not (isinstance(documents, Sequence) and all(isinstance(document, Document) for document in documents)):
         raise TypeError("documents must be a sequence of LangChain documents")
+    return [document.page_content for document in documents]
+
+
+def _scored(documents: Sequence[Document], ranking: Sequence[RankedDocument]) -> list[Document]:
+    """Copies of the ranked documents, with their scores."""
+    return [
+        documents[ranked.index].model_copy(
+            update={"metadata": {**documents[ranked.index].metadata, "relevance_score": ranked.score}}
+        )
+        for ranked in ranking
+    ]

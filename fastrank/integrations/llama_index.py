@@ -11,6 +11,8 @@ use.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastrank import inputs
@@ -18,6 +20,7 @@ from fastrank.dense.text_embedding import TextEmbedding
 from fastrank.integrations._host import required
 from fastrank.integrations._models import shared
 from fastrank.rerank.cross_encoder import TextCrossEncoder
+from fastrank.rerank.ranking import RankedDocument
 
 with required("llama-index"):
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -147,27 +150,44 @@ class FastrankRerank(BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        if query_bundle is None:
-            raise ValueError("FastrankRerank needs the query: postprocess_nodes(nodes, query_str=...)")
+        query, texts = _query(query_bundle), _texts(nodes)
         if not nodes:
             return []
-        _dispatcher.event(ReRankStartEvent(query=query_bundle, nodes=nodes, top_n=self.top_n, model_name=self.model))
+        with self._events(nodes, query) as best:
+            ranked = self._model().rank(query.query_str, texts, self.top_n, self.batch_size)
+            best.extend(self._ranked(nodes, ranked))
+        return best
+
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        query, texts = _query(query_bundle), _texts(nodes)
+        if not nodes:
+            return []
+        model = await asyncio.to_thread(self._model)
+        with self._events(nodes, query) as best:
+            ranked = await model.arank(query.query_str, texts, self.top_n, self.batch_size)
+            best.extend(self._ranked(nodes, ranked))
+        return best
+
+    @contextmanager
+    def _events(self, nodes: list[NodeWithScore], query: QueryBundle) -> Iterator[list[NodeWithScore]]:
+        """LlamaIndex's events around a block that fills the list of the best nodes."""
+        best: list[NodeWithScore] = []
+        _dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=self.top_n, model_name=self.model))
         about = {
             EventPayload.NODES: nodes,
             EventPayload.MODEL_NAME: self.model,
-            EventPayload.QUERY_STR: query_bundle.query_str,
+            EventPayload.QUERY_STR: query.query_str,
             EventPayload.TOP_K: self.top_n,
         }
         with self.callback_manager.event(CBEventType.RERANKING, payload=about) as event:
-            best = self._best(nodes, query_bundle.query_str)
+            yield best
             event.on_end(payload={EventPayload.NODES: best})
         _dispatcher.event(ReRankEndEvent(nodes=best))
-        return best
 
-    def _best(self, nodes: list[NodeWithScore], query: str) -> list[NodeWithScore]:
-        texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-        ranked = self._model().rank(query, texts, self.top_n, self.batch_size)
-        return [NodeWithScore(node=self._node(nodes[each.index]), score=each.score) for each in ranked]
+    def _ranked(self, nodes: list[NodeWithScore], ranking: list[RankedDocument]) -> list[NodeWithScore]:
+        return [NodeWithScore(node=self._node(nodes[each.index]), score=each.score) for each in ranking]
 
     def _node(self, retrieved: NodeWithScore) -> BaseNode:
         """The node, or a copy with the retrieval's score in its metadata, which is not part of the text to embed."""
@@ -180,3 +200,13 @@ class FastrankRerank(BaseNodePostprocessor):
         }
         copy: BaseNode = node.model_copy(update=changes)
         return copy
+
+
+def _query(query: QueryBundle | None) -> QueryBundle:
+    if query is None:
+        raise ValueError("FastrankRerank needs the query: postprocess_nodes(nodes, query_str=...)")
+    return query
+
+
+def _texts(nodes: list[NodeWithScore]) -> list[str]:
+    return [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]

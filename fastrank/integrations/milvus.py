@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -299,8 +300,8 @@ class BM25EmbeddingFunction(BaseEmbeddingFunction):
     """BM25 for SPARSE_FLOAT_VECTOR fields with metric "IP": the IDF is in the documents' vectors.
 
     Needs no model files. Average length and IDF come from a corpus, which `fit` must see before documents are encoded;
-    pickle keeps them. Queries do not need them. A text without terms has an empty vector, which milvus-lite 3 refuses
-    to store.
+    `save` and pickle keep them. Queries do not need them. A text without terms has an empty vector, which milvus-lite 3
+    refuses to store.
 
     Args:
         analyzer: as `fastrank.SparseTextEmbedding` has it: None, "unicode", "bigram", or a function from a text to its
@@ -339,6 +340,23 @@ class BM25EmbeddingFunction(BaseEmbeddingFunction):
             ValueError: the corpus has no words.
         """
         self.model.fit(corpus)
+
+    def save(self, path: str | Path) -> None:
+        """Write average length, IDF and the settings they belong to into one file, replaced when it is complete.
+
+        The file is fastrank's own, not PyMilvus' JSON, whose ids are another numbering of words.
+        """
+        self.model.save_statistics(path)
+
+    def load(self, path: str | Path) -> None:
+        """Read the file of `save`, in place of `fit`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ModelLoadError: the file is damaged, or another kind of file, such as one of PyMilvus' own class.
+            ValueError: it was saved with settings that give other terms, such as another language or analyzer.
+        """
+        self.model.load_statistics(path)
 
     def __call__(self, texts: Iterable[str]) -> list[SparseVector]:
         """Vectors of texts: the same as of documents."""

@@ -19,6 +19,7 @@ from fastrank.integrations._host import required
 from fastrank.integrations._models import device_options, shared
 from fastrank.late_interaction import LateInteractionTextEmbedding
 from fastrank.rerank.cross_encoder import TextCrossEncoder
+from fastrank.rerank.ranking import RankedDocument
 
 with required("rerankers"):
     from rerankers.documents import Document
@@ -80,17 +81,35 @@ class FastrankRanker(BaseRanker):
         documents = _documents(docs, doc_ids, metadata)
         texts = [document.text for document in documents]
         ranking = self.model.rank(query, texts, batch_size=batch_size or self.batch_size) if texts else []
-        results = [
-            Result(document=documents[ranked.index], score=ranked.score, rank=rank)
-            for rank, ranked in enumerate(ranking, start=1)
-        ]
-        return RankedResults(results=results, query=query, has_scores=True)
+        return _results(query, documents, ranking)
+
+    async def rank_async(
+        self,
+        query: str,
+        docs: str | list[str] | Document | list[Document],
+        doc_ids: list[str] | list[int] | None = None,
+        metadata: list[dict[str, Any]] | None = None,
+        batch_size: int | None = None,
+    ) -> RankedResults:
+        """`rank` for asyncio: it blocks no loop, and stops when its task is cancelled."""
+        documents = _documents(docs, doc_ids, metadata)
+        texts = [document.text for document in documents]
+        ranking = await self.model.arank(query, texts, batch_size=batch_size or self.batch_size) if texts else []
+        return _results(query, documents, ranking)
 
 
 class FastrankColBERTRanker(FastrankRanker):
     """A late interaction model, compared by MaxSim; otherwise as `FastrankRanker`."""
 
     _kind = LateInteractionTextEmbedding
+
+
+def _results(query: str, documents: list[Document], ranking: list[RankedDocument]) -> RankedResults:
+    results = [
+        Result(document=documents[ranked.index], score=ranked.score, rank=rank)
+        for rank, ranked in enumerate(ranking, start=1)
+    ]
+    return RankedResults(results=results, query=query, has_scores=True)
 
 
 def _documents(docs: Any, doc_ids: Any, metadata: Any) -> list[Document]:

@@ -63,8 +63,9 @@ class SparseTextEmbedding(PublicModel):
         stopwords: BM25: words to leave out, instead of the language's stop words.
         analyzer: BM25: from text to terms. None: FastEmbed's. "unicode": words keep combining marks (Tamil, Hindi,
             decomposed text). "bigram": pairs of characters where a script has no spaces (Chinese, Japanese, Thai).
-            "unigram+bigram": single characters too. "code": identifiers, whole and in parts. Or a function from a text
-            to its terms.
+            "unigram+bigram": single characters too. "code": identifiers, whole and in parts. "jieba" (Chinese),
+            "fugashi" (Japanese), "pythainlp" (Thai), "kiwipiepy" (Korean): the words of this package, an extra each. Or
+            a function from a text to its terms.
         idf: BM25: multiply document values by the IDF in the corpus given to `fit`.
         strip_accents: BM25: é -> e, ß -> ss; only with a named analyzer.
         dimensions: BM25: take ids modulo this number, for stores that limit them (pgvector's sparsevec: 1_000_000_000).
@@ -211,6 +212,15 @@ class SparseTextEmbedding(PublicModel):
 
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
         return asynchronous.run(self._model, lambda model: model.queries, *arguments)
+
+    def apassage_embed(
+        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> AsyncIterator[SparseEmbedding]:
+        """`passage_embed` for asyncio; see `TextEmbedding.aembed`."""
+        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
+
+        arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
+        return asynchronous.run(self._model, lambda model: model.passages, *arguments)
 
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """Total number of tokens: after truncation, special tokens included; for BM25 words, stop words included."""

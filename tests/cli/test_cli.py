@@ -24,8 +24,8 @@ from fastrank import (
     cli,
     store,
 )
-from fastrank.bm25 import analysis
-from fastrank.cli import rerank, verify
+from fastrank.bm25 import analysis, segmenters
+from fastrank.cli import options, verify
 from fastrank.models import registry
 from fastrank.models.spec import Answer
 
@@ -221,7 +221,7 @@ def test_rerank_words_of_languages_without_spaces(fastrank):
 
 
 def test_analyzers_are_those_of_bm25():
-    assert rerank.ANALYZERS == analysis.ANALYZERS
+    assert (*analysis.ANALYZERS, *segmenters.SEGMENTERS) == options.ANALYZERS
 
 
 def test_rerank_by_meaning_where_no_word_is_found(fastrank, documents):

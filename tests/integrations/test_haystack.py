@@ -20,11 +20,17 @@ from haystack.core.serialization import component_from_dict, component_to_dict  
 from haystack.document_stores.in_memory import InMemoryDocumentStore  # noqa: E402
 from haystack.utils import misc  # noqa: E402
 
-from fastrank import SparseTextEmbedding, TextCrossEncoder, TextEmbedding  # noqa: E402
+from fastrank import (  # noqa: E402
+    LateInteractionTextEmbedding,
+    SparseTextEmbedding,
+    TextCrossEncoder,
+    TextEmbedding,
+)
 from fastrank.errors import ModelNotCachedError, ModelNotFoundError  # noqa: E402
 from fastrank.integrations import haystack  # noqa: E402
 from fastrank.integrations.haystack import (  # noqa: E402
     FastrankDocumentEmbedder,
+    FastrankLateInteractionRanker,
     FastrankRanker,
     FastrankSparseDocumentEmbedder,
     FastrankSparseTextEmbedder,
@@ -35,7 +41,7 @@ QUERY = "how fast is the red cat"
 TEXTS = ["the cat is red", "one dog", "fast red cats"]
 KINDS = [
     *(FastrankTextEmbedder, FastrankDocumentEmbedder, FastrankSparseTextEmbedder, FastrankSparseDocumentEmbedder),
-    FastrankRanker,
+    *(FastrankRanker, FastrankLateInteractionRanker),
 ]
 
 
@@ -101,6 +107,48 @@ def test_ranker(tiny_cross_encoder, documents):
         ranker.run(QUERY, documents, top_k=0)
 
 
+def test_late_interaction_ranker(tiny_late, documents):
+    with LateInteractionTextEmbedding(**tiny_late) as model:
+        expected = model.rank(QUERY, TEXTS)
+    ranker = of(FastrankLateInteractionRanker, tiny_late, top_k=2)
+    ranker.warm_up()
+    found = ranker.run(QUERY, documents)["documents"]
+    assert [each.meta["n"] for each in found] == [each.index for each in expected[:2]]
+    assert [each.score for each in found] == [pytest.approx(each.score, abs=1e-5) for each in expected[:2]]
+    assert asyncio.run(ranker.run_async(QUERY, documents))["documents"] == found
+    assert len(ranker.run(QUERY, documents, top_k=3, score_threshold=expected[1].score - 1e-4)["documents"]) == 2
+    assert ranker.run(QUERY, []) == {"documents": []}
+
+
+def test_run_async_uses_the_models_own_methods(tiny_dense, tiny_cross_encoder, tiny_late, documents, monkeypatch):
+    """Those of threads fail here."""
+    sparse = SparseTextEmbedding("Qdrant/bm25")
+    expected = next(sparse.query_embed(QUERY)).as_dict(), [each.as_dict() for each in sparse.passage_embed(TEXTS)]
+    for kind, names in {
+        TextEmbedding: ("query_embed", "passage_embed"),
+        SparseTextEmbedding: ("query_embed", "passage_embed"),
+        TextCrossEncoder: ("rank", "rerank"),
+        LateInteractionTextEmbedding: ("rank", "rerank"),
+    }.items():
+        for name in names:
+            monkeypatch.delattr(kind, name)
+
+    async def run():
+        query, passages = of(FastrankTextEmbedder, tiny_dense), of(FastrankDocumentEmbedder, tiny_dense)
+        assert len((await query.run_async(QUERY))["embedding"]) == 16
+        assert len((await passages.run_async(documents))["documents"]) == 3
+        for kind, model in ((FastrankRanker, tiny_cross_encoder), (FastrankLateInteractionRanker, tiny_late)):
+            assert len((await of(kind, model).run_async(QUERY, documents))["documents"]) == 3
+        query = (await FastrankSparseTextEmbedder().run_async(QUERY))["sparse_embedding"]
+        found = (await FastrankSparseDocumentEmbedder(progress_bar=False).run_async(documents))["documents"]
+        passages = [each.sparse_embedding for each in found]
+        return dict(zip(query.indices, query.values, strict=True)), [
+            dict(zip(each.indices, each.values, strict=True)) for each in passages
+        ]
+
+    assert asyncio.run(run()) == expected
+
+
 def test_documents_with_one_id_count_once_as_with_haystacks_own_rankers(tiny_cross_encoder):
     documents = [
         *(Document(id="a", content=TEXTS[0]), Document(id="b", content=TEXTS[1], score=-1.0)),
@@ -128,6 +176,7 @@ def test_documents_with_one_id_count_once_as_with_haystacks_own_rankers(tiny_cro
             (kind, {"batch_size": 3, "progress_bar": False, "meta_fields_to_embed": ["n"], "embedding_separator": "|"})
             for kind in (FastrankDocumentEmbedder, FastrankSparseDocumentEmbedder)
         ),
+        (FastrankLateInteractionRanker, {"top_k": 3, "embedding_separator": "|"}),
         (FastrankRanker, {"top_k": 3, "score_threshold": 0.5, "meta_fields_to_embed": ["n"], "batch_size": 2}),
     ],
 )

@@ -76,6 +76,16 @@ def test_rerank(tiny_cross_encoder, documents, scores):
     assert asyncio.run(rerank.acompress_documents(documents, QUERY)) == found
     assert len(of(FastrankRerank, tiny_cross_encoder, top_n=None).compress_documents(documents, QUERY)) == len(TEXTS)
     assert rerank.compress_documents([], QUERY) == []
+    assert asyncio.run(rerank.acompress_documents([], QUERY)) == []
+
+
+def test_reranking_for_asyncio_is_the_models_own(tiny_cross_encoder, documents, monkeypatch):
+    rerank = of(FastrankRerank, tiny_cross_encoder)
+    found = rerank.compress_documents(documents, QUERY)
+    monkeypatch.delattr(TextCrossEncoder, "rank")  # what a thread would call
+    assert asyncio.run(rerank.acompress_documents(documents, QUERY)) == found
+    with pytest.raises(TypeError, match="LangChain documents"):
+        asyncio.run(rerank.acompress_documents(["a"], QUERY))
 
 
 @ALL

@@ -59,6 +59,16 @@ def test_rerank(tiny_cross_encoder, nodes, scores):
     assert "retrieval_score" not in found[0].metadata
     assert asyncio.run(rerank.apostprocess_nodes(nodes, query_str=QUERY)) == found
     assert rerank.postprocess_nodes([], query_str=QUERY) == []
+    assert asyncio.run(rerank.apostprocess_nodes([], query_str=QUERY)) == []
+
+
+def test_reranking_for_asyncio_is_the_models_own(tiny_cross_encoder, nodes, monkeypatch):
+    rerank = of(FastrankRerank, tiny_cross_encoder)
+    found = rerank.postprocess_nodes(nodes, query_str=QUERY)
+    monkeypatch.delattr(TextCrossEncoder, "rank")  # what a thread would call
+    assert asyncio.run(rerank.apostprocess_nodes(nodes, query_str=QUERY)) == found
+    with pytest.raises(ValueError, match="needs the query"):
+        asyncio.run(rerank.apostprocess_nodes(nodes))
 
 
 def test_keeping_the_retrieval_score_changes_neither_the_callers_nodes_nor_later_scores(tiny_cross_encoder, nodes):

@@ -26,7 +26,7 @@ from fastrank import (  # noqa: E402
     TextCrossEncoder,
     TextEmbedding,
 )
-from fastrank.errors import ModelNotCachedError, ModelNotFoundError  # noqa: E402
+from fastrank.errors import ModelLoadError, ModelNotCachedError, ModelNotFoundError  # noqa: E402
 from fastrank.integrations import milvus  # noqa: E402
 from fastrank.integrations.milvus import (  # noqa: E402
     BGERerankFunction,
@@ -179,6 +179,19 @@ class TestSparse:
     def test_bm25_is_kept_by_pickle(self):
         function = BM25EmbeddingFunction(corpus=NOTES)
         again = pickle.loads(pickle.dumps(function))  # noqa: S301 - our own
+        assert again.encode_documents(["a worn chain"]) == function.encode_documents(["a worn chain"])
+
+    def test_bm25_is_saved_and_loaded(self, tmp_path):
+        function = BM25EmbeddingFunction(corpus=NOTES)
+        function.save(str(tmp_path / "bm25"))
+        again = BM25EmbeddingFunction()
+        again.load(str(tmp_path / "bm25"))
+        assert again.encode_documents(["a worn chain"]) == function.encode_documents(["a worn chain"])
+        with pytest.raises(ValueError, match="these settings differ: language"):
+            BM25EmbeddingFunction(language="german").load(tmp_path / "bm25")
+        (tmp_path / "theirs").write_text('{"version": "v1", "corpus_size": 2}')
+        with pytest.raises(ModelLoadError):
+            again.load(tmp_path / "theirs")
         assert again.encode_documents(["a worn chain"]) == function.encode_documents(["a worn chain"])
 
     def test_bm25_needs_a_corpus_for_documents(self):

@@ -44,6 +44,16 @@ def test_cross_encoder(tiny_cross_encoder):
         check(ranker_of("FastrankRanker", tiny_cross_encoder), model)
 
 
+@pytest.mark.parametrize("kind", ["FastrankRanker", "FastrankColBERTRanker"])
+def test_ranking_for_asyncio_is_the_models_own(kind, tiny_cross_encoder, tiny_late, monkeypatch):
+    ranker = ranker_of(kind, tiny_cross_encoder if kind == "FastrankRanker" else tiny_late)
+    found = [(each.doc_id, each.score, each.rank) for each in ranker.rank(QUERY, TEXTS)]
+    monkeypatch.delattr(type(ranker.model), "rank")  # what a thread would call
+    again = asyncio.run(ranker.rank_async(QUERY, TEXTS))
+    assert [(each.doc_id, each.score, each.rank) for each in again] == found
+    assert asyncio.run(ranker.rank_async(QUERY, [])).results == []
+
+
 def test_late_interaction(tiny_late):
     with LateInteractionTextEmbedding(**tiny_late) as model:
         check(ranker_of("FastrankColBERTRanker", tiny_late), model)
