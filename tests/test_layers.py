@@ -47,6 +47,7 @@ HOMES = {
     "hatchling": "cli.wheels",
     "packaging": "cli.wheels",
     "pyarrow": "cli.reading integrations",
+    "jinja2": "models.chat_template",
     "zipfile": "cli.wheels",  # only wheels that it has just built; no archive from elsewhere is opened
 }
 NO_NUMPY = {"models", "store"}

@@ -20,7 +20,7 @@ from fastrank.engine.options import Device, OnnxProvider, Options
 from fastrank.engine.pipeline import Pipeline
 from fastrank.models import registry
 from fastrank.models.custom import custom_spec
-from fastrank.models.spec import TEXT_EMBEDDING, DenseTask, ModelSource, PoolingType, Prefixes
+from fastrank.models.spec import TEXT_EMBEDDING, DenseTask, ModelSource, PoolingType, Prefixes, instructed
 from fastrank.store.lookup import Lookup
 
 _POOLINGS = {
@@ -179,13 +179,26 @@ class TextEmbedding(PublicModel):
         parallel: int | None = None,
         *,
         prefixes: bool | None = None,
+        instruction: str | None = None,
     ) -> Iterator[Vector]:
         """Vectors of queries: `embed` with the model's query prefix, if it has one.
 
         FastEmbed adds no prefixes; `prefixes=False` (here or in the constructor) returns the same vectors as FastEmbed.
+
+        Args:
+            query: one text, or an iterable of texts.
+            batch_size: as in `embed`.
+            parallel: as in `embed`.
+            prefixes: as in the constructor, for this call.
+            instruction: what the search is for, in place of the sentence in the model's query prefix, as
+                Qwen3-Embedding has one after "Instruct: ". None: the model's own.
+
+        Raises:
+            TypeError: as `embed`.
+            ValueError: as `embed`; or the model's query prefix has no instruction, or `prefixes` is false.
         """
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
-        return self._prefixed(self._model.get().queries, prefixes).run(*arguments)
+        return self._queries(self._model.get(), prefixes, instruction).run(*arguments)
 
     def passage_embed(
         self,
@@ -213,13 +226,18 @@ class TextEmbedding(PublicModel):
         return asynchronous.run(self._model, lambda model: self._documents(model, self._task_id), *arguments)
 
     def aquery_embed(
-        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        query: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        *,
+        instruction: str | None = None,
     ) -> AsyncIterator[Vector]:
         """`query_embed` for asyncio; see `aembed`."""
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
-        return asynchronous.run(self._model, lambda model: self._prefixed(model.queries, None), *arguments)
+        return asynchronous.run(self._model, lambda model: self._queries(model, None, instruction), *arguments)
 
     def apassage_embed(
         self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
@@ -241,6 +259,18 @@ class TextEmbedding(PublicModel):
         if task_id is None:
             return documents
         return replace(documents, extra_inputs=extra_inputs(self._task_input, "embed", task_id))
+
+    def _queries(self, model: DenseModel, prefixes: bool | None, instruction: str | None) -> Pipeline[Vector]:
+        """The pipeline for queries, with the model's prefix or this instruction in it."""
+        if instruction is None:
+            return self._prefixed(model.queries, prefixes)
+        inputs.text(instruction, "instruction")
+        if not (self._prefixes if prefixes is None else prefixes):
+            raise ValueError("instruction is a part of the query prefix, which prefixes=False leaves out")
+        prefix = instructed(model.queries.prefix, instruction)
+        if prefix is None:
+            raise ValueError(f"{self.model_name} takes no instruction: its query prefix is {model.queries.prefix!r}")
+        return replace(model.queries, prefix=prefix)
 
     def _prefixed(self, pipeline: Pipeline[Vector], prefixes: bool | None) -> Pipeline[Vector]:
         """The pipeline with its prefix, or without."""

@@ -70,6 +70,7 @@ def open_session(
     graph_head: str,
     output: str | None = None,
     extra_inputs: Mapping[str, int] = MappingProxyType({}),
+    score_tokens: tuple[int, int | None] | None = None,
 ) -> Opened:
     """The session of a model.
 
@@ -79,13 +80,14 @@ def open_session(
         graph_head: what to build on a checkpoint: a head of `graph.build`.
         output: the output of an ONNX file to use; None: its first.
         extra_inputs: scalar inputs of the graph beside the tokens.
+        score_tokens: for the head "logit-score", as `graph.build` has it.
 
     Raises:
         ModelLoadError: the files cannot be used.
         ProviderError: a provider that was asked for is not available.
         ValueError: `files` are in the caller's own folder, and none is for this precision.
     """
-    plan = precision.plan(request.spec, files, graph_head, request.options, request.lookup.cache_dir)
+    plan = precision.plan(request.spec, files, graph_head, request.options, request.lookup.cache_dir, score_tokens)
     session = Session(plan.model, plan.options, extra_inputs)
     if plan.model.build:
         from fastrank.graph import OUTPUT  # a ready-made graph does not need it

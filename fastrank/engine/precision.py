@@ -100,8 +100,17 @@ def _as_checkpoint(variant: Variant) -> Variant | None:
     return variant._replace(model=CHECKPOINTS[0]) if variant.open and not variant.model else None
 
 
-def plan(spec: ModelSpec, files: store.ModelFiles, head: str, options: Options, cache_dir: str | Path | None) -> Plan:
+def plan(
+    spec: ModelSpec,
+    files: store.ModelFiles,
+    head: str,
+    options: Options,
+    cache_dir: str | Path | None,
+    score_tokens: tuple[int, int | None] | None = None,
+) -> Plan:
     """How these files run in this precision. An int8 checkpoint is made now, if it is wanted and not there.
+
+    `score_tokens` is for the head "logit-score", as `graph.build` has it.
 
     Raises:
         ValueError: `files` are in the caller's own folder, and none is for this precision.
@@ -109,6 +118,8 @@ def plan(spec: ModelSpec, files: store.ModelFiles, head: str, options: Options, 
         OSError: there is no room for an int8 checkpoint, neither in the cache nor in the temporary folder.
     """
     path = files.folder / files.model
+    if score_tokens is not None and not is_checkpoint(files.model):
+        raise ModelLoadError(f"{path}: a score from the logits of tokens is made on a checkpoint, {CHECKPOINTS[0]}")
     if not is_checkpoint(files.model):
         stated = next((each.precision for each in spec.variants if each.model == files.model), "unknown")
         if options.in_int8 and not stated.startswith(_ONNX_INT8):
@@ -120,13 +131,13 @@ def plan(spec: ModelSpec, files: store.ModelFiles, head: str, options: Options, 
         alone = 1 if stated == "int8-dynamic" else None
         return Plan(Model(path), options, stated, f"the only file available is {files.model}", max_batch=alone)
     if not options.in_int8 and not files.model.startswith("int8-"):
-        return _as_built(path, head, options)
+        return _as_built(path, head, options, score_tokens)
     from fastrank.engine import quantize  # the others do not need it
 
     if quantize.is_made(files.model):
-        return _packed(path, head, options)
+        return _packed(path, head, options, score_tokens)
     if not options.in_int8:
-        return _as_built(path, head, options)
+        return _as_built(path, head, options, score_tokens)
     from fastrank.store.derived import derive
 
     made = files.folder / quantize.file_name(head)  # where `fastrank pack` puts it
@@ -137,15 +148,15 @@ def plan(spec: ModelSpec, files: store.ModelFiles, head: str, options: Options, 
             made.name,
             # With the folder's own tokenizer: what is kept must not depend on who came first.
             lambda target: quantize.quantize(
-                path, head, Tokenizer(tokenization.read(files.folder)), target, options.threads
+                path, head, Tokenizer(tokenization.read(files.folder, messages=True)), target, options.threads
             ),
             quantize.is_whole,
             store.find_root(cache_dir),
         )
-    return _in_int8(path, made, head, options, f"made from {files.model}")
+    return _in_int8(path, made, head, options, f"made from {files.model}", score_tokens)
 
 
-def _as_built(path: Path, head: str, options: Options) -> Plan:
+def _as_built(path: Path, head: str, options: Options, score_tokens: tuple[int, int | None] | None) -> Plan:
     """A checkpoint in fp32, or in fp16 if a GPU runs it: a CPU would cast it back."""
     from fastrank import graph
 
@@ -155,10 +166,11 @@ def _as_built(path: Path, head: str, options: Options) -> Plan:
             name = "fp16"
         else:
             reason += "; fp16 is for GPUs, and this runs on a CPU"
-    return Plan(Model(path, partial(graph.build, path.parent, head, half=name == "fp16")), options, name, reason)
+    build = partial(graph.build, path.parent, head, half=name == "fp16", score_tokens=score_tokens)
+    return Plan(Model(path, build), options, name, reason)
 
 
-def _packed(path: Path, head: str, options: Options) -> Plan:
+def _packed(path: Path, head: str, options: Options, score_tokens: tuple[int, int | None] | None) -> Plan:
     """An int8 checkpoint that stands alone."""
     from fastrank.engine import quantize
 
@@ -171,16 +183,26 @@ def _packed(path: Path, head: str, options: Options) -> Plan:
         )
     if not options.in_int8:
         options = replace(options, precision="int8")  # whose kernels are the CPU's
-    return _in_int8(path, path, head, options, f"the only file available is {path.name}")
+    return _in_int8(path, path, head, options, f"the only file available is {path.name}", score_tokens)
 
 
-def _in_int8(path: Path, made: Path, head: str, options: Options, reason: str) -> Plan:
+def _in_int8(
+    path: Path, made: Path, head: str, options: Options, reason: str, score_tokens: tuple[int, int | None] | None
+) -> Plan:
     from fastrank import graph
 
     levels = exact_levels()
     per_token = options.precision == "int8" or levels < ALL_LEVELS
     activations = graph.ActivationQuantization(per_token=per_token, qmax=levels)
-    build = partial(graph.build, path.parent, head, weights=made, activations=activations, unpadded=True)
+    build = partial(
+        graph.build,
+        path.parent,
+        head,
+        weights=made,
+        activations=activations,
+        unpadded=True,
+        score_tokens=score_tokens,
+    )
     exact = "adds 8-bit products exactly" if levels == ALL_LEVELS else "adds 8-bit products in 16 bits"
     return Plan(
         Model(made, build, optimize=False),  # onnxruntime would find little, and takes half of the start for it

@@ -5,7 +5,9 @@ sentence_bert_config.json is about the transformer, config_sentence_transformers
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from fastrank.models import fields
@@ -36,6 +38,13 @@ _PUBLIC = {
 }
 _TO_CHANGE = "take the field out if the modules are meant for this class"
 _OUTPUTS = {"last_hidden_state": ("token_embeddings",), "logits": ("token_embeddings", "scores", "causal_logits")}
+_FORMATS = ("flat", "structured", "auto")
+_OF_CALL = ("max_length", "padding", "truncation", "return_tensors")  # arguments of the tokenizer
+# Arguments of transformers' apply_chat_template that are no variables of the template.
+_NO_VARIABLES = {
+    *("tools", "documents", "chat_template", "continue_final_message", "sanitize_control_tokens", "tokenizer_kwargs"),
+    *("return_assistant_tokens_mask", "messages"),
+}
 _TASKS = ("feature-extraction", "fill-mask", "sequence-classification", "text-generation")
 
 
@@ -47,12 +56,16 @@ class TransformerSettings(NamedTuple):
         query_length: tokens a query may have.
         document_length: tokens a passage may have.
         tokenizer: fields as those of tokenizer_config.json, which they replace.
+        message_format: how a chat template gets texts: "flat", "structured" or "auto"; None: it is not used.
+        template_arguments: variables of the chat template.
     """
 
     max_length: int | None
     query_length: int | None
     document_length: int | None
     tokenizer: dict[str, Any]
+    message_format: str | None = None
+    template_arguments: Mapping[str, Any] = MappingProxyType({})
 
 
 class EncoderSettings(NamedTuple):
@@ -83,15 +96,19 @@ def transformer_file(folder: Path) -> Config:
     return Config.read_if_present(path).known(fields.TRANSFORMER)
 
 
-def transformer(folder: Path) -> TransformerSettings:
+def transformer(folder: Path, *, messages: bool = False) -> TransformerSettings:
     """What the file about the transformer says, checked.
+
+    Args:
+        folder: the model's.
+        messages: whether texts may be put into the tokenizer's chat template; else a folder that does is refused.
 
     Raises:
         ModelLoadError: the file is damaged, or a field or value cannot be applied.
     """
     config = transformer_file(folder)
     config.choice("transformer_task", _TASKS, "feature-extraction")
-    _check_modalities(config)
+    message_format = _checked_modalities(config, messages=messages)
     for field in ("model_args", "model_kwargs", "config_args", "config_kwargs"):
         _refuse_others(config.section(field), _HARMLESS_ARGUMENTS)
     tokenizer: dict[str, Any] = {}
@@ -100,13 +117,22 @@ def transformer(folder: Path) -> TransformerSettings:
         _refuse_others(arguments, {*fields.TOKENIZER.applied, *_HARMLESS_ARGUMENTS, "padding_side"})
         tokenizer |= arguments.values()
     limit = tokenizer.get("model_max_length")
-    called = [_called(config.section("processing_kwargs"), name) for name in ("text", "common")]
-    _refuse_others(config.section("processing_kwargs"), {"text", "common", "audio", "image", "video", "chat_template"})
+    processing = config.section("processing_kwargs")
+    of_template = processing.section("chat_template")
+    in_call = [processing.section(name) for name in ("text", "common")]
+    for section in in_call:
+        _refuse_others(section, set(_OF_CALL))
+    called = [_called(section) for section in (of_template, *in_call)]
+    _refuse_others(processing, {"text", "common", "audio", "image", "video", "chat_template"})
+    if refused := [name for name in of_template.fields() if name in _NO_VARIABLES and of_template.value(name)]:
+        raise of_template.error(refused[0], "fastrank cannot apply it")
     return TransformerSettings(
         next((length for length in called if length), limit if isinstance(limit, int) else None),
         config.integer("query_length", 0, low=0, high=_LONGEST) or None,
         config.integer("document_length", 0, low=0, high=_LONGEST) or None,
         tokenizer,
+        message_format,
+        {name: value for name, value in of_template.values().items() if name not in _OF_CALL},
     )
 
 
@@ -162,25 +188,25 @@ def strips(folder: Path) -> bool:
     return major.isdigit() and int(major) < 6
 
 
-def _check_modalities(config: Config) -> None:
-    """Refuse all but texts by the usual method; other modalities than text are never run."""
+def _checked_modalities(config: Config, *, messages: bool) -> str | None:
+    """How a chat template gets texts, None where it is not used. Other modalities than text are never run."""
     modalities = config.section("modality_config")
     if not modalities.fields():
-        return
-    if modalities.has("message"):
-        raise modalities.error("message", "fastrank runs no chat templates")
-    if not modalities.has("text"):
+        return None
+    message = modalities.section("message")
+    if message.fields() and not messages:
+        raise modalities.error("message", "fastrank uses chat templates of cross-encoders only")
+    used = message if message.fields() else modalities.section("text")
+    if not used.fields():
         raise modalities.error("text", "fastrank runs texts only")
-    text = modalities.section("text")
-    text.choice("method", ["forward"], "forward")
-    output = text.choice("method_output_name", list(_OUTPUTS))
+    used.choice("method", ["forward"], "forward")
+    output = used.choice("method_output_name", list(_OUTPUTS))
     config.choice("module_output_name", _OUTPUTS[output])
+    return str(used.choice("format", _FORMATS, "auto")) if message.fields() else None
 
 
-def _called(processing: Config, name: str) -> int | None:
+def _called(arguments: Config) -> int | None:
     """The limit among the arguments of the tokenizer's call, whose other values must be the usual ones."""
-    arguments = processing.section(name)
-    _refuse_others(arguments, {"max_length", "padding", "truncation", "return_tensors"})
     arguments.choice("padding", [True, "longest", "max_length"], default=True)
     arguments.choice("truncation", [True, "longest_first"], default=True)
     return arguments.integer("max_length", 0, low=0, high=_LONGEST) or None

@@ -99,6 +99,15 @@ SPLADE_POOLING: Final = Fields(
     },
 )
 
+LOGIT_SCORE: Final = Fields(
+    "LogitScore: config.json",
+    applied={
+        "true_token_id": "the token whose logit is the score",
+        "false_token_id": "the token whose logit is subtracted",
+        "module_input_name": "only causal_logits, those of the language model",
+    },
+)
+
 SPARSE_STATIC: Final = Fields(
     "SparseStaticEmbedding: config.json",
     applied={},
@@ -134,9 +143,9 @@ TRANSFORMER: Final = Fields(
         "document_length": "tokens a passage may have",
         "query_expansion": "multi-vector models: strategy, length, token and attention of what fills queries up",
         "transformer_task": "which head the checkpoint has",
-        "modality_config": "only text by the usual method; chat templates are refused",
+        "modality_config": "text by the usual method, or messages: the chat template of cross-encoders",
         "module_output_name": "only token_embeddings, or scores of a classifier",
-        "processing_kwargs": "text and common: max_length; padding and truncation as usual; others are refused",
+        "processing_kwargs": "text and common: max_length; others as usual; chat_template: its variables",
         "tokenizer_args": "as if they stood in tokenizer_config.json",
         "processor_kwargs": "the newer name of tokenizer_args",
         "model_args": "arguments of loading: dtype, attention's implementation and the like; others are refused",
@@ -217,7 +226,7 @@ TOKENIZER: Final = Fields(
         "add_bos_token": "transformers 5 reads it from tokenizer.json's template",
         "add_eos_token": "as add_bos_token",
         "added_tokens_decoder": "a copy of what stands in tokenizer.json",
-        "chat_template": "used for messages only, which are refused",
+        "chat_template": "used for messages only: see modality_config",
         "max_length": "left from training; model_max_length counts",
         "stride": "left from training",
     },
@@ -234,6 +243,7 @@ ALL: Final = (
     LAYER_NORM,
     NORMALIZE,
     DROPOUT,
+    LOGIT_SCORE,
     SPLADE_POOLING,
     SPARSE_STATIC,
     MULTI_VECTOR_MASK,

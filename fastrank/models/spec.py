@@ -147,6 +147,18 @@ class Prefixes(NamedTuple):
     embed: str = ""
 
 
+INSTRUCTED = (("Instruct: ", "\nQuery:"), ("task: ", " | query: "))  # what stands around a prefix's instruction
+
+
+def instructed(prefix: str, instruction: str) -> str | None:
+    """A query prefix with another instruction; None: it has no place for one."""
+    for before, after in INSTRUCTED:
+        head, found, tail = prefix.partition(after)
+        if found and head.startswith(before):
+            return f"{before}{instruction}{after}{tail}"
+    return None
+
+
 class Answer(NamedTuple):
     """A known output of the model: `fastrank verify` compares it with the actual one, within `tolerance`.
 
@@ -244,12 +256,17 @@ class CrossEncoderTask(NamedTuple):
     """How a score is made of the model's output: FastEmbed's is the raw logit.
 
     `label` is the class that means "relevant", where the model has several. `modules`: the graph ends at the encoder,
-    and the folder's sentence-transformers modules make the score; None: if it has such modules.
+    and the folder's sentence-transformers modules make the score; None: if it has such modules. `template` is the
+    chat template that pairs are put into, Jinja with messages of the roles "query", "document" and perhaps "system";
+    empty: the tokenizer gets them as pairs. `score_tokens`: the model is a language model, and the score is the logit
+    of the first of these tokens minus that of the second, if there are two.
     """
 
     activation: str = "none"
     label: int | None = None
     modules: bool | None = False
+    template: str = ""
+    score_tokens: tuple[str, ...] = ()
     answers: tuple[Answer, ...] = ()
 
 

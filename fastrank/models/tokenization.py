@@ -108,7 +108,7 @@ class TokenizerSettings(NamedTuple):
     special: tuple[str, ...] = ()
 
 
-def read(folder: Path, *, registered: bool = False) -> TokenizerSettings:
+def read(folder: Path, *, registered: bool = False, messages: bool = False) -> TokenizerSettings:
     """The settings of the tokenizer in a model's folder.
 
     The limit is sentence-transformers' `max_seq_length`, else the tokenizer's `model_max_length`, but no more than the
@@ -118,6 +118,7 @@ def read(folder: Path, *, registered: bool = False) -> TokenizerSettings:
         folder: the model's.
         registered: the registry describes the model: its tokenizer.json is used as it is, and the folder adds limits
             and padding only. Otherwise the folder is read as sentence-transformers and transformers 5 read it.
+        messages: whether the folder may ask for its chat template.
 
     Raises:
         ModelLoadError: there is no tokenizer.json, a file is damaged, or one has a field that cannot be applied.
@@ -132,7 +133,7 @@ def read(folder: Path, *, registered: bool = False) -> TokenizerSettings:
     if not registered:
         from fastrank.models import encoder_config, fields  # what the registry describes does not need them
 
-        transformer = encoder_config.transformer(folder)
+        transformer = encoder_config.transformer(folder, messages=messages)
     model2vec = is_model2vec(config)
     static = model2vec or _is_static(folder / "modules.json")
     positions = _positions(config)

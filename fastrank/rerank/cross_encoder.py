@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -14,6 +15,7 @@ from fastrank.engine.loaded import DOCUMENTS, Lazy, Names
 from fastrank.engine.loading import Request, checked
 from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider, Options
+from fastrank.engine.pipeline import Pipeline
 from fastrank.models import registry
 from fastrank.models.custom import custom_spec
 from fastrank.models.spec import ACTIVATIONS, CROSS_ENCODER, CrossEncoderTask, ModelSource
@@ -41,7 +43,8 @@ class TextCrossEncoder(PublicModel):
     Args:
         max_length: maximum number of tokens per pair, special tokens included. None: the model's limit.
         truncation: what is cut from pairs that are too long. "longest_first", as the reference implementations do, may
-            cut the query; "only_second" cuts the document, and the query only if it alone is too long.
+            cut the query; "only_second" cuts the document, and the query only if it alone is too long. Prompts of
+            language models lose the end of the document, and keep what follows it.
         activation: from logits to score: "none" for raw logits, "sigmoid", or "softmax" over the classes. "auto": as
             sentence-transformers does: the `activation_fn` in the model's folder, else a sigmoid for models with one
             label. None: raw logits, as in FastEmbed. A sigmoid changes scores, but not their order.
@@ -94,7 +97,13 @@ class TextCrossEncoder(PublicModel):
     # -- scores -----------------------------------------------------------------------------------------------------
 
     def rerank(
-        self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
+        self,
+        query: str,
+        documents: Iterable[str],
+        batch_size: int = 64,
+        parallel: int | None = None,
+        *,
+        instruction: str | None = None,
     ) -> Iterator[float]:
         """The score of each document, in the order of the documents (`rank` sorts them).
 
@@ -106,6 +115,8 @@ class TextCrossEncoder(PublicModel):
             batch_size: maximum number of pairs per batch. Batches are usually smaller: a token budget limits them.
             parallel: number of batches that run at once, on threads that share the weights. None: chosen for this
                 machine; 0: one per CPU core.
+            instruction: what makes a document relevant, for models whose prompt has a place for it (Qwen3-Reranker);
+                with sentence-transformers it is `prompt=`. None: the model's own.
 
         Returns:
             An iterator of Python floats: raw logits, unless the model has another `activation`.
@@ -113,17 +124,23 @@ class TextCrossEncoder(PublicModel):
         Raises:
             TypeError: at the call, if the query is not a string, or `documents` is a string or not iterable; while
                 iterating, if a document is not a string. Scores of earlier documents are delivered first.
-            ValueError: `batch_size` or `parallel` is out of range.
+            ValueError: `batch_size` or `parallel` is out of range, or the model takes no instruction.
             OutputError: the model returned NaN or infinity; the message names the document.
         """
         query = inputs.text(query, "query")
-        return self._scores(((query, text) for text in inputs.documents(documents)), batch_size, parallel)
+        pairs = ((query, text) for text in inputs.documents(documents))
+        return self._scores(pairs, batch_size, parallel, instruction=instruction)
 
     def rerank_pairs(
-        self, pairs: Iterable[tuple[str, str]], batch_size: int = 64, parallel: int | None = None
+        self,
+        pairs: Iterable[tuple[str, str]],
+        batch_size: int = 64,
+        parallel: int | None = None,
+        *,
+        instruction: str | None = None,
     ) -> Iterator[float]:
         """The score of each (query, document) pair, in order; a single tuple is one pair."""
-        return self._scores(inputs.pairs(pairs), batch_size, parallel, "pairs[{}]".format)
+        return self._scores(inputs.pairs(pairs), batch_size, parallel, "pairs[{}]".format, instruction)
 
     def rank(
         self,
@@ -134,6 +151,7 @@ class TextCrossEncoder(PublicModel):
         parallel: int | None = None,
         *,
         field: str = "text",
+        instruction: str | None = None,
     ) -> list[RankedDocument]:
         """The documents, best first; ties keep the order of the documents.
 
@@ -144,6 +162,7 @@ class TextCrossEncoder(PublicModel):
             batch_size: as in `rerank`.
             parallel: as in `rerank`.
             field: the key of a mapping's text.
+            instruction: as in `rerank`.
 
         Raises:
             TypeError: as in `rerank`, or a mapping has no text under `field`.
@@ -151,7 +170,8 @@ class TextCrossEncoder(PublicModel):
         ranked = listed(documents)
         pairs = _pairs(inputs.text(query, "query"), ranked, field, "documents")
         most = _most(top_k)
-        return best(list(self._scores(iter(pairs), batch_size, parallel)), ranked, most)
+        scores = self._scores(iter(pairs), batch_size, parallel, instruction=instruction)
+        return best(list(scores), ranked, most)
 
     def rank_batch(
         self,
@@ -162,6 +182,7 @@ class TextCrossEncoder(PublicModel):
         parallel: int | None = None,
         *,
         field: str = "text",
+        instruction: str | None = None,
     ) -> list[list[RankedDocument]]:
         """`rank` for many queries, each with its own documents; queries share batches.
 
@@ -187,17 +208,23 @@ class TextCrossEncoder(PublicModel):
             n = bisect_right(ends, position) - 1
             return f"documents[{n}][{position - ends[n]}]"
 
-        scores = list(self._scores(iter(pairs), batch_size, parallel, named))
+        scores = list(self._scores(iter(pairs), batch_size, parallel, named, instruction))
         return [
             best(scores[start:end], ranked, most) for ranked, start, end in zip(lists, ends, ends[1:], strict=False)
         ]
 
     def arerank(
-        self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
+        self,
+        query: str,
+        documents: Iterable[str],
+        batch_size: int = 64,
+        parallel: int | None = None,
+        *,
+        instruction: str | None = None,
     ) -> AsyncIterator[float]:
         """`rerank` for asyncio; see `TextEmbedding.aembed`."""
         query = inputs.text(query, "query")
-        return self._ascores(((query, text) for text in inputs.documents(documents)), batch_size, parallel)
+        return self._ascores(((query, text) for text in inputs.documents(documents)), batch_size, parallel, instruction)
 
     async def arank(
         self,
@@ -208,12 +235,13 @@ class TextCrossEncoder(PublicModel):
         parallel: int | None = None,
         *,
         field: str = "text",
+        instruction: str | None = None,
     ) -> list[RankedDocument]:
         """`rank` for asyncio; cancelling the task stops work that has not started."""
         ranked = listed(documents)
         pairs = _pairs(inputs.text(query, "query"), ranked, field, "documents")
         most = _most(top_k)
-        scores = [score async for score in self._ascores(iter(pairs), batch_size, parallel)]
+        scores = [score async for score in self._ascores(iter(pairs), batch_size, parallel, instruction)]
         return best(scores, ranked, most)
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
@@ -222,16 +250,33 @@ class TextCrossEncoder(PublicModel):
         return self._model.get().documents.token_count(*arguments)
 
     def _scores(
-        self, pairs: Iterator[tuple[str, str]], batch_size: int, parallel: int | None, names: Names = DOCUMENTS
+        self,
+        pairs: Iterator[tuple[str, str]],
+        batch_size: int,
+        parallel: int | None,
+        names: Names = DOCUMENTS,
+        instruction: str | None = None,
     ) -> Iterator[float]:
         arguments = inputs.batching(batch_size, parallel)
-        return self._model.get().documents.run(pairs, *arguments, names)
+        return self._instructed(self._model.get(), instruction).run(pairs, *arguments, names)
 
-    def _ascores(self, pairs: Iterator[tuple[str, str]], batch_size: int, parallel: int | None) -> AsyncIterator[float]:
+    def _ascores(
+        self, pairs: Iterator[tuple[str, str]], batch_size: int, parallel: int | None, instruction: str | None
+    ) -> AsyncIterator[float]:
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
         arguments = inputs.batching(batch_size, parallel)
-        return asynchronous.run(self._model, lambda model: model.documents, pairs, *arguments)
+        return asynchronous.run(self._model, lambda model: self._instructed(model, instruction), pairs, *arguments)
+
+    def _instructed(self, model: CrossEncoderModel, instruction: str | None) -> Pipeline[float]:
+        """The pipeline with this instruction in its prompts; None: the model's own."""
+        if instruction is None:
+            return model.documents
+        inputs.text(instruction, "instruction")
+        tokenizer = loading.instructed(model.documents.tokenizer, instruction)
+        if tokenizer is None:
+            raise ValueError(f"{self.model_name} takes no instruction: it has no prompt that one could be put into")
+        return replace(model.documents, tokenizer=tokenizer)
 
     # -- the model --------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeAlias
 
 from fastrank.engine import loading
@@ -9,7 +10,9 @@ from fastrank.engine.loaded import LoadedModel
 from fastrank.engine.loading import Request
 from fastrank.engine.pipeline import Pipeline
 from fastrank.engine.tokenizer import Tokenizer
+from fastrank.errors import ModelLoadError
 from fastrank.models import tokenization
+from fastrank.models.pair_prompt import ScoreTokens
 from fastrank.models.spec import CrossEncoderTask
 from fastrank.rerank import heads
 from fastrank.rerank.settings import CrossEncoderSettings, resolve
@@ -28,15 +31,9 @@ def load(request: Request, task: CrossEncoderTask, truncation: str) -> CrossEnco
     spec, files = request.spec, loading.find(request)
     with loading.advice(request, files):
         settings = resolve(task, files.folder)
-        tokenizer = Tokenizer(
-            tokenization.read(files.folder, registered=settings.in_registry),
-            request.max_length or spec.max_length,
-            truncation,
-            capped=request.max_length is None,
-            pairs=True,
-            special_tokens_in_text=request.special_tokens_in_text,
-        )
-        opened = loading.open_session(request, files, settings.graph_head)
+        tokenizer = _tokenizer(request, settings, files.folder, truncation)
+        score_tokens = _ids(settings.score_tokens, tokenizer) if settings.score_tokens else None
+        opened = loading.open_session(request, files, settings.graph_head, score_tokens=score_tokens)
         pairs = Pipeline(
             tokenizer,
             opened.session,
@@ -47,3 +44,41 @@ def load(request: Request, task: CrossEncoderTask, truncation: str) -> CrossEnco
             settings.prefix,
         )
     return LoadedModel(pairs, pairs, settings, loading.info(files, opened, tokenizer.max_length))
+
+
+def instructed(tokenizer: Tokenizer, instruction: str) -> Tokenizer | None:
+    """The same tokenizer with another instruction in its prompts; None: it has none.
+
+    Raises:
+        ValueError: its prompts have no place for an instruction.
+    """
+    from fastrank.rerank.prompts import PromptTokenizer
+
+    return tokenizer.instructed(instruction) if isinstance(tokenizer, PromptTokenizer) else None
+
+
+def _tokenizer(request: Request, settings: CrossEncoderSettings, folder: Path, truncation: str) -> Tokenizer:
+    of_folder = tokenization.read(folder, registered=settings.in_registry, messages=settings.prompt is not None)
+    limit, capped = request.max_length or request.spec.max_length, request.max_length is None
+    in_text = request.special_tokens_in_text
+    if settings.prompt:
+        from fastrank.rerank.prompts import PromptTokenizer  # few models have prompts
+
+        return PromptTokenizer(of_folder, settings.prompt, limit, capped=capped, special_tokens_in_text=in_text)
+    return Tokenizer(of_folder, limit, truncation, capped=capped, pairs=True, special_tokens_in_text=in_text)
+
+
+def _ids(tokens: ScoreTokens, tokenizer: Tokenizer) -> tuple[int, int | None]:
+    """The ids of the tokens that score a pair.
+
+    Raises:
+        ModelLoadError: the vocabulary has no such token.
+    """
+
+    def token_id(token: int | str) -> int:
+        found = tokenizer.token_to_id(token) if isinstance(token, str) else token
+        if found is None:
+            raise ModelLoadError(f"the tokenizer has no token {token!r}, whose logit would be the score")
+        return found
+
+    return token_id(tokens.true), None if tokens.false is None else token_id(tokens.false)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastrank.errors import ModelLoadError
+from fastrank.models import pair_prompt
 from fastrank.models.config import Config
 from fastrank.models.modules import Pooled
+from fastrank.models.pair_prompt import PairPrompt, ScoreTokens
 from fastrank.models.spec import CrossEncoderTask
 
 
@@ -20,6 +22,8 @@ class CrossEncoderSettings(NamedTuple):
         pooled: modules that make the logits of token states; None: the graph has a classifier.
         prefix: put before the first text of each pair.
         in_registry: whether the registry says everything, so that the folder's tokenizer is used as it is.
+        prompt: what pairs are put into; None: the tokenizer gets them as pairs.
+        score_tokens: the tokens whose logits are the score, of language models; None: the graph has a classifier.
     """
 
     activation: str
@@ -27,10 +31,14 @@ class CrossEncoderSettings(NamedTuple):
     pooled: Pooled | None
     prefix: str
     in_registry: bool
+    prompt: PairPrompt | None = None
+    score_tokens: ScoreTokens | None = None
 
     @property
     def graph_head(self) -> str:
         """What to build on a checkpoint."""
+        if self.score_tokens:
+            return "logit-score"
         return "encoder" if self.pooled else "sequence-classification"
 
 
@@ -46,15 +54,39 @@ def resolve(task: CrossEncoderTask, folder: Path) -> CrossEncoderSettings:
     """
     in_registry = task.modules is not None
     if in_registry and task.activation != "auto":  # nothing is left to the folder
-        return CrossEncoderSettings(task.activation, task.label, _pooled(folder, task.modules), "", in_registry)
+        return _registered(task, folder, task.activation)
     from fastrank.models import encoder_config
 
     of_folder = encoder_config.encoder(folder, "CrossEncoder")
     activation = task.activation
     if activation == "auto":
         activation = _of_folder(folder, of_folder.activation, task.label)
-    prefix = "" if in_registry else of_folder.prefixes.embed
-    return CrossEncoderSettings(activation, task.label, _pooled(folder, task.modules), prefix, in_registry)
+    if in_registry:
+        return _registered(task, folder, activation)
+    from fastrank.models import logit_score
+
+    # sentence-transformers' default prompt is the system message of a chat template, if there is one.
+    prefix = of_folder.prefixes.embed
+    prompt, tokens = logit_score.prompt(folder, prefix), logit_score.score_tokens(folder)
+    pooled = None if tokens else _pooled(folder, task.modules)
+    return CrossEncoderSettings(
+        activation, task.label, pooled, "" if prompt else prefix, in_registry, prompt=prompt, score_tokens=tokens
+    )
+
+
+def _registered(task: CrossEncoderTask, folder: Path, activation: str) -> CrossEncoderSettings:
+    """The settings of a model of the registry."""
+    return CrossEncoderSettings(
+        activation,
+        task.label,
+        _pooled(folder, task.modules),
+        "",
+        in_registry=True,
+        prompt=pair_prompt.registered(task.template) if task.template else None,
+        score_tokens=ScoreTokens(task.score_tokens[0], next(iter(task.score_tokens[1:]), None))
+        if task.score_tokens
+        else None,
+    )
 
 
 def _pooled(folder: Path, by_modules: bool | None) -> Pooled | None:
