@@ -3,6 +3,7 @@
 FASTRANK_CACHE     folder for downloaded models (default: in the user's cache folder)
 FASTRANK_OFFLINE   1: never open a connection; read at every call. HF_HUB_OFFLINE counts too and, if that is unset,
                    TRANSFORMERS_OFFLINE, as in huggingface_hub
+FASTRANK_THREADS   CPU threads of a model in `fastrank.bulk`, instead of what the engine granted in OMP_NUM_THREADS
 FASTRANK_PROGRESS  0: no progress bars; 1: progress bars even without a terminal
 NO_COLOR           set: no colours in the terminal; the same with TERM=dumb
 FASTEMBED_CACHE_PATH   the same as FASTRANK_CACHE, for programs written for FastEmbed
@@ -102,6 +103,29 @@ def offline() -> bool:
     """
     hub = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE", "")
     return any(value.lower() in _TRUE for value in (os.environ.get("FASTRANK_OFFLINE", ""), hub))
+
+
+def bulk_threads() -> int | None:
+    """FASTRANK_THREADS: CPU threads that `fastrank.bulk` uses; None: unset.
+
+    Raises:
+        ValueError: it is no whole number of at least 1.
+    """
+    value = os.environ.get("FASTRANK_THREADS", "").strip()
+    if not value:
+        return None
+    if not value.isascii() or not value.isdecimal() or not int(value):
+        raise ValueError(f"FASTRANK_THREADS={value!r} must be a whole number >= 1")
+    return int(value)
+
+
+def granted_threads() -> int | None:
+    """OMP_NUM_THREADS, where Ray, Spark, Dask and Slurm state the CPUs that they grant; None: unset, or no number.
+
+    It may have one number for each level of nesting, of which the first counts.
+    """
+    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(value) if value.isascii() and value.isdecimal() and int(value) else None
 
 
 def progress() -> bool:

@@ -9,6 +9,7 @@
     - ModelLoadError          (RuntimeError)       the files exist but cannot be used; the cause is chained
     - ProviderError           (ValueError)         a requested execution provider is not available
     - OutputError             (ArithmeticError)    the model returned NaN or infinity for a text
+    - BulkError               (ValueError)         a row of a batch or file is no text; the message names the row
 
 Each is also the matching builtin, so `except ValueError` around FastEmbed code keeps working.
 Wrong arguments raise plain `TypeError` and `ValueError` at the call.
@@ -51,3 +52,15 @@ class ProviderError(FastrankError, ValueError):
 
 class OutputError(FastrankError, ArithmeticError):
     """The model returned NaN or infinity. The message names the text by its position."""
+
+
+class BulkError(FastrankError, ValueError):
+    """A row of a batch or file cannot be embedded. The message names file, column and row; it can be pickled.
+
+    Attributes:
+        row: its number in the batch or file, from 0; None: the whole column is wrong.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row

@@ -22,7 +22,8 @@ ALLOWED = {
     "late_interaction": "engine errors inputs maxsim models postprocess rerank store",
     "compat": "bm25 dense engine environment errors inputs models postprocess sparse store",
     "integrations": "compat dense engine environment errors fusion inputs late_interaction models rerank sparse",
-    "cli": "bm25 dense engine environment errors fastrank fusion inputs models server store",
+    "bulk": "engine environment errors fastrank inputs log models store",
+    "cli": "bm25 bulk dense engine environment errors fastrank fusion inputs models server store",
     "server": "bm25 dense engine environment errors fastrank inputs late_interaction maxsim models",
     "fastrank": "dense engine errors late_interaction models rerank sparse",  # __init__.py; for type checkers only
     "__main__": "cli",
@@ -46,7 +47,7 @@ HOMES = {
     **dict.fromkeys(("jieba", "fugashi", "pythainlp", "kiwipiepy"), "bm25.segmenters"),
     "hatchling": "cli.wheels",
     "packaging": "cli.wheels",
-    "pyarrow": "cli.reading integrations",
+    "pyarrow": "bulk integrations",
     "jinja2": "models.chat_template",
     "zipfile": "cli.wheels",  # only wheels that it has just built; no archive from elsewhere is opened
 }

@@ -13,7 +13,7 @@ from fastrank.cli import terminal, writing
 from fastrank.cli.options import add_model_options, add_text_options, documents, model_arguments, positive
 
 if TYPE_CHECKING:
-    from fastrank.cli.reading import Documents
+    from fastrank.bulk.reading import Documents
     from fastrank.dense.heads import Vector
 
 

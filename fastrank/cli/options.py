@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from fastrank.bm25 import LANGUAGES
-from fastrank.cli import reading
+from fastrank.bulk import reading
 from fastrank.engine.options import PRECISIONS
 
 ANALYZERS = (  # those of BM25, whose module takes time to import

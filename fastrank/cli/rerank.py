@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastrank.bulk.reading import Documents, Row, missing
 from fastrank.cli import terminal
 from fastrank.cli.options import (
     add_model_options,
@@ -18,7 +19,6 @@ from fastrank.cli.options import (
     model_arguments,
     positive,
 )
-from fastrank.cli.reading import Documents, Row, missing
 from fastrank.errors import DownloadError, ModelNotCachedError
 
 SAMPLE = Path(__file__).with_name("films.txt")

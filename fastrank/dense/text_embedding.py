@@ -150,7 +150,8 @@ class TextEmbedding(PublicModel):
     ) -> Iterator[Vector]:
         """Vectors of documents, without a prefix, unless the model's folder defines a default prompt.
 
-        Lazy: at most 256 texts are read ahead (4,096 on a GPU; `batch_size` if larger), so endless iterators work.
+        Lazy: at most 256 texts, or 64 a thread, are read ahead (4,096 on a GPU; `batch_size` if larger), so endless
+        iterators work.
 
         Args:
             documents: one text, or an iterable of texts.

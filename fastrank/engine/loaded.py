@@ -81,6 +81,11 @@ class Lazy(Generic[M_co]):
         """Whether `get` returns at once."""
         return self._loaded is not None
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def close(self) -> None:
         """Let go of the model's memory. Iterators that are running finish."""
         with self._lock:

@@ -37,6 +37,11 @@ class PublicModel:
         """Free the model's memory. Iterators that are running finish; new calls raise RuntimeError."""
         self._model.close()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._model.is_closed
+
     def info(self) -> dict[str, Any]:
         """How this model runs on this machine and why: file, precision, provider, threads. Loads the model.
 

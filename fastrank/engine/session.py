@@ -27,6 +27,8 @@ from fastrank.errors import ModelLoadError, ProviderError
 if TYPE_CHECKING:
     import onnxruntime
 
+_TEXTS_A_THREAD = 64  # of a window
+
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
@@ -115,8 +117,11 @@ class Session:
 
     @property
     def window(self) -> int:
-        """How many texts to read ahead, so that those of similar length can run together."""
-        return self._limits.window
+        """How many texts to read ahead, so that those of similar length can run together and all threads have work.
+
+        At the end of a window threads wait for the last batch. benchmarks/window.py shows what that costs.
+        """
+        return max(self._limits.window, _TEXTS_A_THREAD * self.threads) if self.on_cpu else self._limits.window
 
     @property
     def devices(self) -> int:

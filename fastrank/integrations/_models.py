@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from fastrank.engine.options import Device
+from fastrank.engine.shared import shared
 
-M = TypeVar("M")
-
-_lock = threading.Lock()
-_models: dict[tuple[object, ...], Any] = {}
-
-
-def shared(kind: Callable[..., M], model_name: str, **options: Any) -> M:
-    """The one model of this process with this class, name and options, loaded at its first use.
-
-    Hosts make many instances of what is plugged into them, LanceDB several for every table; weights are loaded once.
-
-    Raises:
-        TypeError, ValueError: as the class's constructor.
-    """
-    key = (kind, model_name, repr(sorted(options.items())))
-    with _lock:
-        if key not in _models:
-            _models[key] = kind(model_name, lazy_load=True, **options)
-        model: M = _models[key]
-        return model
+__all__ = ["device_options", "shared"]
 
 
 def device_options(device: str | None) -> dict[str, Any]:

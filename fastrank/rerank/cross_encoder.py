@@ -107,7 +107,7 @@ class TextCrossEncoder(PublicModel):
     ) -> Iterator[float]:
         """The score of each document, in the order of the documents (`rank` sorts them).
 
-        Lazy: at most 256 documents are read ahead (4,096 on a GPU; `batch_size` if larger).
+        Lazy: at most 256 documents, or 64 a thread, are read ahead (4,096 on a GPU; `batch_size` if larger).
 
         Args:
             query: one text.

@@ -161,7 +161,7 @@ class SparseTextEmbedding(PublicModel):
     ) -> Iterator[SparseEmbedding]:
         """Vectors of documents.
 
-        Lazy: at most 256 texts per worker are read ahead (4,096 on a GPU; `batch_size` if larger).
+        Lazy: at most 256 texts per worker, or 64 a thread, are read ahead (4,096 on a GPU; `batch_size` if larger).
 
         Args:
             documents: one text, or an iterable of texts.

@@ -3,14 +3,14 @@ from conftest import REAL
 from support import tiny_models
 
 from fastrank import LateInteractionTextEmbedding, ModelSource, PoolingType, TextCrossEncoder, TextEmbedding
-from fastrank.integrations import _models
+from fastrank.engine import shared
 
 TINY = "acme/tiny"
 
 
 @pytest.fixture(autouse=True)
 def _no_shared_models(monkeypatch):
-    monkeypatch.setattr(_models, "_models", {})
+    monkeypatch.setattr(shared, "_models", {})
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from lancedb.pydantic import LanceModel, MultiVector, Vector  # noqa: E402
 from lancedb.query import BooleanQuery, BoostQuery, MatchQuery, MultiMatchQuery, Occur, PhraseQuery  # noqa: E402
 
 from fastrank import LateInteractionTextEmbedding, ModelSource, TextCrossEncoder, TextEmbedding  # noqa: E402
+from fastrank.engine import shared  # noqa: E402
 from fastrank.errors import ModelNotCachedError, ModelNotFoundError  # noqa: E402
-from fastrank.integrations import _models  # noqa: E402
 from fastrank.integrations.lancedb import ColbertReranker, CrossEncoderReranker  # noqa: E402
 
 QUERY = "how fast is the red cat"
@@ -337,7 +337,7 @@ class TestDense:
         table.add([{"text": "two"}])
         db.open_table("t").search("two").limit(1).to_arrow()
         assert created("fastrank", tiny_dense)._model() is created("fastrank", tiny_dense)._model()
-        assert len(_models._models) == 1
+        assert len(shared._models) == 1
 
     def test_a_table_opened_again(self, db, schema, tmp_path):
         db.create_table("t", [{"text": "one dog"}], schema=schema)

@@ -7,8 +7,8 @@ import sys
 import pytest
 from support.processes import run_python
 
-from fastrank.cli import reading
-from fastrank.cli.reading import Documents
+from fastrank.bulk import reading
+from fastrank.bulk.reading import Documents
 
 ROWS = [
     {"id": 1, "title": "Über", "body": "the cat is red"},

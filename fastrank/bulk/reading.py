@@ -15,8 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastrank import inputs
-from fastrank.cli import terminal
+from fastrank import inputs, log
 
 FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet")
 _SUFFIXES = {".ndjson": "jsonl", ".jsonlines": "jsonl", ".pq": "parquet"} | {f".{name}": name for name in FORMATS[1:]}
@@ -297,7 +296,7 @@ def _bytes(source: Documents) -> Iterator[io.BufferedReader]:
     if sys.stdin is None:
         raise ValueError("standard input is closed. Name a file with the documents")
     if sys.stdin.isatty():
-        terminal.note("reading documents from the terminal, one a line; end with Ctrl-D")
+        log.warning("reading documents from the terminal, one a line; end with Ctrl-D")
     given: Any = sys.stdin.buffer
     yield given if isinstance(given, io.BufferedReader) else io.BufferedReader(given)
 

@@ -1,0 +1,39 @@
+"""Bulk embedding on other people's engines (extra `bulk`).
+
+In: batches of rows in Arrow, pandas, polars or dicts. Out: the same batches with a column more.
+
+`Embedder` is a callable that is pickled as its configuration, for engines that schedule: Ray Data, Spark, Daft ...
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastrank.bulk.embedder import Embedder
+    from fastrank.errors import BulkError
+
+__all__ = ["BulkError", "Embedder"]
+
+_HOMES = {"BulkError": "errors", "Embedder": "bulk.embedder"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = importlib.import_module(f"fastrank.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pyarrow":
+            raise
+        raise ModuleNotFoundError(
+            "pyarrow is not installed. Run: pip install 'fastrank-onnx[bulk]'", name=error.name
+        ) from error
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__]
