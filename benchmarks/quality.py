@@ -3,9 +3,10 @@
     python benchmarks/quality.py path/to/scifact path/to/nfcorpus --max-length 256 --json result.json
     python benchmarks/quality.py --sts stsbenchmark.tsv.gz
 
-Retrieval: every folder in BEIR's layout (see beir.py) gives nDCG@10, MRR@10 and Recall@100, means over the queries
-of qrels/test.tsv. The search is exact. A document's text is its title, a space and its text; a document that has the
-query's own id is no result; equal scores are ordered by descending id. So figures equal BEIR's (pytrec_eval's).
+Retrieval: every folder in BEIR's layout (see fastrank/evaluation/beir.py) gives nDCG@10, MRR@10 and Recall@100, means
+over the queries of qrels/test.tsv. The search is exact. A document's text is its title, a space and its text; one that
+has the query's own id is no result; equal scores are ordered by descending id. So figures equal BEIR's
+(pytrec_eval's). `fastrank eval` has the same methods and metrics, and compares two methods.
 
 Similarity: Spearman's correlation of cosine and gold score over the rows of split "test".
 
@@ -18,28 +19,22 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from common import beir, machine, metrics
-from common.search import Best
+from common import beir, machine
 
 from fastrank.engine.options import PRECISIONS
 from fastrank.errors import FastrankError
-from fastrank.fusion import reciprocal_rank_fusion
+from fastrank.evaluation import methods, metrics
+from fastrank.evaluation.methods import Outcome
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from fastrank import TextEmbedding
-
-DEPTH = 100  # documents ranked for each query: what Recall@100 needs
-BLOCK = 4096  # document vectors in memory at once
 
 
 @dataclass(frozen=True)
@@ -49,98 +44,40 @@ class Options:
     model: str
     max_length: int | None
     threads: int | None
-    similarity: str  # cosine or dot
+    similarity: methods.Similarity
     language: str = "english"  # of BM25's stemmer and stop words
     no_stemmer: bool = False  # and no stop words
     precision: str = "auto"  # of the dense model
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a method did on one dataset."""
-
-    rankings: dict[str, list[str]]  # query id -> document ids, best first
-    documents: int
-    encoding: float  # seconds spent on making the documents' vectors
-
-
-Method: TypeAlias = Callable[[Options, beir.Dataset], Outcome]
+Method: TypeAlias = "Callable[[Options, beir.Dataset], Outcome]"
 
 
 def dense(options: Options, dataset: beir.Dataset) -> Outcome:
     """One vector a text, compared by cosine or dot product with all documents."""
-    model = text_embedding(options)
-    queries = _matrix(model.query_embed(list(dataset.queries.values())), options.similarity)
-    best = Best(list(dataset.queries), DEPTH)
-    for_ids, for_texts = tee(dataset.documents())
-    ids = (document.id for document in for_ids)
-    vectors = iter(model.passage_embed(document.text for document in for_texts))
-    documents, encoding = 0, 0.0
-    while True:
-        start = time.perf_counter()
-        block = list(islice(vectors, BLOCK))
-        encoding += time.perf_counter() - start
-        if not block:
-            return Outcome(best.rankings(), documents, encoding)
-        documents += len(block)
-        best.add_vectors(queries, list(islice(ids, len(block))), _matrix(block, options.similarity))
+    return methods.dense(text_embedding(options), dataset, similarity=options.similarity)
 
 
 def bm25(options: Options, dataset: beir.Dataset) -> Outcome:
-    """Words, by Lucene's formula (`fastrank.bm25.BM25Index`)."""
-    from fastrank.bm25 import BM25, BM25Index
+    """Words, by Lucene's formula."""
+    from fastrank.bm25 import BM25
 
-    start = time.perf_counter()
-    for_ids, for_texts = tee(dataset.documents())
-    index = BM25Index(BM25(options.language, disable_stemmer=options.no_stemmer))
-    index.add(document.text for document in for_texts)
-    ids = [document.id for document in for_ids]
-    encoding = time.perf_counter() - start
-    best = Best(list(dataset.queries), DEPTH)
-    for number, query in enumerate(dataset.queries.values()):
-        positions, scores = index.search(query, DEPTH + 1)
-        if len(positions):
-            best.add([ids[at] for at in positions.tolist()], scores[None], number)
-    return Outcome(best.rankings(), len(ids), encoding)
+    return methods.bm25(BM25(options.language, disable_stemmer=options.no_stemmer), dataset)
 
 
 def hybrid(options: Options, dataset: beir.Dataset) -> Outcome:
     """Both, by reciprocal rank fusion of the best hundred of each."""
-    words, meaning = bm25(options, dataset), dense(options, dataset)
-    rankings = {}
-    for query in dataset.queries:
-        lists = [outcome.rankings.get(query, []) for outcome in (words, meaning)]
-        ids = list(dict.fromkeys(chain.from_iterable(lists)))
-        numbers = {document: number for number, document in enumerate(ids)}
-        fused = reciprocal_rank_fusion([[numbers[document] for document in ranking] for ranking in lists])
-        rankings[query] = [ids[number] for number, _ in fused[:DEPTH]]
-    return Outcome(rankings, meaning.documents, words.encoding + meaning.encoding)
+    return methods.hybrid([bm25(options, dataset), dense(options, dataset)])
 
 
 def colbert(options: Options, dataset: beir.Dataset) -> Outcome:
-    """The hundred best by BM25, ranked anew by MaxSim of token vectors; each is embedded once, and kept in float16."""
+    """The hundred best by BM25, ranked anew by MaxSim of token vectors."""
     from fastrank import LateInteractionTextEmbedding
-    from fastrank.maxsim import maxsim
 
     words = bm25(options, dataset)
     model = LateInteractionTextEmbedding(options.model, max_length=options.max_length, threads=options.threads)
     list(model.embed("warm up"))
-    start = time.perf_counter()
-    wanted = set(chain.from_iterable(words.rankings.values()))
-    found = [document for document in dataset.documents() if document.id in wanted]
-    vectors = {
-        document.id: tokens.astype(np.float16)
-        for document, tokens in zip(found, model.embed(each.text for each in found), strict=True)
-    }
-    encoding = time.perf_counter() - start
-    rankings = {}
-    for query, tokens in zip(dataset.queries, model.query_embed(dataset.queries.values()), strict=True):
-        candidates = words.rankings[query]
-        scores = maxsim(tokens, [vectors[document] for document in candidates])
-        rankings[query] = [
-            each for _, each in metrics.ranked(list(zip(scores.tolist(), candidates, strict=True)), DEPTH)
-        ]
-    return Outcome(rankings, len(found), encoding)
+    return methods.reranked(model, words, dataset)
 
 
 METHODS: dict[str, Method] = {"dense": dense, "bm25": bm25, "hybrid": hybrid, "colbert": colbert}
@@ -176,7 +113,7 @@ def similarity(options: Options, name: str, pairs: beir.Pairs) -> dict[str, Any]
     """One row of the similarity table."""
     model = text_embedding(options)
     start = time.perf_counter()
-    vectors = _matrix(model.embed(pairs.first + pairs.second), "cosine").astype(np.float64)
+    vectors = methods.matrix(model.embed(pairs.first + pairs.second), "cosine").astype(np.float64)
     encoding = time.perf_counter() - start
     first, second = np.split(vectors, 2)
     return {
@@ -232,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report["retrieval"].append(retrieval(given.method, options, dataset))
         for name, pairs in tables:
             report["sts"].append(similarity(options, name, pairs))
-    except (beir.DataError, FastrankError) as error:
+    except FastrankError as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     for rows in (report["retrieval"], report["sts"]):
         if rows:
@@ -266,14 +203,6 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be >= 1, got {number}")
     return number
-
-
-def _matrix(vectors: Iterable[NDArray[np.float32]], similarity: str) -> NDArray[np.float32]:
-    """Vectors as rows, for cosine of length 1."""
-    rows: NDArray[np.float32] = np.stack(list(vectors)).astype(np.float32, copy=False)
-    if similarity == "cosine":
-        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
-    return rows
 
 
 def _cell(name: str, value: float | str) -> str:

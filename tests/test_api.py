@@ -52,7 +52,7 @@ def test_all_is_sorted_and_there():
 
 # Where users import from. What stands beside these may move.
 PUBLIC = {
-    "fastrank.bm25": ["BM25", "BM25Index", "LANGUAGES", "Stemmer"],
+    "fastrank.bm25": ["BM25", "BM25Explanation", "BM25Index", "LANGUAGES", "Stemmer"],
     "fastrank.bulk": ["BulkError", "Embedder"],
     "fastrank.compat.fastembed": ["install", "uninstall"],
     "fastrank.dense": ["TextEmbedding"],
@@ -68,7 +68,23 @@ PUBLIC = {
         "ProviderError",
         "RegistryError",
     ],
-    "fastrank.fusion": ["reciprocal_rank_fusion"],
+    "fastrank.evaluation": [
+        "Comparison",
+        "DataError",
+        "Dataset",
+        "Outcome",
+        "bm25",
+        "compare",
+        "dense",
+        "evaluate",
+        "hybrid",
+        "load",
+        "per_query",
+        "read_run",
+        "reranked",
+        "write_run",
+    ],
+    "fastrank.fusion": ["explain_fusion", "reciprocal_rank_fusion"],
     "fastrank.late_interaction": ["LateInteractionTextEmbedding"],
     "fastrank.maxsim": ["maxsim"],
     "fastrank.postprocess": ["Muvera", "pool_tokens"],

@@ -21,9 +21,10 @@ ALLOWED = {
     "rerank": "engine errors inputs models store",
     "late_interaction": "engine errors inputs maxsim models postprocess rerank store",
     "compat": "bm25 dense engine environment errors inputs models postprocess sparse store",
-    "integrations": "compat dense engine environment errors fusion inputs late_interaction models rerank sparse",
+    "evaluation": "bm25 dense errors fusion late_interaction maxsim rerank",
+    "integrations": "compat dense engine environment errors fusion inputs late_interaction maxsim models rerank sparse",
     "bulk": "engine environment errors fastrank inputs log models store",
-    "cli": "bm25 bulk dense engine environment errors fastrank fusion inputs models server store",
+    "cli": "bm25 bulk dense engine environment errors evaluation fastrank fusion inputs models server store",
     "server": "bm25 dense engine environment errors fastrank inputs late_interaction maxsim models",
     "fastrank": "dense engine errors late_interaction models rerank sparse",  # __init__.py; for type checkers only
     "__main__": "cli",

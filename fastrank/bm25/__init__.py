@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from fastrank.bm25.languages import LANGUAGES
 
 if TYPE_CHECKING:
+    from fastrank.bm25.explanation import BM25Explanation
     from fastrank.bm25.index import BM25Index
     from fastrank.bm25.weights import BM25, Stemmer
 
-__all__ = ["BM25", "LANGUAGES", "BM25Index", "Stemmer"]
+__all__ = ["BM25", "LANGUAGES", "BM25Explanation", "BM25Index", "Stemmer"]
 
-_HOMES = {"BM25": "weights", "BM25Index": "index", "Stemmer": "weights"}
+_HOMES = {"BM25": "weights", "BM25Explanation": "explanation", "BM25Index": "index", "Stemmer": "weights"}
 
 
 def __getattr__(name: str) -> Any:

@@ -90,7 +90,7 @@ class TermIds(dict[str, int]):
         self._max_length = max_length
         self._stem = stem
         self._dimensions = dimensions
-        self._hash: Callable[[str], int] = murmur3
+        self._hash: Callable[[bytes], int] = murmur3
 
     def of(self, word: str) -> int:
         """The id of one word, or DROPPED; not kept."""
@@ -99,7 +99,7 @@ class TermIds(dict[str, int]):
         stem = word if self._stem is None else self._stem(word)
         if not stem:
             return DROPPED
-        term_id = abs(self._hash(stem))
+        term_id = abs(self._hash(stem.encode("utf-8", "replace")))  # mmh3 crashes at a str with a lone surrogate
         if word in self._stop:
             return MAX_ID + 1 + term_id % _STOP_WORD_IDS
         return term_id if self._dimensions is None else term_id % self._dimensions
@@ -176,6 +176,14 @@ class Vocabulary(dict[bytes, Ids]):
             flat.extend(ids) if isinstance(ids, tuple) else flat.append(ids)
         return flat
 
+    def words(self, text: str) -> list[tuple[str, int]]:
+        """The words of a text in order, each with its id as in `ids`."""
+        pieces = text.encode("utf-8", "replace").translate(self._cut).split()
+        words = chain.from_iterable(
+            [piece.decode()] if self._is_word(piece) else self._words(piece.decode()) for piece in pieces
+        )
+        return [(word, self._term_ids[word]) for word in words]
+
     def count(self, text: str) -> int:
         """How many words a text has, stop words included."""
         pieces = text.encode("utf-8", "replace").translate(self._cut).split()
@@ -214,6 +222,10 @@ class WholeTexts:
     def ids(self, text: str) -> list[int]:
         """The ids of a text's terms in order, DROPPED for empty ones."""
         return list(map(self._term_ids.__getitem__, self._analyzer(text)))
+
+    def words(self, text: str) -> list[tuple[str, int]]:
+        """The terms of a text in order, each with its id."""
+        return [(word, self._term_ids[word]) for word in self._analyzer(text)]
 
     def count(self, text: str) -> int:
         """How many terms a text has."""

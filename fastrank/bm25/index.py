@@ -15,6 +15,7 @@ from fastrank import inputs
 from fastrank.bm25 import document_ids, index_file, parts, ranking, segment
 from fastrank.bm25.analysis import MAX_ID, Batch
 from fastrank.bm25.document_ids import Id, Strings
+from fastrank.bm25.explanation import BM25Explanation, TermScore
 from fastrank.bm25.parts import Part, Snapshot
 from fastrank.bm25.segment import Scores, Segment
 from fastrank.bm25.weights import BM25, Analyzer, Stemmer, idf
@@ -202,6 +203,55 @@ class BM25Index:
         found = [part.segment.find(terms) for part in state.parts]
         return ranking.scores(scored, weights, _present(scored.find(terms), _query_weights(state, found, counts)))
 
+    def explain(self, query: str, document: str) -> BM25Explanation:
+        """What each term of a query adds to the score of a text, which need not be in the index.
+
+        >>> print(index.explain("running dogs", "A dog runs.").text())
+
+        Args:
+            query: one text.
+            document: one text.
+
+        Returns:
+            A `BM25Explanation`: for each term of the query its words, counts, IDF, weight and score; their sum is that
+            of `scores`. `as_dict()` for JSON, `text()` for a terminal.
+
+        Raises:
+            TypeError: the query or the document is not a string.
+        """
+        query, document, state = inputs.text(query, "query"), inputs.text(document, "document"), self._snapshot
+        scored = segment.merged(list(self._runs(iter([document]))))
+        if not state.documents:
+            state = parts.snapshot([parts.part(scored, np.arange(1), None)], self.bm25.k, self.bm25.b)
+        terms, counts = self._terms(query)
+        frequencies = _frequencies(state, [part.segment.find(terms) for part in state.parts], len(terms))
+        idfs, weights = (
+            idf(frequencies, state.documents),
+            segment.Weights(scored, self.bm25.k, self.bm25.b, state.avg_len),
+        )
+        words: dict[int, dict[str, None]] = {}
+        for word, term in [*self.bm25.words(query), *self.bm25.words(document)]:
+            words.setdefault(term, {})[word] = None
+        found = []
+        for place, row in enumerate(scored.find(terms)):
+            postings = scored.slice(row) if row >= 0 else slice(0, 0)
+            weight = weights.of(row, postings)[0] if row >= 0 else np.float32(0)
+            found.append(
+                TermScore(
+                    tuple(words[int(terms[place])]),
+                    int(counts[place]),
+                    int(scored.counts[postings][0]) if row >= 0 else 0,
+                    int(frequencies[place]),
+                    float(idfs[place]),
+                    float(weight),
+                    float(np.float32(idfs[place] * counts[place]) * weight),
+                )
+            )
+        found.sort(key=lambda term: -term.score)
+        return BM25Explanation(
+            found, float(self.scores(query, document)[0]), int(scored.lengths[0]), float(state.avg_len), state.documents
+        )
+
     # -- files ------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
@@ -353,10 +403,15 @@ def _query_weights(state: Snapshot, rows: Sequence[Sequence[int]], counts: NDArr
         rows: for each part, the rows of the terms, -1 for one that is not there.
         counts: of the terms in the query.
     """
-    frequencies = np.zeros(len(counts), np.int64)
+    return (idf(_frequencies(state, rows, len(counts)), state.documents) * counts).astype(np.float32)
+
+
+def _frequencies(state: Snapshot, rows: Sequence[Sequence[int]], terms: int) -> NDArray[np.int64]:
+    """The number of documents that have each term; arguments as `_query_weights`."""
+    frequencies = np.zeros(terms, np.int64)
     for part, those in zip(state.parts, rows, strict=True):
         frequencies += np.array([part.frequency(row) if row >= 0 else 0 for row in those], np.int64)
-    return (idf(frequencies, state.documents) * counts).astype(np.float32)
+    return frequencies
 
 
 def _present(rows: Sequence[int], weights: Scores) -> Iterator[tuple[int, np.float32]]:

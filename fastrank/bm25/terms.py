@@ -22,7 +22,7 @@ def term_id(stem: str) -> int:
     """abs(murmur3) of 32 bits, seed 0: from 0 to 2**31."""
     from mmh3 import hash as murmur3
 
-    return abs(murmur3(stem))
+    return abs(murmur3(stem.encode("utf-8", "replace")))  # it crashes at a str with a lone surrogate
 
 
 def terms(language: str, leave_out: Iterable[str] = ()) -> TermIds:

@@ -245,6 +245,10 @@ class BM25:
         """The ids of a text's words in order; above `analysis.MAX_ID` for stop words, negative for dropped words."""
         return self._analysis.ids(text)
 
+    def words(self, text: str) -> list[tuple[str, int]]:
+        """The words of a text in order, each with its id as `token_ids` has it."""
+        return self._analysis.words(text)
+
     # -- statistics of a corpus -------------------------------------------------------------------------------------
 
     def fit(self, corpus: Iterable[str]) -> BM25:

@@ -1,4 +1,4 @@
-"""The `fastrank` command: rerank, embed, serve, models, download, verify, pack, cache, info.
+"""The `fastrank` command: rerank, explain, embed, eval, serve, models, download, verify, pack, cache, info.
 
 In: arguments, files, standard input. Out: an exit status, tables or JSON, files. Each command has a file here.
 """
@@ -11,10 +11,24 @@ import sys
 from collections.abc import Sequence
 
 import fastrank
-from fastrank.cli import cache, embed, info, messages, models, pack, rerank, serve, streams, terminal, verify
+from fastrank.cli import (
+    cache,
+    embed,
+    evaluate,
+    explain,
+    info,
+    messages,
+    models,
+    pack,
+    rerank,
+    serve,
+    streams,
+    terminal,
+    verify,
+)
 from fastrank.errors import FastrankError
 
-_COMMANDS = (rerank, embed, serve, models, verify, pack, cache, info)
+_COMMANDS = (rerank, explain, embed, evaluate, serve, models, verify, pack, cache, info)
 _NAMESAKE = """\
 fastrank: fastrank/__init__.py is not this project's: another project of the name fastrank (learning to rank)
 was installed over fastrank-onnx, into the same folder. Uninstall both, then install the one you need:

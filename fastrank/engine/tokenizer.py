@@ -175,6 +175,27 @@ class Tokenizer:
             )
         ]
 
+    def located(self, text: str) -> list[Span]:
+        """The tokens that `encode` makes of a text, and where they stand in it: truncated, special ones included."""
+        stripped = text.strip() if self._strip else text
+        part = str(self._shortened(stripped))
+        with _no_panic("the tokenizer"):
+            encoding = self._tokenizer.encode(part, add_special_tokens=self._adds_special)
+            if len(encoding) < self._room and part != stripped:  # of a megabyte of spaces, the beginning is nothing
+                part = stripped
+                encoding = self._tokenizer.encode(part, add_special_tokens=self._adds_special)
+        before = len(text) - len(text.lstrip()) if self._strip else 0
+        if self._side == "left":
+            before += len(stripped) - len(part)
+        spans = [
+            Span(token_id, token, bool(special), start + before, stop + before)
+            for token_id, token, special, (start, stop) in zip(
+                encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
+            )
+            if self._adds_special or token_id != self._dropped
+        ]
+        return spans or [Span(self.pad_id, "", True, 0, 0)]
+
     def _shortened(self, text: Text) -> Text:
         """A huge text's beginning, which most likely has more tokens than are used; of a pair, those that surely have.
 

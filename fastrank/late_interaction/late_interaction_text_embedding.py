@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastrank import inputs
 from fastrank.engine.loaded import Lazy
@@ -23,6 +23,9 @@ from fastrank.models.custom import custom_spec
 from fastrank.models.spec import LATE_INTERACTION, NORMALIZED, LateInteractionTask, ModelSource
 from fastrank.rerank.ranking import Document, RankedDocument, best, listed, text_of
 from fastrank.store.lookup import Lookup
+
+if TYPE_CHECKING:
+    from fastrank.late_interaction.explanation import Explanation
 
 
 class LateInteractionTextEmbedding(PublicModel):
@@ -237,6 +240,39 @@ class LateInteractionTextEmbedding(PublicModel):
         texts = [text_of(document, field, f"documents[{position}]") for position, document in enumerate(ranked)]
         scores = [score async for score in self.arerank(query, texts, batch_size, parallel)]
         return best(scores, ranked, most)
+
+    def explain(self, query: str, document: str) -> Explanation:
+        """Which token of a document each token of a query meets best: what `rerank` adds up.
+
+        >>> explanation = model.explain("capital of France", "Paris is its capital.")
+        >>> print(explanation.text())
+        >>> Path("heat.svg").write_text(explanation.svg())
+
+        Args:
+            query: one text.
+            document: one text.
+
+        Returns:
+            An `Explanation`: tokens with their places in the texts, similarities of all pairs (float32, query tokens x
+            document tokens), the best match of each token of the query, the score; `as_dict()` for JSON, `text()` for a
+            terminal, `svg()` and `html()` for a heat map.
+
+        Raises:
+            TypeError: the query or the document is not a string.
+            ValueError: the model pools embeddings, so that none is of one token.
+        """
+        from fastrank.late_interaction import explanation
+
+        query, document = inputs.text(query, "query"), inputs.text(document, "document")
+        model = self._model.get()
+        asked, read = next(self.query_embed(query)), next(self.embed(document))
+        return explanation.Explanation(
+            query,
+            document,
+            explanation.tokens(model.queries, model.settings, query, query=True, count=len(asked)),
+            explanation.tokens(model.documents, model.settings, document, query=False, count=len(read)),
+            asked @ read.T,
+        )
 
     def _documents(self, texts: Iterator[str], batch_size: int, parallel: int | None) -> Iterator[Floats]:
         arguments = inputs.batching(batch_size, parallel)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrank.engine.batching import Tokens
-from fastrank.engine.tokenizer import Text, Tokenizer
+from fastrank.engine.tokenizer import Span, Text, Tokenizer
 from fastrank.errors import ModelLoadError
 from fastrank.late_interaction.settings import TextSettings
 from fastrank.models.tokenization import TokenizerSettings
@@ -46,6 +46,17 @@ class LateInteractionTokenizer(Tokenizer):
     def encode(self, texts: Sequence[Text]) -> list[Tokens]:
         """Token ids of each text with prefix token and expansion; at most `max_length` where nothing is expanded."""
         return [self._prefixed(tokens.ids) for tokens in super().encode(texts)]
+
+    def located(self, text: str) -> list[Span]:
+        """The tokens that `encode` makes of a text and where they stand in it, prefix token and expansion included."""
+        spans = super().located(text)
+        if self._prefix_id is not None:
+            spans.insert(min(self._text.prefix_position, len(spans)), self._nowhere(self._prefix_id))
+        return spans + [self._nowhere(self._expansion_id)] * (self._expand_to - len(spans))
+
+    def _nowhere(self, token_id: int) -> Span:
+        name = self.vocab[token_id] if token_id < len(self.vocab) else None
+        return Span(token_id, name or f"#{token_id}", True, 0, 0)
 
     def plain(self) -> LateInteractionTokenizer:
         """The same tokenizer without prefix token and expansion."""

@@ -16,7 +16,7 @@ from fastrank.engine.batching import Batch
 from fastrank.engine.pipeline import Pipeline
 from fastrank.engine.scheduler import Scheduler
 from fastrank.errors import FastrankError
-from fastrank.late_interaction.loading import skipped_ids
+from fastrank.late_interaction.explanation import Explanation, tokens
 from fastrank.maxsim import maxsim
 from fastrank.server import cutting
 from fastrank.server.catalog import Catalog, Found, Task
@@ -174,19 +174,16 @@ class ModelRunner:
         asked, read = self._late(found.model, "query"), self._late(found.model, "passage")
         query = await self._run(asked, call, timing, [call.query])
         document = await self._run(read, call, timing, [call.document])
-        loaded = found.model.get().load()
-        skipped = skipped_ids(read.pipeline.tokenizer, loaded.settings)
-        of_query, of_document = (
-            lane.pipeline.tokenize([text])[0].ids for lane, text in ((asked, call.query), (read, call.document))
+        settings = found.model.get().load().settings
+        of_query, of_document = query.results[0], document.results[0]
+        explanation = Explanation(
+            call.query,
+            call.document,
+            tokens(asked.pipeline, settings, call.query, query=True, count=len(of_query)),
+            tokens(read.pipeline, settings, call.document, query=False, count=len(of_document)),
+            np.asarray(of_query @ of_document.T, np.float32),
         )
-        tokens = read.pipeline.tokenizer.vocab
-        return calls.Matches(
-            found.model.name,
-            [_name(tokens, int(token_id)) for token_id in of_query[: len(query.results[0])]],
-            [_name(tokens, int(token_id)) for token_id in of_document if token_id not in skipped],
-            np.asarray(query.results[0] @ document.results[0].T, np.float32),
-            _cost(timing),
-        )
+        return calls.Matches(found.model.name, explanation.as_dict(), _cost(timing))
 
     async def _tokenize(self, call: calls.Tokenize, timing: Timing) -> calls.Pieces:
         found = await self._model(call.model, ["dense", "rerank", "late", "sparse"], timing)
@@ -411,10 +408,6 @@ def _check_finite(values: Any, name: str) -> None:
     if values.ndim == 2 and not name.endswith("]"):
         name = f"{name}[{int(np.flatnonzero(~finite.all(axis=1))[0])}]"
     raise ApiError(Kind.NOT_FINITE, f"The model returned NaN or infinity for {name}. Its weights may be damaged.", name)
-
-
-def _name(tokens: Sequence[str | None], token_id: int) -> str:
-    return tokens[token_id] or f"#{token_id}" if token_id < len(tokens) else f"#{token_id}"
 
 
 def _piece(text: str, span: Any) -> calls.Piece:

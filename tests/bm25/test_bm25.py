@@ -411,6 +411,11 @@ def test_an_analyzer_of_ones_own_is_final():
     assert bm25.token_count(["a|b", "c"]) == 3
 
 
+def test_a_lone_surrogate_in_a_term_of_ones_own_is_a_question_mark():
+    """mmh3 5 ends the process at one."""
+    assert BM25(analyzer=str.split).token_ids("a\ud800 b") == [abs(mmh3.hash("a?")), abs(mmh3.hash("b"))]
+
+
 def test_a_stemmer_of_ones_own():
     bm25 = BM25("klingon", stemmer=Vowelless())
     assert terms(bm25, "the red aeiou") == ids_of("th", "rd")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fastrank.late_interaction.explanation import Explanation, Token
 from fastrank.server.wire import calls
 
 LOGITS = {"Paris is the capital of France": 2.0, "dogs bark at night": -0.5, "BM25 ranks documents": -1.75}
@@ -38,7 +39,8 @@ def run(call, pad=None):
         return calls.SparseVectors("toy", [row for _ in call.texts], cost)
     if isinstance(call, calls.Match):
         query, document = call.query.split(), call.document.split()
-        grid = [[0.9 if a.lower() == b.lower() else 0.1 for b in document] for a in query]
-        return calls.Matches("toy", query, document, np.array(grid, np.float32), cost)
+        grid = np.array([[0.9 if a.lower() == b.lower() else 0.1 for b in document] for a in query], np.float32)
+        tokens = [[Token(word, None, None) for word in words] for words in (query, document)]
+        return calls.Matches("toy", Explanation(call.query, call.document, *tokens, grid).as_dict(), cost)
     pieces = [[calls.Piece(1, word, False, 0, len(word)) for word in text.split()] for text in call.texts]
     return calls.Pieces("toy", pieces, cost)

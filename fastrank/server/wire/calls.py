@@ -6,7 +6,7 @@ to the server. `field` is what errors call the texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as default
 from typing import Any, Literal, TypeAlias
@@ -172,12 +172,10 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Matches:
-    """float32 of shape (query tokens, document tokens), and what these tokens are."""
+    """What `LateInteractionTextEmbedding.explain(...).as_dict()` says: tokens, similarities, matches, score."""
 
     model: str
-    query: Sequence[str]
-    document: Sequence[str]
-    scores: Floats
+    explanation: Mapping[str, Any]
     cost: Cost = default(default_factory=Cost)
 
 

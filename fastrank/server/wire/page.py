@@ -14,11 +14,13 @@ def match(request: Request) -> Exchange:
     call = Match(fields.model(request), fields.query(request, "query"), fields.query(request, "document"))
 
     def answer(matches: Matches) -> dict[str, Any]:
+        explanation = matches.explanation
         return {
             "model": matches.model,
-            "query": list(matches.query),
-            "document": list(matches.document),
-            "scores": list(matches.scores),
+            "query": [token["text"] for token in explanation["query_tokens"]],
+            "document": [token["text"] for token in explanation["document_tokens"]],
+            "scores": explanation["similarities"],
+            **{name: explanation[name] for name in ("score", "matches", "query_tokens", "document_tokens")},
         }
 
     return Exchange(call, answer)

@@ -6,15 +6,13 @@ judgement, are both "not relevant".
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import log2
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from numpy.typing import ArrayLike, NDArray
+DEFAULT = ("ndcg@10", "mrr@10", "recall@100")
 
 
 def ranked(scores: Iterable[tuple[float, str]], k: int) -> list[tuple[float, str]]:
@@ -46,19 +44,46 @@ def recall(ranking: Sequence[str], judged: Mapping[str, int], k: int = 100) -> f
     return len(relevant.intersection(ranking[:k])) / len(relevant) if relevant else 0.0
 
 
-def evaluate(run: Mapping[str, Sequence[str]], qrels: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
-    """nDCG@10, MRR@10 and Recall@100: means over all judged queries.
+def per_query(
+    run: Mapping[str, Sequence[str]], qrels: Mapping[str, Mapping[str, int]], names: Sequence[str] = DEFAULT
+) -> dict[str, dict[str, float]]:
+    """Metric -> query id -> value, for all judged queries; a query without a ranking or a relevant document has 0.
 
-    A query without a ranking or without a relevant document counts as 0.
+    Args:
+        run: query id -> document ids, best first.
+        qrels: query id -> document id -> relevance.
+        names: "ndcg@k", "mrr@k", "recall@k", for any k.
+
+    Raises:
+        ValueError: no such metric.
     """
-    values = [
-        (ndcg(ranking, judged), reciprocal_rank(ranking, judged), recall(ranking, judged))
-        for ranking, judged in ((run.get(query, ()), judged) for query, judged in qrels.items())
-    ]
+    functions = [(name, *metric(name)) for name in names]
     return {
-        name: sum(column) / len(values)
-        for name, column in zip(("ndcg@10", "mrr@10", "recall@100"), zip(*values, strict=True), strict=True)
+        name: {query: function(run.get(query, ()), judged, k) for query, judged in qrels.items()}
+        for name, function, k in functions
     }
+
+
+def evaluate(
+    run: Mapping[str, Sequence[str]], qrels: Mapping[str, Mapping[str, int]], names: Sequence[str] = DEFAULT
+) -> dict[str, float]:
+    """Metric -> mean over all judged queries; arguments and errors as `per_query`."""
+    return {name: sum(values.values()) / len(values) for name, values in per_query(run, qrels, names).items()}
+
+
+def metric(name: str) -> tuple[Callable[[Sequence[str], Mapping[str, int], int], float], int]:
+    """The function of a metric, and its k.
+
+    Raises:
+        ValueError: no such metric.
+    """
+    kind, _, k = name.partition("@")
+    if kind not in _METRICS or not k.isascii() or not k.isdecimal() or int(k) < 1:
+        raise ValueError(f"There is no metric {name!r}; there are {', '.join(f'{each}@k' for each in _METRICS)}")
+    return _METRICS[kind], int(k)
+
+
+_METRICS = {"ndcg": ndcg, "mrr": reciprocal_rank, "recall": recall}
 
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float:
