@@ -24,11 +24,12 @@ def dense(name: str, settings: DenseSettings) -> Head[Vector]:
         ModelLoadError: a module's weights are missing or damaged; at a run, the output has another shape.
     """
     pool = _pool(settings)
+    states = 4 if settings.pooled and settings.pooled.layers else 3
 
     def head(output: pooling.Floats, batch: Batch) -> Sequence[Vector]:
         if settings.graph_may_pool and output.ndim == 2:
             rows = output
-        elif pool and output.ndim == 3:
+        elif pool and output.ndim == states:
             rows = pool(output, batch)
         else:
             raise ModelLoadError(f"{name}: the model's output has shape {output.shape}, which its pooling cannot take")
@@ -44,10 +45,15 @@ def dense(name: str, settings: DenseSettings) -> Head[Vector]:
     return head
 
 
+def without_prompt(head: Head[Vector], tokens: int) -> Head[Vector]:
+    """The head for texts whose first tokens, those of a prompt, do not count."""
+    return lambda output, batch: head(output, pooling.without_prompt(tokens, batch))
+
+
 def _pool(settings: DenseSettings) -> pooling.Pooling | None:
     if (pooled := settings.pooled) is None:
         return None
-    if not (pooled.steps or pooled.token_steps) and len(pooled.poolings) == 1 and pooled.width is None:
+    if not (pooled.steps or pooled.token_steps or pooled.layers) and len(pooled.poolings) == 1 and pooled.width is None:
         return pooling.POOLINGS[pooled.poolings[0]]
     from fastrank.engine import modules  # most models of the registry need none
 

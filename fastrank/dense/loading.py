@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastrank import store
 from fastrank.dense import heads
@@ -10,11 +11,12 @@ from fastrank.dense.heads import Vector
 from fastrank.dense.settings import DenseSettings, resolve, warn_if_different
 from fastrank.engine import loading
 from fastrank.engine.loaded import LoadedModel
-from fastrank.engine.loading import Request
-from fastrank.engine.pipeline import Pipeline
+from fastrank.engine.loading import Opened, Request
+from fastrank.engine.pipeline import Head, Pipeline
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.models import tokenization
 from fastrank.models.spec import TEXT_EMBEDDING, DenseTask
+from fastrank.models.tokenization import TokenizerSettings
 
 
 @dataclass(frozen=True, eq=False, repr=False)  # a new process need not write methods that nobody calls
@@ -45,41 +47,72 @@ def settings(request: Request, task: DenseTask) -> DenseSettings:
     return resolve(request.spec.name, task, loading.find(request).folder)
 
 
+class _Way(NamedTuple):
+    """What texts go through. Most models have one way for all texts."""
+
+    settings: DenseSettings
+    limits: TokenizerSettings
+    tokenizer: Tokenizer
+    opened: Opened
+    head: Head[Vector]
+
+
 def _assembled(request: Request, task: DenseTask, files: store.ModelFiles) -> DenseModel:
     spec, folder = request.spec, files.folder
     if files.variant == store.GIVEN and task.pooling == spec.task(TEXT_EMBEDDING, DenseTask).pooling:
         warn_if_different(spec.name, task, folder)
-    resolved = resolve(spec.name, task, folder)
-    of_tokenizer = tokenization.read(folder, registered=resolved.in_registry)
+    of_embed = _way(request, files, resolve(spec.name, task, folder))
+    ways = {"embed": of_embed, "query": of_embed, "passage": of_embed}
+    if of_embed.settings.routed:
+        for method, route in (("query", "query"), ("passage", "document")):
+            settings = resolve(spec.name, task, folder, route)
+            same = settings.home == of_embed.settings.home
+            ways[method] = _same_model(of_embed, request, settings) if same else _way(request, files, settings)
+    documents, queries, passages = (_pipeline(request, way, method) for method, way in ways.items())
+    info = loading.info(files, of_embed.opened, of_embed.tokenizer.max_length)
+    return DenseModel(documents, queries, of_embed.settings, info, passages)
 
-    def tokenizer(limit: int | None) -> Tokenizer:
-        return Tokenizer(
-            of_tokenizer,
-            request.max_length or limit or spec.max_length,
-            capped=request.max_length is None,
-            special_tokens_in_text=request.special_tokens_in_text,
-        )
 
-    plain = tokenizer(None)
-    opened = loading.open_session(request, files, "encoder", resolved.output, resolved.extra_inputs("embed"))
-    documents = Pipeline(
-        plain,
-        opened.session,
-        heads.dense(spec.name, resolved),
-        opened.output,
-        opened.plan.uniform_length,
-        opened.plan.max_batch,
-        resolved.prefixes.embed,
+def _way(request: Request, files: store.ModelFiles, settings: DenseSettings) -> _Way:
+    limits = tokenization.read(files.folder, settings.home, registered=settings.in_registry)
+    tokenizer = _tokenizer(request, limits, None)
+    here = store.within(files, settings.home)
+    head = settings.pooled.graph_head if settings.pooled else "encoder"
+    opened = loading.open_session(request, here, head, settings.output, settings.extra_inputs("embed"))
+    return _Way(settings, limits, tokenizer, opened, heads.dense(request.spec.name, settings))
+
+
+def _same_model(way: _Way, request: Request, settings: DenseSettings) -> _Way:
+    """Another way through the same transformer."""
+    return way._replace(settings=settings, head=heads.dense(request.spec.name, settings))
+
+
+def _pipeline(request: Request, way: _Way, method: str) -> Pipeline[Vector]:
+    limits = {"query": way.limits.query_length, "passage": way.limits.document_length}
+    limit = None if request.max_length else limits.get(method)
+    prefix = getattr(way.settings.prefixes, method)
+    leaves_out = way.settings.pooled is not None and not way.settings.pooled.include_prompt
+
+    def head_for(prefix: str) -> Head[Vector]:
+        return heads.without_prompt(way.head, way.tokenizer.prompt_length(prefix)) if prefix else way.head
+
+    return Pipeline(
+        _tokenizer(request, way.limits, limit) if limit else way.tokenizer,
+        way.opened.session,
+        head_for(prefix) if leaves_out else way.head,
+        way.opened.output,
+        way.opened.plan.uniform_length,
+        way.opened.plan.max_batch,
+        prefix,
+        way.settings.extra_inputs(method),
+        head_for if leaves_out else None,
     )
 
-    def pipeline(method: str, prefix: str, limit: int | None) -> Pipeline[Vector]:
-        own = tokenizer(limit) if limit and not request.max_length else plain
-        return replace(documents, tokenizer=own, prefix=prefix, extra_inputs=resolved.extra_inputs(method))
 
-    return DenseModel(
-        documents,
-        pipeline("query", resolved.prefixes.query, of_tokenizer.query_length),
-        resolved,
-        loading.info(files, opened, plain.max_length),
-        pipeline("passage", resolved.prefixes.passage, of_tokenizer.document_length),
+def _tokenizer(request: Request, limits: TokenizerSettings, limit: int | None) -> Tokenizer:
+    return Tokenizer(
+        limits,
+        request.max_length or limit or request.spec.max_length,
+        capped=request.max_length is None,
+        special_tokens_in_text=request.special_tokens_in_text,
     )

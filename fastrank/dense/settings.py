@@ -28,6 +28,8 @@ class DenseSettings(NamedTuple):
         check_dim: whether a vector of another size than `dim` is an error.
         truncate_dim: how many numbers of a vector are kept, after all else; None: all.
         in_registry: whether the registry says everything, so that the folder's tokenizer is used as it is.
+        home: where the files of the tokenizer and of the transformer are: the model's folder, or one in it.
+        routed: whether queries and passages go ways of their own.
     """
 
     dim: int | None
@@ -40,31 +42,35 @@ class DenseSettings(NamedTuple):
     check_dim: bool
     truncate_dim: int | None
     in_registry: bool
+    home: Path
+    routed: bool
 
     def extra_inputs(self, method: str, task_id: int | None = None) -> Mapping[str, int]:
         """The number of the task that a vector is for, where the graph asks for one."""
         return extra_inputs(self.task_input, method, task_id)
 
 
-def resolve(name: str, task: DenseTask, folder: Path) -> DenseSettings:
+def resolve(name: str, task: DenseTask, folder: Path, route: str | None = None) -> DenseSettings:
     """What arguments and registry say, completed by the model's folder.
 
     Args:
         name: of the model, for messages.
         task: the registry's entry, with the caller's arguments in it; None in a field: as the folder says.
         folder: the model's.
+        route: "query" or "document" for a way of their own that some folders have; None: that of `embed`.
 
     Raises:
         ModelLoadError: the folder's files are damaged, or do not say how token states become one vector.
     """
-    pooled, dim, normalize = _pooled(name, task, folder), task.dim, task.normalize
+    pooled, dim, normalize = _pooled(name, task, folder, route), task.dim, task.normalize
     if normalize is None:
         normalize = pooled is not None and pooled.normalize
     speaks = task.prefixes is None or task.pooling is None  # no entry of the registry leaves anything to the folder
-    prefixes, truncate_dim = task.prefixes, None
+    prefixes, truncate_dim, home, routed = task.prefixes, None, folder, False
     if speaks:
-        from fastrank.models import encoder_config
+        from fastrank.models import encoder_config, router
 
+        home, routed = router.home(folder, route), router.is_routed(folder)
         of_folder = encoder_config.encoder(folder, "SentenceTransformer")
         prefixes = of_folder.prefixes if prefixes is None else prefixes
         truncate_dim = of_folder.truncate_dim
@@ -79,6 +85,8 @@ def resolve(name: str, task: DenseTask, folder: Path) -> DenseSettings:
         check_dim=dim is not None,
         truncate_dim=truncate_dim,
         in_registry=not speaks,
+        home=home,
+        routed=routed,
     )
 
 
@@ -116,15 +124,15 @@ def _shortened(dim: int | None, truncate_dim: int | None) -> int | None:
     return min(dim, truncate_dim) if dim and truncate_dim else dim
 
 
-def _pooled(name: str, task: DenseTask, folder: Path) -> Pooled | None:
+def _pooled(name: str, task: DenseTask, folder: Path, route: str | None) -> Pooled | None:
     if task.pooling == "none":
         return None
     if task.pooling is not None:
         return Pooled((task.pooling,), None, (), normalize=False, dim=task.dim or _hidden_size(folder))
-    from fastrank.models import sentence_transformers  # models of the registry do not need it
+    from fastrank.models import router, sentence_transformers  # models of the registry do not need them
 
-    if sentence_transformers.modules(folder):
-        return sentence_transformers.pooled(folder)
+    if listed := router.route(folder, route):
+        return sentence_transformers.pooled(folder, listed)
     raise ModelLoadError(
         f"{name}: {folder} has no modules.json, which would say how token states become one vector. Say so: "
         "pooling=PoolingType.MEAN, CLS or LAST_TOKEN, or DISABLED if the graph does it itself; and normalize=True "

@@ -271,11 +271,11 @@ class TextEmbedding(PublicModel):
         prefix = instructed(model.queries.prefix, instruction)
         if prefix is None:
             raise ValueError(f"{self.model_name} takes no instruction: its query prefix is {model.queries.prefix!r}")
-        return replace(model.queries, prefix=prefix)
+        return model.queries.with_prefix(prefix)
 
     def _prefixed(self, pipeline: Pipeline[Vector], prefixes: bool | None) -> Pipeline[Vector]:
         """The pipeline with its prefix, or without."""
-        return pipeline if (self._prefixes if prefixes is None else prefixes) else replace(pipeline, prefix="")
+        return pipeline if (self._prefixes if prefixes is None else prefixes) else pipeline.with_prefix("")
 
     def _checked_task(self, task_id: int | None) -> int | None:
         """`task_id`, if it is one of the model's tasks; ValueError if not."""

@@ -13,7 +13,7 @@ from fastrank.engine.batching import Batch
 from fastrank.engine.pooling import Floats
 from fastrank.errors import ModelLoadError
 from fastrank.graph.safetensors import Tensor, read_float32, read_header
-from fastrank.models.modules import Dense, LayerNorm, Pooled, Step
+from fastrank.models.modules import Dense, LayerNorm, Pooled, Step, WeightedLayers
 
 Function: TypeAlias = Callable[[Floats], Floats]
 
@@ -21,14 +21,18 @@ Function: TypeAlias = Callable[[Floats], Floats]
 def head(modules: Pooled) -> pooling.Pooling:
     """(texts, tokens, hidden) -> (texts, dim), float32; a final Normalize is left to the caller.
 
+    With `modules.layers`, (texts, tokens, layers, hidden).
+
     Raises:
         ModelLoadError: weights of a module are missing or damaged; at a run, what pooling returns has another width
             than the files say.
     """
     pool = _concatenated([pooling.POOLINGS[name] for name in modules.poolings])
     before, after = function(modules.token_steps), function(modules.steps)
+    layers = _layers(modules.layers) if modules.layers else _identity
 
     def run(output: Floats, batch: Batch) -> Floats:
+        output = layers(output)
         if modules.token_steps:
             output = before(output.reshape(-1, output.shape[-1])).reshape(*output.shape[:-1], -1)
         rows = pool(output, batch)
@@ -57,10 +61,35 @@ def function(steps: Sequence[Step]) -> Function:
     return run
 
 
+def table(folder: Path) -> Floats:
+    """The weights of a SparseStaticEmbedding, one a token of the vocabulary: float32 (vocabulary,).
+
+    Raises:
+        ModelLoadError: they are missing or damaged.
+    """
+    return _Weights(folder).vector("weight")
+
+
 def _concatenated(pools: list[pooling.Pooling]) -> pooling.Pooling:
     if len(pools) == 1:
         return pools[0]
     return lambda output, batch: np.concatenate([pool(output, batch) for pool in pools], axis=1)
+
+
+def _layers(layers: WeightedLayers) -> Function:
+    """(texts, tokens, layers, hidden) -> (texts, tokens, hidden): the weighted mean of some layers."""
+    weights = _Weights(layers.folder).read("layer_weights", (layers.last + 1 - layers.start,))
+    total = weights.sum()
+
+    def run(output: Floats) -> Floats:
+        if output.shape[2] != layers.last + 1:
+            raise ModelLoadError(
+                f"{layers.folder} averages {layers.last} layers; the transformer has {output.shape[2] - 1}"
+            )
+        averaged: Floats = np.einsum("l,btlh->bth", weights, output[:, :, layers.start :]) / total
+        return averaged
+
+    return run
 
 
 def _function(step: Step) -> Function:
@@ -172,9 +201,19 @@ class _Weights:
 
     def read(self, name: str, shape: tuple[int, ...]) -> Floats:
         """A tensor, which must have this shape."""
-        if name not in self._tensors:
-            raise ModelLoadError(f"{self._path} has no tensor {name}")
-        tensor = self._tensors[name]
+        tensor = self._tensor(name)
         if tensor.shape != shape:
             raise ModelLoadError(f"{self._path}: {name} has the shape {tensor.shape}; config.json asks for {shape}")
         return read_float32(name, tensor)
+
+    def vector(self, name: str) -> Floats:
+        """A tensor of one dimension, of any size."""
+        tensor = self._tensor(name)
+        if len(tensor.shape) != 1 or not tensor.shape[0]:
+            raise ModelLoadError(f"{self._path}: {name} has the shape {tensor.shape}; one size is expected")
+        return read_float32(name, tensor)
+
+    def _tensor(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise ModelLoadError(f"{self._path} has no tensor {name}")
+        return self._tensors[name]

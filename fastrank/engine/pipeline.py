@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -39,6 +39,7 @@ class Pipeline(Generic[T]):
         max_batch: texts per batch at most; None: `batch_size`.
         prefix: put before each text, and before the first of a pair.
         extra_inputs: scalar inputs that differ from the session's.
+        head_for: the head for texts with another prefix; None: the same.
     """
 
     tokenizer: Tokenizer
@@ -49,6 +50,11 @@ class Pipeline(Generic[T]):
     max_batch: int | None = None
     prefix: str = ""
     extra_inputs: Mapping[str, int] = field(default_factory=dict)
+    head_for: Callable[[str], Head[T]] | None = None
+
+    def with_prefix(self, prefix: str) -> Pipeline[T]:
+        """The same with another prefix."""
+        return replace(self, prefix=prefix, head=self.head_for(prefix) if self.head_for else self.head)
 
     def run(self, texts: Iterator[Text], batch_size: int, workers: int | None, names: Names = DOCUMENTS) -> Iterator[T]:
         """One result per text, in order.
@@ -154,16 +160,20 @@ class LookupPipeline(NamedTuple, Generic[T]):
 
     tokenizer: Tokenizer
     lookup: Callable[[Tokens], T]
+    prefix: str = ""
 
     def run(self, texts: Iterator[Text], batch_size: int, workers: int | None, names: Names = DOCUMENTS) -> Iterator[T]:
         """One result per text, in order; arguments as `Pipeline.run` has them."""
         del batch_size, workers, names
         for text in texts:
-            yield self.lookup(self.tokenizer.encode([text])[0])
+            yield self.lookup(self._encode([text])[0])
 
     def token_count(self, texts: Iterator[Text], batch_size: int) -> int:
         """Tokens of all texts after truncation, special ones included."""
-        return _token_count(self.tokenizer.encode, texts, batch_size)
+        return _token_count(self._encode, texts, batch_size)
+
+    def _encode(self, texts: Sequence[Text]) -> list[Tokens]:
+        return self.tokenizer.encode([_prefixed(self.prefix, text) for text in texts] if self.prefix else texts)
 
 
 def _prefixed(prefix: str, text: Text) -> Text:

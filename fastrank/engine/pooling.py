@@ -22,16 +22,18 @@ def mean(output: Floats, batch: Batch) -> Floats:
     return means
 
 
-def cls(output: Floats, _batch: Batch) -> Floats:
-    """The first token's embedding: (texts, tokens, dim) -> (texts, dim)."""
-    first: Floats = output[:, 0].copy()  # a view would keep the states of all tokens alive
+def cls(output: Floats, batch: Batch) -> Floats:
+    """The embedding of the first token that counts: (texts, tokens, dim) -> (texts, dim)."""
+    first: Floats = output[np.arange(len(output)), batch.mask.argmax(axis=1)]
     return first
 
 
 def last_token(output: Floats, batch: Batch) -> Floats:
-    """The embedding of the last token that is not padding: (texts, tokens, dim) -> (texts, dim)."""
-    last: Floats = output[np.arange(len(output)), batch.mask.sum(axis=1) - 1]
-    return last
+    """The embedding of the last token that counts, zeros if none does: (texts, tokens, dim) -> (texts, dim)."""
+    last = batch.mask.shape[1] - 1 - batch.mask[:, ::-1].argmax(axis=1)
+    texts = np.arange(len(output))
+    rows: Floats = output[texts, last] * batch.mask[texts, last, None].astype(np.float32)
+    return rows
 
 
 def maximum(output: Floats, batch: Batch) -> Floats:
@@ -50,8 +52,15 @@ def weighted_mean(output: Floats, batch: Batch) -> Floats:
     """Mean in which the n-th token has weight n: (texts, tokens, dim) -> (texts, dim). Muennighoff, SGPT, 2022."""
     weights = (batch.mask * np.arange(1, batch.mask.shape[1] + 1)).astype(np.float32)
     total: Floats = (weights[:, None, :] @ output)[:, 0]
-    means: Floats = total / weights.sum(axis=1, keepdims=True)
+    means: Floats = total / np.maximum(weights.sum(axis=1, keepdims=True), 1)
     return means
+
+
+def without_prompt(tokens: int, batch: Batch) -> Batch:
+    """A batch whose first tokens do not count, as a Pooling with `include_prompt` false has it."""
+    mask = batch.mask.copy()
+    mask[:, :tokens] = 0
+    return batch._replace(mask=mask)
 
 
 def unit(rows: Floats) -> Floats:

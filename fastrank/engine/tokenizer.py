@@ -148,6 +148,16 @@ class Tokenizer:
             for encoding, text in zip(encodings, texts, strict=True)
         ]
 
+    def prompt_length(self, prompt: str) -> int:
+        """How many tokens of a text are those of a prompt before it, with what stands before any text.
+
+        Measured as sentence-transformers does: the prompt's own tokens, without a special one at the end. 0: no prompt.
+        """
+        if not prompt:
+            return 0
+        ids = self.encode([prompt])[0].ids
+        return len(ids) - (int(ids[-1]) in self.special_ids)
+
     def is_truncated(self, text: Text) -> bool:
         """Whether a text, or pair, has more tokens than the limit, so that `encode` truncates it."""
         cut = self.max_length * _USUAL_CHARACTERS  # which tells, for most texts

@@ -49,6 +49,7 @@ __all__ = [
 OUTPUT: Final[Mapping[str, str]] = {
     "encoder": "last_hidden_state",
     "token-states": "last_hidden_state",
+    "layer-states": "layer_states",
     "attention": "attention",
     "colbert": "token_vectors",
     "masked-lm": "logits",
@@ -74,6 +75,7 @@ _ALIASES: Final = {
 _SHARED_HEADS: Final = {
     "encoder": "heads.hidden_states",
     "token-states": "heads.hidden_states",
+    "layer-states": "heads.layer_states",
     "attention": "heads.attention",
     "colbert": "projection.token_vectors",
 }
@@ -134,6 +136,7 @@ def build(
         head                      output              shape
         encoder                   last_hidden_state   [batch, sequence, hidden]
         token-states              last_hidden_state   [batch, sequence, hidden], of tokens that the mask hides too
+        layer-states              layer_states        [batch, sequence, layers + 1, hidden], before and after each layer
         attention                 last_hidden_state   [batch, sequence, hidden]
                                   attention           [batch, heads, sequence, sequence], of the last layer
         colbert                   token_vectors       [batch, sequence, dim], L2-normalized

@@ -184,7 +184,7 @@ def score_bias(graph: Graph, visible: str) -> str:
 def sees(graph: Graph, visible: str) -> str:
     """0 for tokens that may attend to none, else 1: float32 [batch * sequence, 1].
 
-    `visible` is bool [batch, 1, sequence, keys]. The attention of such tokens is 0, as that of torch's
+    `visible` is bool [batch, 1 ..., sequence, keys]. The attention of such tokens is 0, as that of torch's
     `scaled_dot_product_attention`; a softmax over lowest floats would be the mean of all tokens. What fills queries up
     is of this kind, where a sliding layer does not reach back to the last word.
     """

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
     from fastrank.graph.safetensors import Tensor
 
-_DTYPES: Final = {"F32": onnx_proto.FLOAT, "F16": onnx_proto.FLOAT16, "BF16": onnx_proto.BFLOAT16}
+_DTYPES: Final = {
+    "F32": onnx_proto.FLOAT,
+    "F16": onnx_proto.FLOAT16,
+    "BF16": onnx_proto.BFLOAT16,
+    "F64": onnx_proto.DOUBLE,
+}
 _INTEGERS: Final = (onnx_proto.INT8, onnx_proto.INT32, onnx_proto.INT64)
 T = TypeVar("T")
 

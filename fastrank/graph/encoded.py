@@ -31,6 +31,7 @@ class Encoded(NamedTuple):
         first_token: Writes the last layer for the first token of every text only, where the architecture can; returns
             its last hidden states, float32 [batch, hidden]. Of 6 layers that saves an eighth of the time.
         token_at: The same for one token of every text, at the given positions, int64 [batch]. Of decoders only.
+        before_layers: The states before each layer, float32 [batch * sequence, hidden]; empty: it does not tell.
     """
 
     input_ids: str
@@ -39,3 +40,4 @@ class Encoded(NamedTuple):
     all_tokens: Callable[[], tuple[str, str]]
     first_token: Callable[[], str]
     token_at: Callable[[str], str] | None = None
+    before_layers: tuple[str, ...] = ()

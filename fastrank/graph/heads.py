@@ -17,6 +17,18 @@ def hidden_states(graph: Graph, config: Config, encoded: Encoded) -> None:  # no
     _hidden_states(graph, encoded, encoded.all_tokens()[0])
 
 
+def layer_states(graph: Graph, config: Config, encoded: Encoded) -> None:  # noqa: ARG001
+    """Write `layer_states`, float32 [batch, sequence, layers + 1, hidden]: transformers' `hidden_states`.
+
+    The states before each layer and after the last: what sentence-transformers' WeightedLayerPooling averages.
+    """
+    size = encoded.sizes
+    states = [graph.op("Unsqueeze", x, graph.integers(1)) for x in (*encoded.before_layers, encoded.all_tokens()[0])]
+    shape = blocks.text_shape(graph, encoded.input_ids, len(states), size.hidden)
+    stacked = graph.op("Reshape", graph.op("Concat", *states, axis=1), shape)
+    graph.output("layer_states", stacked, onnx_proto.FLOAT, ["batch", "sequence", len(states), size.hidden])
+
+
 def attention(graph: Graph, config: Config, encoded: Encoded) -> None:  # noqa: ARG001
     """Write `last_hidden_state`, and `attention`, float32 [batch, heads, sequence, sequence].
 

@@ -97,8 +97,10 @@ def layers(
         bias = graph.op("Add", bias, distance_bias) if distance_bias else bias
     shape = blocks.text_shape(graph, input_ids, sizes.heads, width)
     last = sizes.layers - 1
+    before = [x]
     for number in range(last):
         x, _ = write(x, number, Queries(x, bias, shape, shape, only_first=False))
+        before.append(x)
 
     def first_token() -> str:
         first = blocks.first_token(graph, x, input_ids, sizes.hidden)
@@ -112,6 +114,7 @@ def layers(
         sizes,
         all_tokens=lambda: write(x, last, Queries(x, bias, shape, shape, only_first=False)),
         first_token=first_token,
+        before_layers=tuple(before),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastrank.graph import blocks, rotary
@@ -35,7 +36,7 @@ class Design(NamedTuple):
         layer_types: `FULL` or `SLIDING`, per layer.
         window: How far sliding layers see: causal ones this many tokens, with the token itself; bidirectional ones this
             many to each side.
-        frequencies: Rotary frequencies by layer type.
+        rotations: Rotary frequencies by layer type.
         qkv_bias: Whether the projections of queries, keys and values have biases.
         output_bias: Whether the projection of the attention output has a bias.
         qk_norm: Whether queries and keys are normalized per head.
@@ -51,7 +52,7 @@ class Design(NamedTuple):
     causal: bool
     layer_types: list[str]
     window: int
-    frequencies: Mapping[str, list[float]]
+    rotations: Mapping[str, rotary.Rotation]
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
@@ -81,12 +82,15 @@ class _Queries(NamedTuple):
         biases: By layer type: added to attention scores, broadcast to [batch, kv_heads, group, queries, sequence];
             empty: no bias.
         cos_sin: By layer type, of the queries' positions.
+        sees: By layer type, where tokens may have nothing to attend to: 0 for those, else 1; float32
+            [batch * queries, 1].
     """
 
     rows: str
     shape: str
     biases: Mapping[str, str]
     cos_sin: Mapping[str, rotary.CosSin]
+    sees: Mapping[str, str] = MappingProxyType({})
 
 
 def head_sizes(config: Config, default_width: int | None = None) -> tuple[int, int, int]:
@@ -118,18 +122,16 @@ def listed_layer_types(config: Config, default: list[str]) -> list[str]:
     return listed
 
 
-def theta(config: Config) -> float:
-    """The rotary base: in a section of newer configurations, in a field of its own in older ones.
+def rotation(config: Config, width: int, positions: int) -> rotary.Rotation:
+    """The rotation: of a section of newer configurations, of fields of their own in older ones.
 
     Raises:
-        ModelLoadError: It is absurd, or the frequencies are to be scaled.
+        ModelLoadError: As `rotary.rotation`.
     """
-    config.choice("rope_scaling", [None])
-    section = config.section("rope_parameters")
-    section.choice("rope_type", ["default"], default="default")
-    section.choice("partial_rotary_factor", [1, 1.0], default=1)
+    section = rotary.section(config)
     old = config.number("rope_theta", 10_000, low=1, high=1e12)
-    return section.number("rope_theta", old, low=1, high=1e12)
+    theta = section.number("rope_theta", old, low=1, high=1e12)
+    return rotary.rotation(config, section, width, theta, positions)
 
 
 def layers(graph: Graph, x: str, input_ids: str, attention_mask: str, design: Design) -> Encoded:
@@ -150,11 +152,13 @@ def layers(graph: Graph, x: str, input_ids: str, attention_mask: str, design: De
     keys = blocks.position_ids(graph, input_ids)
     column = graph.op("Unsqueeze", keys, graph.integers(1))
     visible = "" if graph.unpadded else blocks.padding_mask(graph, attention_mask, axes=(1, 2, 3))
-    bias = partial(_bias, graph, design, keys, visible)
-    cos_sin = {kind: rotary.cos_sin(graph, column, design.frequencies[kind]) for kind in kinds}
+    seen = partial(_seen, graph, design, keys, visible)
+    cos_sin = {kind: rotary.cos_sin(graph, column, design.rotations[kind]) for kind in kinds}
     text = _Text(blocks.text_shape(graph, input_ids, design.kv_heads, design.width), cos_sin)
     shape = blocks.text_shape(graph, input_ids, size.heads, design.width)
-    every = _Queries("", shape, {kind: bias(column, kind) for kind in kinds}, cos_sin)
+    masks = {kind: seen(column, kind) for kind in kinds}
+    sees = {kind: blocks.sees(graph, masks[kind]) for kind in kinds if kind == SLIDING and graph.hidden_count}
+    every = _Queries("", shape, {kind: _bias(graph, masks[kind]) for kind in kinds}, cos_sin, sees)
     for number in range(last):
         x, _ = _layer(graph, x, number, every, text, design)
 
@@ -171,11 +175,11 @@ def layers(graph: Graph, x: str, input_ids: str, attention_mask: str, design: De
     def token_at(positions: str) -> str:
         kind = design.layer_types[last]
         position = graph.op("Unsqueeze", positions, graph.integers(1))
-        angles = rotary.cos_sin(graph, position, design.frequencies[kind])
+        angles = rotary.cos_sin(graph, position, design.rotations[kind])
         one = _Queries(
             blocks.rows_of(graph, input_ids, positions),
             graph.integers(-1, 1, size.heads, design.width),
-            {kind: bias(graph.op("Unsqueeze", position, graph.integers(2, 3, 4)), kind)},
+            {kind: _bias(graph, seen(graph.op("Unsqueeze", position, graph.integers(2, 3, 4)), kind))},
             {kind: rotary.CosSin(*(graph.op("Unsqueeze", part, graph.integers(1)) for part in angles))},
         )
         return finish(one)[0]
@@ -190,8 +194,13 @@ def layers(graph: Graph, x: str, input_ids: str, attention_mask: str, design: De
     )
 
 
-def _bias(graph: Graph, design: Design, keys: str, visible: str, queries: str, kind: str) -> str:
-    """What is added to the attention scores of the tokens at positions `queries`, [..., 1]; empty: nothing.
+def _bias(graph: Graph, seen: str) -> str:
+    """What is added to attention scores; empty: nothing."""
+    return blocks.score_bias(graph, seen) if seen else ""
+
+
+def _seen(graph: Graph, design: Design, keys: str, visible: str, queries: str, kind: str) -> str:
+    """Which tokens those at positions `queries`, [..., 1], may attend to: bool; empty: all.
 
     `keys` are all positions, [sequence]; `visible` is the padding mask or empty.
     """
@@ -205,7 +214,7 @@ def _bias(graph: Graph, design: Design, keys: str, visible: str, queries: str, k
         masks.append(graph.op("LessOrEqual", distances, graph.integer(design.window)))
     if not masks:
         return ""
-    return blocks.score_bias(graph, functools.reduce(partial(graph.op, "And"), masks))
+    return functools.reduce(partial(graph.op, "And"), masks)
 
 
 def _layer(graph: Graph, x: str, number: int, queries: _Queries, text: _Text, design: Design) -> tuple[str, str]:
@@ -267,6 +276,8 @@ def _attention(graph: Graph, x: str, number: int, queries: _Queries, text: _Text
         group=size.heads // design.kv_heads,
         width=design.width,
     )
+    if kind in queries.sees:
+        attended = graph.op("Mul", attended, graph.to_compute_dtype(queries.sees[kind]))
     wide = size.heads * design.width
     return blocks.linear(graph, attended, f"{name}.o_proj", wide, size.hidden, bias=design.output_bias), probabilities
 

@@ -39,13 +39,14 @@ def settings(request: Request, files: store.ModelFiles | None = None) -> LateInt
 def _assembled(request: Request, files: store.ModelFiles) -> LateInteractionModel:
     spec, of_model = request.spec, settings(request, files)
     in_folder, in_text = (
-        tokenization.read(files.folder, registered=of_model.in_registry),
+        tokenization.read(files.folder, of_model.home, registered=of_model.in_registry),
         request.special_tokens_in_text,
     )
     tokenizer = LateInteractionTokenizer(in_folder, of_model.documents, special_tokens_in_text=in_text)
     of_queries = LateInteractionTokenizer(in_folder, of_model.queries, special_tokens_in_text=in_text)
     skiplist = skipped_ids(tokenizer, of_model)
-    opened = loading.open_session(request, files, of_model.graph_head, of_model.output)
+    here = store.within(files, of_model.home)
+    opened = loading.open_session(request, here, of_model.graph_head, of_model.output)
     documents = Pipeline(
         tokenizer,
         opened.session,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from fastrank.models import colbert, multi_vector
 from fastrank.models.modules import Step
 from fastrank.models.multi_vector import MultiVector, Skiplist, TokenPooling
+from fastrank.models.sentence_transformers import first_module
 from fastrank.models.spec import LateInteractionTask, ModelSpec
 
 
@@ -67,6 +68,7 @@ class LateInteractionSettings(NamedTuple):
         graph_head: what to build on a checkpoint.
         output: the output of an ONNX file to use; None: its first.
         in_registry: whether the registry says everything, so that the folder's tokenizer is used as it is.
+        home: where the files of the tokenizer and of the transformer are: the model's folder, or one in it.
         modules: of a MultiVectorEncoder, what is done with the states of tokens; None: what stands above.
     """
 
@@ -80,6 +82,7 @@ class LateInteractionSettings(NamedTuple):
     graph_head: str
     output: str | None
     in_registry: bool
+    home: Path
     modules: TokenModules | None = None
 
 
@@ -101,7 +104,7 @@ def resolve(
     prompt, in_registry = "", bool(task.dim)
     if not in_registry:
         if multi_vector.is_multi_vector(folder):
-            return _of_modules(multi_vector.read(folder), spec.max_length, max_length)
+            return _of_modules(multi_vector.read(folder), spec.max_length, max_length, first_module(folder))
         task = colbert.read(spec.name, folder)
         prompt = colbert.prompt(folder)
     elif given:
@@ -132,10 +135,11 @@ def resolve(
         graph_head="colbert" if task.projection else "token-states",
         output=task.output,
         in_registry=in_registry,
+        home=folder if in_registry else first_module(folder),
     )
 
 
-def _of_modules(model: MultiVector, limit: int | None, max_length: int | None) -> LateInteractionSettings:
+def _of_modules(model: MultiVector, limit: int | None, max_length: int | None, home: Path) -> LateInteractionSettings:
     """The settings of a MultiVectorEncoder; `limit` is the model's, `max_length` the caller's."""
     expansion = model.expansion
     return LateInteractionSettings(
@@ -164,5 +168,6 @@ def _of_modules(model: MultiVector, limit: int | None, max_length: int | None) -
         graph_head="token-states",
         output=None,
         in_registry=False,
+        home=home,
         modules=TokenModules(model.steps, model.counted, model.skiplist, model.pooling, model.after_pooling),
     )

@@ -14,7 +14,7 @@ from fastrank.errors import ModelLoadError
 from fastrank.models import encoder_config, fields
 from fastrank.models.config import Config
 from fastrank.models.multi_vector import expansion_token
-from fastrank.models.sentence_transformers import dense_modules, modules, unsupported
+from fastrank.models.sentence_transformers import dense_modules, first_module, modules, unsupported
 from fastrank.models.spec import LateInteractionTask, ModelSpec
 
 _PYLATE, _COLBERT = encoder_config.ENCODER, "artifact.metadata"
@@ -69,11 +69,12 @@ def prompt(folder: Path) -> str:
 
 def _pylate(config: Config, folder: Path) -> LateInteractionTask:
     config.known(fields.SENTENCE_TRANSFORMERS)
+    home = first_module(folder)
     for module in modules(folder):
         if module.kind not in _MODULES:
             raise unsupported(folder, module.kind, ", ".join(_MODULES))
     layers = dense_modules(folder)
-    dim = layers[-1].out_features if layers else Config.read(folder / "config.json").integer("hidden_size")
+    dim = layers[-1].out_features if layers else Config.read(home / "config.json").integer("hidden_size")
     length = config.integer("query_length", default=32, high=_LONGEST)
     expanded = config.flag("do_query_expansion", default=True)
     return LateInteractionTask(
@@ -81,7 +82,7 @@ def _pylate(config: Config, folder: Path) -> LateInteractionTask:
         query_prefix_token=config.string("query_prefix", default="[Q] ") or None,
         document_prefix_token=config.string("document_prefix", default="[D] ") or None,
         query_length=length if expanded else None,
-        mask_token=expansion_token(folder, padding=True) if expanded else "",
+        mask_token=expansion_token(home, padding=True) if expanded else "",
         attend_to_expansion_tokens=expanded and config.flag("attend_to_expansion_tokens", default=False),
         query_max_length=length,
         document_max_length=config.integer("document_length", default=180, high=_LONGEST),

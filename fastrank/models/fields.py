@@ -49,6 +49,24 @@ MODULES: Final = Fields(
     },
 )
 
+ROUTER: Final = Fields(
+    "router_config.json",
+    applied={
+        "types": "which module each is, by the last part of its name; its folder has the name that stands before",
+        "structure": "the modules of each route, in order",
+        "parameters": "how a route is chosen",
+    },
+)
+
+ROUTER_PARAMETERS: Final = Fields(
+    "router_config.json: parameters",
+    applied={
+        "default_route": "the route of `embed`",
+        "allow_empty_key": "whether the first route is that of `embed` where no default_route is named",
+        "route_mappings": 'routes by task ("query", "document") and kind of input, of which only "text" counts',
+    },
+)
+
 POOLING: Final = Fields(
     "Pooling: config.json",
     applied={
@@ -61,7 +79,19 @@ POOLING: Final = Fields(
         "pooling_mode_mean_sqrt_len_tokens": "the older form of pooling_mode",
         "pooling_mode_weightedmean_tokens": "the older form of pooling_mode",
         "pooling_mode_lasttoken": "the older form of pooling_mode",
-        "include_prompt": "false is refused where the folder has a prompt: prompt tokens would leave the mean",
+        "include_prompt": "whether the tokens of a prompt count",
+    },
+)
+
+WEIGHTED_LAYERS: Final = Fields(
+    "WeightedLayerPooling: config.json",
+    applied={
+        "layer_start": "the first of the layers whose states are averaged; 0: the embeddings",
+        "num_hidden_layers": "the last of them; checked against the transformer's",
+    },
+    harmless={
+        "embedding_dimension": "the size of a hidden state, which the graph says",
+        "word_embedding_dimension": "the older name of embedding_dimension",
     },
 )
 
@@ -179,6 +209,7 @@ SENTENCE_TRANSFORMERS: Final = Fields(
         "similarity_fn_name": "how the caller compares vectors",
         "keep_in_fp32_modules": "of half precision in torch",
         "cross_encoder": "notes of old versions",
+        "requirements": "versions of libraries that the author asks for",
     },
     refused={"query_expansion": _MULTI_VECTOR, "attend_to_mask_tokens": "written by no library here"},
 )
@@ -235,9 +266,12 @@ TOKENIZER: Final = Fields(
 
 ALL: Final = (
     MODULES,
+    ROUTER,
+    ROUTER_PARAMETERS,
     TRANSFORMER,
     SENTENCE_TRANSFORMERS,
     TOKENIZER,
+    WEIGHTED_LAYERS,
     POOLING,
     DENSE,
     LAYER_NORM,

@@ -13,7 +13,7 @@ from fastrank.errors import ModelLoadError
 from fastrank.models import chat_template, encoder_config, fields
 from fastrank.models.config import Config
 from fastrank.models.pair_prompt import PairPrompt, ScoreTokens
-from fastrank.models.sentence_transformers import MODULES, Module, modules
+from fastrank.models.sentence_transformers import MODULES, Module, first_module, modules
 from fastrank.models.tokenization import special_token
 
 LOGIT_SCORE: Final = "LogitScore"
@@ -31,17 +31,17 @@ def prompt(folder: Path, instruction: str) -> PairPrompt | None:
     Raises:
         ModelLoadError: a file is damaged, or the template cannot be used.
     """
-    listed, transformer = modules(folder), encoder_config.transformer(folder, messages=True)
-    source = chat_template.read(folder)
+    listed, home = modules(folder), first_module(folder)
+    transformer, source = encoder_config.transformer(home, messages=True), chat_template.read(home)
     saved, message = bool(listed), transformer.message_format
-    if message is None and (saved or source is None or encoder_config.transformer_file(folder).has("modality_config")):
+    if message is None and (saved or source is None or encoder_config.transformer_file(home).has("modality_config")):
         return None
     if source is None:
         raise ModelLoadError(
             f"{folder}: sentence_bert_config.json asks for a chat template, and the tokenizer has none"
         )
     structured = chat_template.is_structured(source) if message in (None, "auto") else message == "structured"
-    variables = {**_special_tokens(folder), **transformer.template_arguments}
+    variables = {**_special_tokens(home), **transformer.template_arguments}
     restores = variables.pop("restore_suffix", True)
     found = PairPrompt(
         chat_template.compiled(source, folder), structured, variables, instruction, restores_end=bool(restores)
@@ -74,7 +74,7 @@ def score_tokens(folder: Path) -> ScoreTokens | None:
     if [module.kind for module in listed] != ["Transformer", LOGIT_SCORE]:
         kinds = ", ".join(module.kind for module in listed)
         raise ModelLoadError(f"{folder / MODULES}: LogitScore is supported after Transformer only, not in {kinds}")
-    encoder_config.transformer_file(folder).choice("transformer_task", ["text-generation"])
+    encoder_config.transformer_file(first_module(folder)).choice("transformer_task", ["text-generation"])
     return _of_module(last)
 
 

@@ -33,6 +33,20 @@ class LayerNorm(NamedTuple):
     size: int
 
 
+class WeightedLayers(NamedTuple):
+    """The weighted mean of the states of several layers; model.safetensors in `folder` has layer_weights (layers,).
+
+    Attributes:
+        folder: with the weights.
+        start: the first layer; 0: the embeddings.
+        last: the last, which must be the transformer's.
+    """
+
+    folder: Path
+    start: int
+    last: int
+
+
 class Normalize(NamedTuple):
     """L2 normalization."""
 
@@ -50,6 +64,8 @@ class Pooled(NamedTuple):
         normalize: whether a Normalize ends the list.
         dim: the size of the result; None if no file says so.
         token_steps: the modules before pooling, which change the state of each token.
+        layers: what the states of tokens are the mean of; None: they are those of the last layer.
+        include_prompt: whether the tokens of a prompt count.
     """
 
     poolings: tuple[str, ...]
@@ -58,3 +74,10 @@ class Pooled(NamedTuple):
     normalize: bool
     dim: int | None
     token_steps: tuple[Step, ...] = ()
+    layers: WeightedLayers | None = None
+    include_prompt: bool = True
+
+    @property
+    def graph_head(self) -> str:
+        """What to build on a checkpoint."""
+        return "layer-states" if self.layers else "encoder"

@@ -112,18 +112,19 @@ def read(folder: Path) -> MultiVector:
     for module in rest:
         if module.kind not in (*_OF_TOKENS, _MASK, _POOLING):
             raise unsupported(folder, module.kind, _SUPPORTED)
-    transformer, encoder = encoder_config.transformer(folder), encoder_config.encoder(folder, _OWN_CLASS)
-    expansion = _expansion(folder)
+    home = first.folder
+    transformer, encoder = encoder_config.transformer(home), encoder_config.encoder(folder, _OWN_CLASS)
+    expansion = _expansion(home)
     before, pooling, after = _around_pooling(folder, rest)
     made, dim = steps(
-        [module for module in before if module.kind in _OF_TOKENS], hidden_size(folder), TOKENS, dense_reads=TOKENS
+        [module for module in before if module.kind in _OF_TOKENS], hidden_size(home), TOKENS, dense_reads=TOKENS
     )
     made_after, dim = steps([module for module in after if module.kind in _OF_TOKENS], dim, TOKENS, dense_reads=TOKENS)
     masks = [module.folder for module in before if module.kind == _MASK]
     if len(masks) > 1 or any(module.kind == _MASK for module in after):
         raise ModelLoadError(f"{folder / 'modules.json'}: {_MASK} is supported once, and before {_POOLING}")
     if not dim:
-        raise ModelLoadError(f"{folder / 'config.json'} does not say the size of a hidden state")
+        raise ModelLoadError(f"{home / 'config.json'} does not say the size of a hidden state")
     return MultiVector(
         dim,
         encoder.prefixes.query,

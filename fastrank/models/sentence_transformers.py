@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from fastrank.errors import ModelLoadError
 from fastrank.models import fields
 from fastrank.models.config import Config, is_model2vec, read_json
-from fastrank.models.modules import Dense, LayerNorm, Normalize, Pooled, Step
+from fastrank.models.modules import Dense, LayerNorm, Normalize, Pooled, Step, WeightedLayers
 
 MODULES: Final = "modules.json"
 TOKENS, SENTENCE, SCORES = "token_embeddings", "sentence_embedding", "scores"
@@ -85,28 +85,35 @@ def modules(folder: Path) -> list[Module]:
     return [_module(folder, row) for row in rows]
 
 
-def pooled(folder: Path, *, scores: bool = False) -> Pooled:
+def first_module(folder: Path) -> Path:
+    """The folder of the first module, where tokenizer and transformer are; the model's own without modules.json."""
+    return next((module.folder for module in modules(folder)), folder)
+
+
+def pooled(folder: Path, listed: Sequence[Module] | None = None, *, scores: bool = False) -> Pooled:
     """The modules after the transformer.
 
     Args:
         folder: the model's.
+        listed: the modules, first to last; None: those of modules.json.
         scores: whether the last Dense may return scores, as that of a cross-encoder does.
 
     Raises:
         ModelLoadError: a file is missing or damaged, or a module or setting is not supported.
     """
-    first, *rest = modules(folder) or [Module("", folder)]
+    first, *rest = (modules(folder) if listed is None else listed) or [Module("", folder)]
     if first.kind == STATIC:
         return _pooled(("mean",), None, rest, scores=scores)
     before = next((n for n, module in enumerate(rest) if module.kind == "Pooling"), None)
     if first.kind != "Transformer" or before is None:
         raise ModelLoadError(f"{folder / MODULES} does not begin with Transformer and Pooling")
-    hidden = hidden_size(folder)
-    token_steps, states = steps(rest[:before], hidden, TOKENS)
-    poolings, width = _pooling(rest[before].folder)
+    hidden = hidden_size(first.folder)
+    layers, on_tokens = _weighted_layers(first.folder, rest[:before])
+    token_steps, states = steps(on_tokens, hidden, TOKENS)
+    poolings, width, include_prompt = _pooling(rest[before].folder)
     total = (width or states or 0) * len(poolings) or None
     found = _pooled(poolings, total, rest[before + 1 :], scores=scores)
-    return found._replace(token_steps=tuple(token_steps))
+    return found._replace(token_steps=tuple(token_steps), layers=layers, include_prompt=include_prompt)
 
 
 def outline(folder: Path) -> list[str]:
@@ -203,22 +210,42 @@ def _module(folder: Path, row: Any) -> Module:
     if not isinstance(kind, str) or not isinstance(path, str):
         raise ModelLoadError(f"{folder / MODULES}: a module without type or path")
     Config(folder / MODULES, row).known(fields.MODULES)
-    if not kind.startswith(_LIBRARIES):
+    return Module(class_name(folder / MODULES, kind), beneath(folder, path, folder / MODULES, folder))
+
+
+def class_name(where: Path, path: str) -> str:
+    """The last part of a module's name.
+
+    Raises:
+        ModelLoadError: it is code of the repository's own.
+    """
+    if not path.startswith(_LIBRARIES):
         raise ModelLoadError(
-            f"{folder / MODULES}: the module {kind!r:.200} is not one of sentence-transformers but code of the "
-            "repository's own, which fastrank does not run"
+            f"{where}: the module {path!r:.200} is not one of sentence-transformers but code of the repository's own, "
+            "which fastrank does not run"
         )
+    return path.rpartition(".")[2]
+
+
+def beneath(folder: Path, path: str, where: Path, root: Path) -> Path:
+    """The folder of a module, whose `path` in `folder` stands in the file `where`.
+
+    Raises:
+        ModelLoadError: it leads out of `root`.
+    """
     try:
-        place, root = (folder / path).resolve(), folder.resolve()
+        place, top = (folder / path).resolve(), root.resolve()
     except (OSError, ValueError) as error:  # a NUL, a surrogate, links in a circle
-        raise ModelLoadError(f"{folder / MODULES}: the path {path!r:.200} is invalid: {error}") from error
-    if place != root and root not in place.parents:
-        raise ModelLoadError(f"{folder / MODULES}: the path {path!r:.200} leads out of the folder")
-    return Module(kind.rpartition(".")[2], place)
+        raise ModelLoadError(f"{where}: the path {path!r:.200} is invalid: {error}") from error
+    if place == top:
+        return root
+    if top not in place.parents:
+        raise ModelLoadError(f"{where}: the path {path!r:.200} leads out of the folder")
+    return place
 
 
-def _pooling(folder: Path) -> tuple[tuple[str, ...], int]:
-    """The names of a Pooling's modes, and the size of a hidden state, 0 if it does not say."""
+def _pooling(folder: Path) -> tuple[tuple[str, ...], int, bool]:
+    """The names of a Pooling's modes; the size of a hidden state, 0 if it does not say; whether prompts count."""
     path = folder / "config.json"
     config, values = Config.read(path).known(fields.POOLING), read_json(path)
     modes = values.get("pooling_mode")
@@ -229,11 +256,26 @@ def _pooling(folder: Path) -> tuple[tuple[str, ...], int]:
         raise ModelLoadError(f"{path}: pooling {modes!r:.200} is not supported; supported: {', '.join(_POOLINGS)}")
     if len(set(modes)) < len(modes):
         raise ModelLoadError(f"{path}: pooling {modes!r:.200} names a mode twice")
-    config.refuse_null("include_prompt")
-    config.choice("include_prompt", [True], default=True)
+    include_prompt = config.flag("include_prompt", default="include_prompt" not in values)  # null is false there
     old = config.integer("word_embedding_dimension", 0, low=0, high=_WIDEST)
     size = config.integer("embedding_dimension", old, low=0, high=_WIDEST)
-    return tuple(_POOLINGS[mode] for mode in modes), size
+    return tuple(_POOLINGS[mode] for mode in modes), size, include_prompt
+
+
+def _weighted_layers(home: Path, listed: list[Module]) -> tuple[WeightedLayers | None, list[Module]]:
+    """WeightedLayerPooling, if that is the first module after the transformer, and those that follow.
+
+    It does nothing where the transformer does not return the states of all layers.
+    """
+    if not listed or listed[0].kind != "WeightedLayerPooling":
+        return None, listed
+    config = Config.read(listed[0].folder / "config.json").known(fields.WEIGHTED_LAYERS)
+    start, last = config.integer("layer_start", 4, low=0, high=1_000), config.integer("num_hidden_layers", 12)
+    if start > last:
+        raise config.error("layer_start", f"num_hidden_layers is {last}")
+    if not Config.read_if_present(home / "config.json").flag("output_hidden_states", default=False):
+        return None, listed[1:]
+    return WeightedLayers(listed[0].folder, start, last), listed[1:]
 
 
 def _pooled(poolings: tuple[str, ...], width: int | None, rest: list[Module], *, scores: bool) -> Pooled:

@@ -108,7 +108,9 @@ class TokenizerSettings(NamedTuple):
     special: tuple[str, ...] = ()
 
 
-def read(folder: Path, *, registered: bool = False, messages: bool = False) -> TokenizerSettings:
+def read(
+    folder: Path, home: Path | None = None, *, registered: bool = False, messages: bool = False, table: bool = False
+) -> TokenizerSettings:
     """The settings of the tokenizer in a model's folder.
 
     The limit is sentence-transformers' `max_seq_length`, else the tokenizer's `model_max_length`, but no more than the
@@ -116,29 +118,32 @@ def read(folder: Path, *, registered: bool = False, messages: bool = False) -> T
 
     Args:
         folder: the model's.
+        home: where the files of tokenizer and transformer are; None: in `folder` itself.
         registered: the registry describes the model: its tokenizer.json is used as it is, and the folder adds limits
             and padding only. Otherwise the folder is read as sentence-transformers and transformers 5 read it.
         messages: whether the folder may ask for its chat template.
+        table: each token has a weight, as SparseStaticEmbedding has it: no special tokens, no limit but a stated one.
 
     Raises:
         ModelLoadError: there is no tokenizer.json, a file is damaged, or one has a field that cannot be applied.
     """
-    path = next(filter(Path.is_file, (folder / "tokenizer.json", folder / _STATIC / "tokenizer.json")), None)
+    home = home or folder
+    path = next(filter(Path.is_file, (home / "tokenizer.json", home / _STATIC / "tokenizer.json")), None)
     if path is None:
-        raise ModelLoadError(f"There is no tokenizer.json in {folder}. fastrank needs the model's tokenizer.json.")
+        raise ModelLoadError(f"There is no tokenizer.json in {home}. fastrank needs the model's tokenizer.json.")
     if (size := path.stat().st_size) > _MAX_TOKENIZER:
         raise ModelLoadError(f"{path} has {size} bytes, which no tokenizer has; at most {_MAX_TOKENIZER} are read")
-    config = _object(folder / "config.json")
+    config = _object(home / "config.json")
     transformer = None
     if not registered:
         from fastrank.models import encoder_config, fields  # what the registry describes does not need them
 
-        transformer = encoder_config.transformer(folder, messages=messages)
+        transformer = encoder_config.transformer(home, messages=messages)
     model2vec = is_model2vec(config)
     static = model2vec or _is_static(folder / "modules.json")
     positions = _positions(config)
     tokenizer_config, sentence_bert = (
-        _object(folder / name) for name in ("tokenizer_config.json", "sentence_bert_config.json")
+        _object(home / name) for name in ("tokenizer_config.json", "sentence_bert_config.json")
     )
     if transformer:
         tokenizer_config |= transformer.tokenizer
@@ -149,22 +154,22 @@ def read(folder: Path, *, registered: bool = False, messages: bool = False) -> T
         tokenizer_config.get("model_max_length"),
     )
     limits = [int(n) for n in stated if isinstance(n, (int, float)) and 0 < n < _ENDLESS][:1]
-    unstated = _STATIC_LIMIT if static and not model2vec else _FALLBACK_LIMIT
+    unstated = _STATIC_LIMIT if table or (static and not model2vec) else _FALLBACK_LIMIT
     settings = TokenizerSettings(
         path,
         max_length=min([*limits, *filter(None, [positions])], default=unstated),
         positions=positions,
         lowercase=sentence_bert.get("do_lower_case") is True,
-        special_tokens=not static,
+        special_tokens=not (static or table),
         drop_unknown=model2vec,
-        pad_token_id=_pad_token_id(Config(folder / "config.json", config)),
+        pad_token_id=_pad_token_id(Config(home / "config.json", config)),
         pad_tokens=(*filter(None, [_token(tokenizer_config.get("pad_token"))]), "[PAD]", "<pad>"),
     )
     if transformer is None:
         return settings
     if static:
         return settings._replace(own_truncation=not model2vec)
-    of_class = Config(folder / "tokenizer_config.json", tokenizer_config).known(fields.TOKENIZER)
+    of_class = Config(home / "tokenizer_config.json", tokenizer_config).known(fields.TOKENIZER)
     name = _class_name(of_class, config)
     return settings._replace(
         query_length=transformer.query_length,

@@ -6,13 +6,18 @@ import numpy as np
 
 from fastrank.engine.batching import Batch
 from fastrank.engine.pipeline import Head
-from fastrank.engine.pooling import Floats
+from fastrank.engine.pooling import Floats, without_prompt
 from fastrank.errors import ModelLoadError
 from fastrank.rerank.settings import CrossEncoderSettings
 
 
-def scores(name: str, settings: CrossEncoderSettings) -> Head[float]:
+def scores(name: str, settings: CrossEncoderSettings, prompt: int = 0) -> Head[float]:
     """Logits, or token embeddings where modules compute the logits -> one Python float per pair.
+
+    Args:
+        name: of the model, for messages.
+        settings: the model's.
+        prompt: how many tokens of each pair are those of a prompt.
 
     Raises:
         ModelLoadError: a module's weights are missing or damaged; while running, `label` does not fit the model.
@@ -23,7 +28,10 @@ def scores(name: str, settings: CrossEncoderSettings) -> Head[float]:
     from fastrank.engine import modules  # most models need none
 
     logits = modules.head(settings.pooled)
-    return lambda output, batch: score(logits(output, batch), batch)
+    skipped = 0 if settings.pooled.include_prompt else prompt
+    if not skipped:
+        return lambda output, batch: score(logits(output, batch), batch)
+    return lambda output, batch: score(logits(output, without_prompt(skipped, batch)), batch)
 
 
 def _scores(name: str, settings: CrossEncoderSettings) -> Head[float]:

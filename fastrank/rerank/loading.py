@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeAlias
 
+from fastrank import store
 from fastrank.engine import loading
 from fastrank.engine.loaded import LoadedModel
 from fastrank.engine.loading import Request
@@ -33,11 +34,12 @@ def load(request: Request, task: CrossEncoderTask, truncation: str) -> CrossEnco
         settings = resolve(task, files.folder)
         tokenizer = _tokenizer(request, settings, files.folder, truncation)
         score_tokens = _ids(settings.score_tokens, tokenizer) if settings.score_tokens else None
-        opened = loading.open_session(request, files, settings.graph_head, score_tokens=score_tokens)
+        here = store.within(files, settings.home)
+        opened = loading.open_session(request, here, settings.graph_head, score_tokens=score_tokens)
         pairs = Pipeline(
             tokenizer,
             opened.session,
-            heads.scores(spec.name, settings),
+            heads.scores(spec.name, settings, tokenizer.prompt_length(settings.prefix)),
             opened.output,
             opened.plan.uniform_length,
             opened.plan.max_batch,
@@ -58,7 +60,9 @@ def instructed(tokenizer: Tokenizer, instruction: str) -> Tokenizer | None:
 
 
 def _tokenizer(request: Request, settings: CrossEncoderSettings, folder: Path, truncation: str) -> Tokenizer:
-    of_folder = tokenization.read(folder, registered=settings.in_registry, messages=settings.prompt is not None)
+    of_folder = tokenization.read(
+        folder, settings.home, registered=settings.in_registry, messages=settings.prompt is not None
+    )
     limit, capped = request.max_length or request.spec.max_length, request.max_length is None
     in_text = request.special_tokens_in_text
     if settings.prompt:

@@ -22,6 +22,7 @@ class CrossEncoderSettings(NamedTuple):
         pooled: modules that make the logits of token states; None: the graph has a classifier.
         prefix: put before the first text of each pair.
         in_registry: whether the registry says everything, so that the folder's tokenizer is used as it is.
+        home: where the files of the tokenizer and of the transformer are: the model's folder, or one in it.
         prompt: what pairs are put into; None: the tokenizer gets them as pairs.
         score_tokens: the tokens whose logits are the score, of language models; None: the graph has a classifier.
     """
@@ -31,6 +32,7 @@ class CrossEncoderSettings(NamedTuple):
     pooled: Pooled | None
     prefix: str
     in_registry: bool
+    home: Path
     prompt: PairPrompt | None = None
     score_tokens: ScoreTokens | None = None
 
@@ -39,7 +41,7 @@ class CrossEncoderSettings(NamedTuple):
         """What to build on a checkpoint."""
         if self.score_tokens:
             return "logit-score"
-        return "encoder" if self.pooled else "sequence-classification"
+        return self.pooled.graph_head if self.pooled else "sequence-classification"
 
 
 def resolve(task: CrossEncoderTask, folder: Path) -> CrossEncoderSettings:
@@ -63,14 +65,15 @@ def resolve(task: CrossEncoderTask, folder: Path) -> CrossEncoderSettings:
         activation = _of_folder(folder, of_folder.activation, task.label)
     if in_registry:
         return _registered(task, folder, activation)
-    from fastrank.models import logit_score
+    from fastrank.models import logit_score, sentence_transformers
 
+    home = sentence_transformers.first_module(folder)
     # sentence-transformers' default prompt is the system message of a chat template, if there is one.
     prefix = of_folder.prefixes.embed
     prompt, tokens = logit_score.prompt(folder, prefix), logit_score.score_tokens(folder)
     pooled = None if tokens else _pooled(folder, task.modules)
     return CrossEncoderSettings(
-        activation, task.label, pooled, "" if prompt else prefix, in_registry, prompt=prompt, score_tokens=tokens
+        activation, task.label, pooled, "" if prompt else prefix, in_registry, home, prompt, tokens
     )
 
 
@@ -82,6 +85,7 @@ def _registered(task: CrossEncoderTask, folder: Path, activation: str) -> CrossE
         _pooled(folder, task.modules),
         "",
         in_registry=True,
+        home=folder,
         prompt=pair_prompt.registered(task.template) if task.template else None,
         score_tokens=ScoreTokens(task.score_tokens[0], next(iter(task.score_tokens[1:]), None))
         if task.score_tokens
@@ -95,7 +99,10 @@ def _pooled(folder: Path, by_modules: bool | None) -> Pooled | None:
         return None
     from fastrank.models import sentence_transformers
 
-    if by_modules or len(sentence_transformers.modules(folder)) > 1:
+    listed = sentence_transformers.modules(folder)
+    if listed and not by_modules and listed[0].kind != "Transformer":
+        raise sentence_transformers.unsupported(folder, listed[0].kind, "Transformer, and modules after it")
+    if by_modules or len(listed) > 1:
         return sentence_transformers.pooled(folder, scores=True)
     return None
 
@@ -106,13 +113,13 @@ def _of_folder(folder: Path, stated: str | None, label: int | None) -> str:
     Raises:
         ModelLoadError: it is another one than those supported.
     """
-    config = Config.read_if_present(folder / "config.json")
+    from fastrank.models import sentence_transformers
+
+    config = Config.read_if_present(sentence_transformers.first_module(folder) / "config.json")
     older = config.string("sbert_ce_default_activation_function", default="") or None
     path = stated or config.section("sentence_transformers").string("activation_fn", default="") or older
     if path is None:
         return "sigmoid" if label is None else "none"
-    from fastrank.models import sentence_transformers
-
     name = sentence_transformers.activation(path)
     if name not in _ACTIVATIONS:
         raise ModelLoadError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastrank import store
 from fastrank.engine import loading
+from fastrank.engine.batching import Tokens
 from fastrank.engine.loading import Request
 from fastrank.engine.pipeline import LookupPipeline, Pipeline
 from fastrank.engine.tokenizer import Tokenizer
@@ -31,61 +32,108 @@ def load(request: Request, options: Mapping[str, float]) -> SparseModel:
 
 
 def _assembled(request: Request, options: Mapping[str, float], files: store.ModelFiles) -> SparseModel:
-    spec = request.spec
-    settings = resolve(spec.task(SPARSE_EMBEDDING, SparseTask), options, files.folder)
-    of_tokenizer = tokenization.read(files.folder, registered=settings.in_registry)
+    task = request.spec.task(SPARSE_EMBEDDING, SparseTask)
+    of_embed = _Way(request, files, resolve(task, options, files.folder))
+    of_query, of_passage = of_embed, of_embed
+    if of_embed.settings.routed:
+        of_query, of_passage = (
+            of_embed.other(resolve(task, options, files.folder, route)) for route in ("query", "document")
+        )
+    prefixes = of_embed.settings.prefixes
+    return SparseModel(
+        of_embed.documents(prefixes.embed, None),
+        of_query.queries(prefixes.query),
+        of_embed.settings,
+        of_embed.info(),
+        of_passage.documents(prefixes.passage, of_passage.limits.document_length),
+    )
 
-    def tokenizer(limit: int | None) -> Tokenizer:
+
+class _Way:
+    """What texts go through. Most models have one way for all texts.
+
+    Attributes:
+        settings: the way's.
+        limits: of its tokenizer.
+    """
+
+    def __init__(self, request: Request, files: store.ModelFiles, settings: SparseSettings) -> None:
+        self.settings, self._request, self._files = settings, request, files
+        self.limits = tokenization.read(
+            files.folder, settings.home, registered=settings.in_registry, table=settings.table
+        )
+        self._tokenizer = self._limited(None)
+        self._opened: loading.Opened | None = None
+        self._documents: SparsePipeline
+        self._queries: SparsePipeline
+        if settings.table:
+            self._documents = self._queries = LookupPipeline(self._tokenizer, _table(settings, self._tokenizer))
+            return
+        here = store.within(files, settings.home)
+        self._opened = loading.open_session(request, here, settings.graph_head, settings.output)
+        self._documents, self._queries = self._pipelines(self._opened)
+
+    def other(self, settings: SparseSettings) -> _Way:
+        """A way of other settings, or this one where they are the same."""
+        return self if settings == self.settings else _Way(self._request, self._files, settings)
+
+    def documents(self, prefix: str, limit: int | None) -> SparsePipeline:
+        """For documents; `limit` is the folder's, in tokens."""
+        return self._variant(self._documents, prefix, limit)
+
+    def queries(self, prefix: str) -> SparsePipeline:
+        """For queries, some of which run no model."""
+        return self._variant(self._queries, prefix, self.limits.query_length)
+
+    def info(self) -> Mapping[str, Any]:
+        """How the way runs."""
+        if self._opened is None:
+            return {"folder": str(self._files.folder), "file": "none: a table of weights", "source": self._files.origin}
+        return loading.info(self._files, self._opened, self._tokenizer.max_length)
+
+    def _limited(self, limit: int | None) -> Tokenizer:
+        request = self._request
         return Tokenizer(
-            of_tokenizer,
-            request.max_length or limit or spec.max_length,
+            self.limits,
+            request.max_length or limit or request.spec.max_length,
             capped=request.max_length is None,
             special_tokens_in_text=request.special_tokens_in_text,
         )
 
-    plain = tokenizer(None)
-    opened = loading.open_session(request, files, settings.graph_head, settings.output)
-    prefixes = settings.prefixes
-
-    def pipeline(head: Any) -> Pipeline[SparseEmbedding]:
-        plan = opened.plan
-        return Pipeline(plain, opened.session, head, opened.output, plan.uniform_length, plan.max_batch, prefixes.embed)
-
-    def variant(pipeline: SparsePipeline, prefix: str, limit: int | None) -> SparsePipeline:
+    def _variant(self, pipeline: SparsePipeline, prefix: str, limit: int | None) -> SparsePipeline:
+        if isinstance(pipeline, LookupPipeline):
+            return pipeline._replace(prefix=prefix) if self.settings.table else pipeline
         if not isinstance(pipeline, Pipeline):
             return pipeline
-        return replace(pipeline, tokenizer=tokenizer(limit) if limit else plain, prefix=prefix)
+        return replace(pipeline, tokenizer=self._limited(limit) if limit else self._tokenizer, prefix=prefix)
 
-    documents, queries = _pipelines(settings, plain, files, pipeline)
-    return SparseModel(
-        documents,
-        variant(queries, prefixes.query, of_tokenizer.query_length),
-        settings,
-        loading.info(files, opened, plain.max_length),
-        variant(documents, prefixes.passage, of_tokenizer.document_length),
-    )
+    def _pipelines(self, opened: loading.Opened) -> tuple[SparsePipeline, SparsePipeline]:
+        """For documents and for queries."""
+        settings, tokenizer, folder, plan = self.settings, self._tokenizer, self._files.folder, opened.plan
+
+        def pipeline(head: Any) -> Pipeline[SparseEmbedding]:
+            return Pipeline(tokenizer, opened.session, head, opened.output, plan.uniform_length, plan.max_batch)
+
+        if settings.kind == "minicoil":
+            from fastrank.sparse.minicoil import MiniCOIL
+
+            minicoil = MiniCOIL(folder, tokenizer, **settings.bm25)
+            documents = pipeline(minicoil.documents)
+            return documents, replace(documents, head=minicoil.queries)
+        if settings.kind == "bm42":
+            from fastrank.sparse import bm42
+
+            lookup = LookupPipeline(tokenizer, bm42.query(settings, tokenizer))
+            return pipeline(bm42.documents(settings, tokenizer)), lookup
+        from fastrank.sparse import splade
+
+        documents = pipeline(splade.documents(settings, tokenizer))
+        if settings.query_weights is None:
+            return documents, documents
+        return documents, LookupPipeline(tokenizer, splade.query(folder, settings.query_weights, tokenizer))
 
 
-def _pipelines(
-    settings: SparseSettings,
-    tokenizer: Tokenizer,
-    files: store.ModelFiles,
-    pipeline: Callable[[Any], Pipeline[SparseEmbedding]],
-) -> tuple[SparsePipeline, SparsePipeline]:
-    """For documents and for queries, some of which run no model."""
-    if settings.kind == "minicoil":
-        from fastrank.sparse.minicoil import MiniCOIL
+def _table(settings: SparseSettings, tokenizer: Tokenizer) -> Callable[[Tokens], SparseEmbedding]:
+    from fastrank.sparse import splade  # few models need it
 
-        minicoil = MiniCOIL(files.folder, tokenizer, **settings.bm25)
-        documents = pipeline(minicoil.documents)
-        return documents, replace(documents, head=minicoil.queries)
-    if settings.kind == "bm42":
-        from fastrank.sparse import bm42
-
-        return pipeline(bm42.documents(settings, tokenizer)), LookupPipeline(tokenizer, bm42.query(settings, tokenizer))
-    from fastrank.sparse import splade
-
-    documents = pipeline(splade.documents(settings, tokenizer))
-    if settings.query_weights is None:
-        return documents, documents
-    return documents, LookupPipeline(tokenizer, splade.query(files.folder, settings.query_weights, tokenizer))
+    return splade.table(settings, tokenizer)

@@ -31,6 +31,9 @@ class SparseSettings(NamedTuple):
         prefixes: put before queries, and before other texts.
         max_active_dims: SPLADE: how many of the largest weights are kept; None: all.
         in_registry: whether the registry says everything, so that the folder's tokenizer is used as it is.
+        home: where the files of the tokenizer and of the model are: the model's folder, or one in it.
+        table: SPLADE: whether each token has a weight, in model.safetensors in `home`, and no model is run.
+        routed: whether queries and passages go ways of their own.
     """
 
     kind: str
@@ -46,21 +49,25 @@ class SparseSettings(NamedTuple):
     prefixes: Prefixes
     max_active_dims: int | None
     in_registry: bool
+    home: Path
+    table: bool
+    routed: bool
 
 
-def resolve(task: SparseTask, options: Mapping[str, float], folder: Path) -> SparseSettings:
+def resolve(task: SparseTask, options: Mapping[str, float], folder: Path, route: str | None = None) -> SparseSettings:
     """What arguments and registry say, completed by the model's folder.
 
     Args:
         task: the registry's entry; `activation` None: as the folder says, else "log1p".
         options: the caller's arguments.
         folder: the model's.
+        route: "query" or "document" for a way of their own that some folders have; None: that of `embed`.
 
     Raises:
         ModelLoadError: the folder's files are damaged, or its modules are not those of a sparse encoder.
     """
     in_registry = task.activation is not None
-    of_folder = SparseEncoder() if in_registry else sparse_encoder.read(folder)
+    of_folder = SparseEncoder() if in_registry else sparse_encoder.read(folder, route)
     return SparseSettings(
         kind=task.kind,
         activation=task.activation or of_folder.activation,
@@ -75,4 +82,7 @@ def resolve(task: SparseTask, options: Mapping[str, float], folder: Path) -> Spa
         prefixes=of_folder.prefixes,
         max_active_dims=of_folder.max_active_dims,
         in_registry=in_registry,
+        home=of_folder.home or folder,
+        table=of_folder.table,
+        routed=of_folder.routed,
     )

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrank.engine import modules
 from fastrank.engine.batching import Batch, Tokens
 from fastrank.engine.pooling import Floats
 from fastrank.engine.tokenizer import Tokenizer
@@ -64,9 +65,29 @@ def _log1p(logits: Floats, activation: str) -> Floats:
 def _largest(values: Floats, indices: NDArray[np.int64], most: int | None) -> SparseEmbedding:
     """The largest weights of a vector, in the order of their indices."""
     if most is not None and len(values) > most:
-        kept = np.sort(np.argsort(-values, kind="stable")[:most])
+        kept = np.sort(np.argsort(-np.abs(values), kind="stable")[:most])
         values, indices = values[kept], indices[kept]
     return SparseEmbedding(values=values, indices=indices)
+
+
+def table(settings: SparseSettings, tokenizer: Tokenizer) -> Query:
+    """Texts without a model, as SparseStaticEmbedding: each distinct token has the weight of a table, float32.
+
+    Raises:
+        ModelLoadError: the table is missing, damaged, or shorter than the vocabulary.
+    """
+    weights = modules.table(settings.home)
+    if len(weights) < len(tokenizer.vocab):
+        raise ModelLoadError(
+            f"{settings.home} has {len(weights)} weights for a vocabulary of {len(tokenizer.vocab)} tokens"
+        )
+
+    def query(tokens: Tokens) -> SparseEmbedding:
+        found = np.unique(tokens.ids[: tokens.attended]).astype(np.int64)
+        found = found[weights[found] != 0]
+        return _largest(weights[found], found, settings.max_active_dims)
+
+    return query
 
 
 def query(folder: Path, file: str, tokenizer: Tokenizer) -> Query:

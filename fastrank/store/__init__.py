@@ -11,6 +11,7 @@ model on disk costs no connection and does not even import huggingface_hub. No o
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -93,6 +94,25 @@ def locate(spec: ModelSpec, lookup: Lookup = ANYWHERE, names: Sequence[str] | No
 
     folder, fetched, origin = fetch(spec, variants, cache, _how_to_fetch(spec))
     return ModelFiles(folder, layout.resolved(folder, fetched).model, fetched.name, origin)
+
+
+def within(files: ModelFiles, home: Path) -> ModelFiles:
+    """The model in a folder inside that of a model, where one of its modules has its own.
+
+    Raises:
+        ModelLoadError: there is none.
+    """
+    path = files.folder / files.model
+    if home == files.folder:
+        return files
+    if path.is_relative_to(home):
+        return files._replace(folder=home, model=path.relative_to(home).as_posix())
+    from fastrank.store.choose import USUAL_MODELS
+
+    for model in USUAL_MODELS:
+        if (home / model).is_file():
+            return files._replace(folder=home, model=model)
+    raise ModelLoadError(f"{home} holds no model: looked for {', '.join(USUAL_MODELS)}")
 
 
 def root(cache_dir: str | Path | None = None) -> Path:
@@ -225,13 +245,16 @@ def _in_folder(variants: tuple[Variant, ...], folder: Path, names: Sequence[str]
     if not folder.is_dir():
         what = "is a file; pass the folder it is in" if folder.exists() else "does not exist"
         raise ModelLoadError(f"specific_model_path={str(folder)!r} {what}.")
-    from fastrank.store.choose import PICKLES, USUAL_MODELS
+    from fastrank.store.choose import NESTED, PICKLES, USUAL_MODELS
 
     stated = [model for each in variants if (model := layout.resolved(folder, each).model)]
     only = named and bool(stated)
     candidates = dict.fromkeys([*stated, *(names or ()), *(() if only else USUAL_MODELS)])
     for model in candidates:
         if (folder / model).is_file():
+            return ModelFiles(folder.absolute(), model, GIVEN, f"given folder {folder}")
+    for model in sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/model.safetensors*")):
+        if re.fullmatch(NESTED, model):
             return ModelFiles(folder.absolute(), model, GIVEN, f"given folder {folder}")
     others = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.onnx"))
     if len(others) == 1 and not only:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from fastrank.errors import DownloadError
 from fastrank.models.spec import CHECKPOINTS, PATH, FileSpec, Variant
@@ -19,6 +19,8 @@ USUAL_MODELS = (
     "onnx/model_quantized.onnx",
     "model_quantized.onnx",
 )
+# Where sentence-transformers before 2.0 kept the transformer ("0_Transformer"), and where its routers keep theirs.
+NESTED = r"(?:[A-Za-z]\w*_)?0_\w+/(?:model\.safetensors|model\.safetensors\.index\.json)"
 PICKLES = (
     "pytorch_model.bin is a pickle, which runs code when it is read: fastrank does not open it. Save the model as "
     "safetensors (save_pretrained does, in transformers 4.35 and later) or export it to ONNX"
@@ -27,9 +29,14 @@ PICKLES = (
 _SETTINGS = (
     *("config.json", "tokenizer_config.json"),
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "artifact.metadata"),
+    "router_config.json",
 )
 _SHARD = r"model-\d{5}-of-\d{5}\.safetensors"
-_OF_MODULES = r"\d+_[A-Za-z]+/(config\.json|model\.safetensors)"  # of sentence-transformers' modules
+_MODULE_FILES = (
+    *(r"config\.json", r"model\.safetensors", r"model\.safetensors\.index\.json", _SHARD, r"router_config\.json"),
+    *(r"tokenizer\.json", r"tokenizer_config\.json", r"sentence_[a-z-]+_config\.json"),
+)
+_OF_MODULES = rf"(?:[A-Za-z]\w*_)?\d+_[A-Za-z]+/(?:\w+/)?(?:{'|'.join(_MODULE_FILES)})"  # of sentence-transformers
 _ASSUMED_GRAPH = "onnx/model.onnx"  # FastEmbed's default
 
 
@@ -49,8 +56,10 @@ def choose(variant: Variant, listed: Sequence[FileSpec] | None) -> Variant:
         known |= {path: FileSpec(path, None, None, optional=True) for path in helpful if path not in known}
         return variant._replace(model=model, files=tuple(known.values()), open=False)
     found = {file.path: file for file in listed if re.fullmatch(PATH, file.path)}
-    model = variant.model or next((path for path in USUAL_MODELS if path in found), "")
-    needed = dict.fromkeys([*([model] if model else []), *(_at_home(file.path, model) for file in variant.files)])
+    nested = sorted(path for path in found if re.fullmatch(NESTED, path))
+    model = variant.model or next((path for path in (*USUAL_MODELS, *nested) if path in found), "")
+    named = [_at_home(file.path, model, found) for file in variant.files]
+    needed = dict.fromkeys([model, *named] if model else named)
     missing = [path for path in needed if path not in found]
     if missing or not model:
         raise DownloadError(_lack(missing, found))
@@ -60,9 +69,10 @@ def choose(variant: Variant, listed: Sequence[FileSpec] | None) -> Variant:
     return variant._replace(model=model, files=files, open=False)
 
 
-def _at_home(path: str, model: str) -> str:
+def _at_home(path: str, model: str, found: Collection[str]) -> str:
     """Where a file is that lies beside the model."""
-    return _STATIC + path if path == "tokenizer.json" and model.startswith(_STATIC) else path
+    beside = f"{model.rpartition('/')[0]}/{path}"
+    return beside if path in ("tokenizer.json", "config.json") and path not in found and beside in found else path
 
 
 def _belongs(path: str, model: str) -> bool:

@@ -114,8 +114,8 @@ def row(kind, path):
         (lambda f: edit(f, "1_Pooling/config.json", pooling_mode=[["cls"]]), "supported: cls"),
         (lambda f: edit(f, "1_Pooling/config.json", pooling_mode=["cls", "cls"]), "names a mode twice"),
         (
-            lambda f: edit(f, "1_Pooling/config.json", include_prompt=False),
-            "'include_prompt' is False; supported: True",
+            lambda f: edit(f, "1_Pooling/config.json", include_prompt="no"),
+            "'include_prompt' is 'no'; supported: True, False",
         ),
         (lambda f: edit(f, "1_Pooling/config.json", embedding_dimension=-1), "'embedding_dimension' is -1"),
         (

@@ -214,11 +214,13 @@ def test_a_read_only_folder_is_left_alone(checkpoint):
     assert {path.name: path.read_bytes() for path in checkpoint.iterdir()} == before
 
 
-@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F64"])
 @pytest.mark.parametrize(("name", "head"), [(name, next(heads_of(name))) for name in NAMES])
-def test_half_precision_weights_are_cast(name, head, dtype, tmp_path):
+def test_weights_of_other_precisions_are_cast(name, head, dtype, tmp_path):
     def half(raw):
         values = np.frombuffer(raw, "<f4")
+        if dtype == "F64":
+            return values.astype("<f8").tobytes(), raw
         if dtype == "F16":
             return values.astype("<f2").tobytes(), values.astype("<f2").astype("<f4").tobytes()
         kept = values.view("<u4") >> 16
@@ -546,7 +548,7 @@ def test_a_weight_of_integers_is_refused(checkpoint):
     name = "encoder.layer.1.output.dense.weight"
     tensors[name] = ("I8", tensors[name][1], tensors[name][2][::4])
     write_tensors(checkpoint, tensors)
-    with pytest.raises(ModelLoadError, match=rf"tensor '{name}' has the dtype I8; supported: F32, F16, BF16"):
+    with pytest.raises(ModelLoadError, match=rf"tensor '{name}' has the dtype I8; supported: F32, F16, BF16, F64"):
         build(checkpoint)
 
 
@@ -567,10 +569,15 @@ def test_the_output_of_a_head_is_named(name, head):
 
 
 _OF_TOKENS = [(name, head) for name in NAMES for head in ("colbert", "token-states")]  # see late interaction
+_OF_LAYERS = [  # see test_config_fields.py
+    (case["model"], case["head"])
+    for case in json.loads((FIXTURES.parent / "config_fields.json").read_text())["cases"]
+    if case["head"] == "layer-states"
+]
 
 
 def test_every_supported_head_has_a_fixture():
-    tested = {(type_of(name), head) for name, head in [*HEADS, *_OF_TOKENS]}
+    tested = {(type_of(name), head) for name, head in [*HEADS, *_OF_TOKENS, *_OF_LAYERS]}
     copies = {  # written by the same functions
         "camembert": "roberta",
         "deberta-v2": "deberta_v2",

@@ -32,14 +32,14 @@ def run(folder, head):
     return session.run(None, {name: value for name, value in feeds.items() if name in taken})[0][0]
 
 
-@pytest.mark.parametrize("case", ANSWERS["cases"], ids=lambda case: f"{case['model']} {case['fields']}")
+@pytest.mark.parametrize("case", ANSWERS["cases"], ids=lambda case: f"{case['model']} {case['head']} {case['fields']}")
 def test_fields_do_what_they_do_in_transformers(tmp_path, case):
     """States of all tokens, those that the mask hides too: some have nothing to attend to in a sliding layer."""
     folder = copy_of(case["model"], tmp_path)
     edit_config(folder, **{field: ... if value is None else value for field, value in case["fields"].items()})
     if case["tensors"]:
         add_tensors(folder, case["tensors"])
-    values = run(folder, "masked-lm" if case["tensors"] else "token-states")
+    values = run(folder, case["head"])
     np.testing.assert_allclose(values[: len(case["values"])], case["values"], atol=1e-5)
 
 
@@ -50,9 +50,12 @@ def test_aliases_that_disagree_are_refused(tmp_path):
         load(folder)
 
 
-@pytest.mark.parametrize("scaling", [{"rope_type": "yarn", "factor": 4}, {"type": "dynamic", "factor": 2}])
-def test_other_scalings_of_nomic_bert_are_refused(tmp_path, scaling):
-    folder = copy_of("nomic_bert_masked_lm", tmp_path)
+@pytest.mark.parametrize("name", ["nomic_bert_masked_lm", "qwen3", "eurobert_masked_lm"])
+@pytest.mark.parametrize("scaling", [{"rope_type": "longrope", "factor": 4}, {"type": "dynamic", "factor": 2}])
+def test_other_scalings_are_refused(tmp_path, name, scaling):
+    folder = copy_of(name, tmp_path)
     edit_config(folder, rope_scaling=scaling)
-    with pytest.raises(ModelLoadError, match=r"'rope_scaling\.(rope_)?type' is '\w+'; supported: 'default', 'linear'"):
+    with pytest.raises(
+        ModelLoadError, match=r"'rope_scaling\.(rope_)?type' is '\w+'; supported: 'default', 'linear', "
+    ):
         load(folder)

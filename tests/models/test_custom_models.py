@@ -280,6 +280,18 @@ def test_a_static_model_of_the_hub_is_used(hub):
         np.testing.assert_allclose(list(model.embed(expected["texts"])), expected["vectors"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "task"), [("old", TextEmbedding), ("router", TextEmbedding)])
+def test_transformers_in_folders_of_their_own_are_fetched_from_the_hub(hub, kind, task):
+    fixture = support.FIXTURES / "folders" / kind
+    paths = [path for path in fixture.rglob("*") if path.is_file() and path.name != "cases.json"]
+    hub.add_repo(NAME, {path.relative_to(fixture).as_posix(): path.read_bytes() for path in paths})
+    answers = json.loads((fixture / "cases.json").read_text())
+    add()
+    with task(NAME) as model:
+        found = list(model.query_embed(answers["texts"]))
+    np.testing.assert_allclose(found, answers["cases"][0]["query_embed"], rtol=0, atol=1e-5)
+
+
 def test_pickles_in_a_given_folder(tmp_path):
     folder = tiny_models.write_model(tmp_path / "own")
     (folder / "onnx" / "model.onnx").rename(folder / "pytorch_model.bin")

@@ -1,6 +1,7 @@
 """The tables of fields, walked both ways: what is applied is read, what is read is in a table; docs show them."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from fastrank.models import (
     encoder_config,
     fields,
     multi_vector,
+    router,
     sentence_transformers,
     sparse_encoder,
     tokenization,
@@ -34,6 +36,10 @@ FILES = {
     "4_Normalize/config.json": fields.NORMALIZE,
     "3_Normalize/config.json": fields.NORMALIZE,
     "1_SpladePooling/config.json": fields.SPLADE_POOLING,
+    "router_config.json": fields.ROUTER,
+    "router_config.json: parameters": fields.ROUTER_PARAMETERS,
+    "1_WeightedLayerPooling/config.json": fields.WEIGHTED_LAYERS,
+    "query_0_SparseStaticEmbedding/config.json": fields.SPARSE_STATIC,
     "2_MultiVectorMask/config.json": fields.MULTI_VECTOR_MASK,
     "4_HierarchicalTokenPooling/config.json": fields.TOKEN_POOLING,
 }
@@ -50,10 +56,10 @@ def read(monkeypatch, tmp_path):
     get = Config._get
 
     def recorded(config, field, default):
-        if not config._within:
+        if not config._within or config._within == "parameters.":
             path = config.path
-            name = path.name if path.parent.name[:1] not in "0123456789" else f"{path.parent.name}/{path.name}"
-            found.add((name, field))
+            name = path.name if not re.match(r"(\w+_)?\d_", path.parent.name) else f"{path.parent.name}/{path.name}"
+            found.add((name + (": parameters" if config._within else ""), field))
         return get(config, field, default)
 
     monkeypatch.setattr(Config, "_get", recorded)
@@ -62,6 +68,9 @@ def read(monkeypatch, tmp_path):
     sentence_transformers.pooled(FOLDERS / "dense")
     multi_vector.read(FOLDERS / "multi_vector")
     sparse_encoder.read(FOLDERS / "sparse")
+    sparse_encoder.read(FOLDERS / "inference_free", "query")
+    for name in ("layers", "router"):
+        sentence_transformers.pooled(FOLDERS / name, router.route(FOLDERS / name))
     encoder_config.encoder(FOLDERS / "cross_encoder", "CrossEncoder")
     for name in ("pylate_bert", "pylate_modernbert", "colbert"):
         colbert.read("x", support.FIXTURES / "late_interaction" / name)

@@ -3,6 +3,7 @@
 A module offers `encoder(Graph, Config) -> Encoded`, which writes the inputs and the layers, and a function for each
 head with weights of its own, `(Graph, Config, Encoded) -> None`: `masked_lm`, `sequence_classification`,
 `logit_score`, `token_weights`.
-`WITHOUT_HEADS` names those of the shared heads (`encoder`, `attention`, `colbert`) that make no sense for it.
+`WITHOUT_HEADS` names those of the shared heads (`encoder`, `attention`, `colbert` ...) that make no sense for it, or
+that it does not write.
 Where there are `IGNORED_FIELDS`, a field of `config.json` that is neither read nor in them is refused by name.
 """

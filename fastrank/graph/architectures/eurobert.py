@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fastrank.graph import blocks, decoder_heads, heads, onnx_proto, pre_norm, rotary
+from fastrank.graph import blocks, decoder_heads, heads, onnx_proto, pre_norm
 from fastrank.graph.encoded import Encoded, Sizes
 
 if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
     from fastrank.models.config import Config
 
+WITHOUT_HEADS: Final = ("layer-states",)
 IGNORED_FIELDS: Final = frozenset(
     {"bos_token", "classifier_pooling", "clf_pooling", "eos_token", "mask_token", "pad_token", "pretraining_tp"}
 )
@@ -55,7 +56,7 @@ def _design(config: Config) -> pre_norm.Design:
         causal=False,
         layer_types=[pre_norm.FULL] * sizes.layers,
         window=0,
-        frequencies={pre_norm.FULL: rotary.frequencies(width, pre_norm.theta(config))},
+        rotations={pre_norm.FULL: pre_norm.rotation(config, width, sizes.positions)},
         qkv_bias=bias,
         output_bias=bias,
         mlp_bias=config.flag("mlp_bias", default=False),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
     from fastrank.models.config import Config
 
+WITHOUT_HEADS: Final = ("layer-states",)
 IGNORED_FIELDS: Final[frozenset[str]] = frozenset()
 
 sequence_classification = decoder_heads.sequence_classification
@@ -69,9 +70,9 @@ def _design(config: Config) -> pre_norm.Design:
         causal=not bidirectional,
         layer_types=_layer_types(config, sizes.layers),
         window=window // 2 if bidirectional else window,  # to each side
-        frequencies={
-            pre_norm.FULL: rotary.frequencies(width, _theta(config, pre_norm.FULL, "rope_theta", 1e6)),
-            pre_norm.SLIDING: rotary.frequencies(width, _theta(config, pre_norm.SLIDING, "rope_local_base_freq", 1e4)),
+        rotations={
+            pre_norm.FULL: _rotation(config, pre_norm.FULL, "rope_theta", 1e6, width),
+            pre_norm.SLIDING: _rotation(config, pre_norm.SLIDING, "rope_local_base_freq", 1e4, width),
         },
         qkv_bias=bias,
         output_bias=bias,
@@ -88,9 +89,10 @@ def _layer_types(config: Config, layers: int) -> list[str]:
     return pre_norm.listed_layer_types(config, default)
 
 
-def _theta(config: Config, kind: str, old_field: str, default: float) -> float:
-    """The rotary base: in a section of newer configurations, in a field of its own in older ones."""
+def _rotation(config: Config, kind: str, old_field: str, default: float, width: int) -> rotary.Rotation:
+    """The rotary base is in a section of newer configurations, in a field of its own in older ones."""
     section = config.section("rope_parameters").section(kind)
     section.choice("rope_type", ["default"], default="default")
     section.choice("partial_rotary_factor", [1, 1.0], default=1)
-    return section.number("rope_theta", config.number(old_field, default, low=1, high=1e12), low=1, high=1e12)
+    old = config.number(old_field, default, low=1, high=1e12)
+    return rotary.Rotation(rotary.frequencies(width, section.number("rope_theta", old, low=1, high=1e12)))

@@ -54,7 +54,7 @@ def encoder(graph: Graph, config: Config) -> Encoded:
     size = _sizes(config)
     ids, mask, x = _embeddings(graph, config, size)
     positions = graph.op("Unsqueeze", blocks.position_ids(graph, ids), graph.integers(1))
-    cos_sin = rotary.cos_sin(graph, positions, _frequencies(config, size.hidden // size.heads))
+    cos_sin = rotary.cos_sin(graph, positions, _rotation(config, size.hidden // size.heads))
     layer = partial(_layer, graph, ids=ids, cos_sin=cos_sin, size=size, layout=_layout(graph, size.layers))
     return post_norm.layers(graph, x, ids, mask, sizes=size, layer=layer)
 
@@ -92,7 +92,7 @@ def _sizes(config: Config) -> Sizes:
     )
 
 
-def _frequencies(config: Config, width: int) -> list[float]:
+def _rotation(config: Config, width: int) -> rotary.Rotation:
     """The rotary frequencies: `rope_parameters` in newer configurations, `rope_theta` and `rope_scaling` in older."""
     is_new = config.choice("model_type", ["new", "gte"]) == "new"
     old_theta = config.number("rope_theta", 10_000 if is_new else 160_000, low=1, high=1e12)
@@ -103,7 +103,8 @@ def _frequencies(config: Config, width: int) -> list[float]:
     section.choice("mixed_b", [None])
     section.choice("partial_rotary_factor", [1, 1.0], default=1)
     factor = section.number("factor", 1, low=1, high=1e6)
-    return rotary.ntk_frequencies(width, theta, factor) if kind == "ntk" else rotary.frequencies(width, theta)
+    found = rotary.ntk_frequencies(width, theta, factor) if kind == "ntk" else rotary.frequencies(width, theta)
+    return rotary.Rotation(found)
 
 
 def _embeddings(graph: Graph, config: Config, size: Sizes) -> tuple[str, str, str]:

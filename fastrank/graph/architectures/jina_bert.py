@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 masked_lm = bert.masked_lm
 sequence_classification = bert.sequence_classification
 
+WITHOUT_HEADS: Final = ("layer-states",)
+
 _GATES: Final = {"geglu": blocks.gelu, "reglu": blocks.relu}
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastrank.models.config import Config
 
 SENTENCE_TRANSFORMERS: Final = "embedding.weight"
-WITHOUT_HEADS: Final = ("attention", "colbert", "token-states")
+WITHOUT_HEADS: Final = ("attention", "colbert", "layer-states", "token-states")
 
 _MODEL2VEC: Final = "embeddings"
 _FLOATS: Final = {

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
     from fastrank.models.config import Config
 
+WITHOUT_HEADS: Final = ("layer-states",)
 WORDS: Final = "embeddings.tok_embeddings.weight"
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
@@ -94,12 +95,13 @@ def _layer_types(config: Config, layers: int) -> list[str]:
     return listed
 
 
-def _theta(config: Config, kind: str, old_field: str, default: float) -> float:
-    """The rotary base: in a section of newer configurations, in a field of its own in older ones."""
+def _rotation(config: Config, kind: str, old_field: str, default: float, width: int) -> rotary.Rotation:
+    """The rotary base is in a section of newer configurations, in a field of its own in older ones."""
     config.choice("rope_scaling", [None])
     section = config.section("rope_parameters").section(kind)
     section.choice("rope_type", ["default"], default="default")
-    return section.number("rope_theta", config.number(old_field, default, low=1, high=1e12), low=1, high=1e12)
+    old = config.number(old_field, default, low=1, high=1e12)
+    return rotary.Rotation(rotary.frequencies(width, section.number("rope_theta", old, low=1, high=1e12)))
 
 
 def _by_layer_type(
@@ -115,13 +117,11 @@ def _by_layer_type(
     return {
         GLOBAL: _LayerType(
             "" if graph.unpadded else blocks.score_bias(graph, visible),
-            rotary.cos_sin(
-                graph, column, rotary.frequencies(width, _theta(config, GLOBAL, "global_rope_theta", 160_000))
-            ),
+            rotary.cos_sin(graph, column, _rotation(config, GLOBAL, "global_rope_theta", 160_000, width)),
         ),
         LOCAL: _LayerType(
             blocks.score_bias(graph, seen),
-            rotary.cos_sin(graph, column, rotary.frequencies(width, _theta(config, LOCAL, "local_rope_theta", 10_000))),
+            rotary.cos_sin(graph, column, _rotation(config, LOCAL, "local_rope_theta", 10_000, width)),
             blocks.sees(graph, seen) if graph.hidden_count else "",
         ),
     }

@@ -38,8 +38,7 @@ def encoder(graph: Graph, config: Config) -> Encoded:
     size = _sizes(graph, config)
     ids, mask, x = bert.embeddings(graph, config, size, size.hidden, positions=False, norm="emb_ln")
     positions = graph.op("Unsqueeze", blocks.position_ids(graph, ids), graph.integers(1))
-    frequencies = _frequencies(config, size.hidden // size.heads)
-    cos_sin = rotary.cos_sin(graph, positions, frequencies)
+    cos_sin = rotary.cos_sin(graph, positions, _rotation(config, size))
     layer = partial(_layer, graph, ids=ids, cos_sin=cos_sin, size=size, config=config)
     return post_norm.layers(graph, x, ids, mask, sizes=size, layer=layer)
 
@@ -93,17 +92,11 @@ def _sizes(graph: Graph, config: Config) -> Sizes:
     )
 
 
-def _frequencies(config: Config, width: int) -> list[float]:
-    """Rotary frequencies, divided by a factor where the scaling is linear (Chen et al. 2023, arXiv:2306.15595)."""
-    section = config.section("rope_parameters")
-    if config.section("rope_scaling").values():  # which transformers takes before the other
-        section = config.section("rope_scaling")
-    kind = section.choice(section.first("rope_type", "type"), ["default", "linear"], default="default")
-    section.choice("partial_rotary_factor", [1, 1.0], default=1)
+def _rotation(config: Config, size: Sizes) -> rotary.Rotation:
+    section = rotary.section(config)
     old = config.number("rotary_emb_base", default=1_000, low=1, high=1e12)
     theta = section.number("rope_theta", old, low=1, high=1e12)
-    factor = section.number("factor", 1, low=1, high=1e6) if kind == "linear" else 1.0
-    return [rotary.float32(value / factor) for value in rotary.frequencies(width, theta)]
+    return rotary.rotation(config, section, size.hidden // size.heads, theta, size.positions)
 
 
 def _layer(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fastrank.graph import blocks, decoder_heads, onnx_proto, pre_norm, rotary
+from fastrank.graph import blocks, decoder_heads, onnx_proto, pre_norm
 from fastrank.graph.encoded import Encoded, Sizes
 
 if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
     from fastrank.models.config import Config
 
+WITHOUT_HEADS: Final = ("layer-states",)
 IGNORED_FIELDS: Final[frozenset[str]] = frozenset()
 
 sequence_classification = decoder_heads.sequence_classification
@@ -62,7 +63,7 @@ def _design(config: Config) -> pre_norm.Design:
         causal=_is_causal(config),
         layer_types=layer_types,
         window=window,
-        frequencies=dict.fromkeys(layer_types, rotary.frequencies(width, pre_norm.theta(config))),
+        rotations=dict.fromkeys(layer_types, pre_norm.rotation(config, width, sizes.positions)),
         qkv_bias=bias or not is_qwen3,
         output_bias=bias,
         qk_norm=is_qwen3,

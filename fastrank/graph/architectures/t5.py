@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
     from fastrank.models.config import Config
 
+WITHOUT_HEADS: Final = ("layer-states",)
 IGNORED_FIELDS: Final = frozenset(
     {
         "dense_act_fn",  # follows from feed_forward_proj
