@@ -356,7 +356,10 @@ def test_a_plain_masked_language_model_is_splade(tmp_path):
     [
         ({"pooling_strategy": "mean"}, "'pooling_strategy' is 'mean'; supported: 'max', 'sum'"),
         ({"activation_function": "gelu"}, "'activation_function' is 'gelu'; supported: 'relu', 'log1p_relu'"),
-        (None, "a sparse encoder is MLMTransformer and SpladePooling, or SparseStaticEmbedding, not Transformer, Pooling"),
+        (
+            None,
+            "a sparse encoder is MLMTransformer and SpladePooling, or SparseStaticEmbedding, not Transformer, Pooling",
+        ),
     ],
 )
 def test_sparse_folders_that_are_not_served(tmp_path, change, says):
