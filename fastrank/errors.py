@@ -58,9 +58,10 @@ class BulkError(FastrankError, ValueError):
     """A row of a batch or file cannot be embedded. The message names file, column and row; it can be pickled.
 
     Attributes:
-        row: its number in the batch or file, from 0; None: the whole column is wrong.
+        row: its number in the batch or file, from 0.
+        reason: what is wrong with it.
     """
 
-    def __init__(self, message: str, row: int | None = None) -> None:
+    def __init__(self, message: str, row: int | None = None, reason: str = "") -> None:
         super().__init__(message)
-        self.row = row
+        self.row, self.reason = row, reason

@@ -53,7 +53,7 @@ def test_all_is_sorted_and_there():
 # Where users import from. What stands beside these may move.
 PUBLIC = {
     "fastrank.bm25": ["BM25", "BM25Explanation", "BM25Index", "LANGUAGES", "Stemmer"],
-    "fastrank.bulk": ["BulkError", "Embedder"],
+    "fastrank.bulk": ["BulkError", "Done", "Embedder", "Plan", "Unit", "plan"],
     "fastrank.compat.fastembed": ["install", "uninstall"],
     "fastrank.dense": ["TextEmbedding"],
     "fastrank.errors": [

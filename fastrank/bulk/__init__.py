@@ -1,8 +1,9 @@
 """Bulk embedding on other people's engines (extra `bulk`).
 
-In: batches of rows in Arrow, pandas, polars or dicts. Out: the same batches with a column more.
+In: batches of rows in Arrow, pandas, polars or dicts; or files. Out: the same batches with a column more; or Parquet.
 
 `Embedder` is a callable that is pickled as its configuration, for engines that schedule: Ray Data, Spark, Daft ...
+`plan` needs no engine: it cuts files into units, each of which becomes one file, and does not do again what is done.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastrank.bulk.embedder import Embedder
+    from fastrank.bulk.files import Done, Plan, Unit, plan
     from fastrank.errors import BulkError
 
-__all__ = ["BulkError", "Embedder"]
+__all__ = ["BulkError", "Done", "Embedder", "Plan", "Unit", "plan"]
 
 _HOMES = {"BulkError": "errors", "Embedder": "bulk.embedder"}
 
@@ -23,7 +25,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = importlib.import_module(f"fastrank.{_HOMES[name]}")
+        module = importlib.import_module(f"fastrank.{_HOMES.get(name, 'bulk.files')}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "pyarrow":
             raise

@@ -179,7 +179,7 @@ class Embedder:
             problems |= {row: f"the query {problem}" for row, problem in queries.problems.items()}
         if problems and self.on_error == "raise":
             row = min(problems)
-            raise BulkError(f"{where}, row {row} of this batch: {problems[row]}", row)
+            raise BulkError(f"{where}, row {row} of this batch: {problems[row]}", row, problems[row])
         builder = self._known_layout().builder(len(texts.values))
         rows = [
             row
@@ -190,7 +190,7 @@ class Embedder:
             if isinstance(found, OutputError):
                 problems[row] = "the model returned NaN or infinity for it"
                 if self.on_error == "raise":
-                    raise BulkError(f"{where}, row {row} of this batch: {problems[row]}", row) from found
+                    raise BulkError(f"{where}, row {row} of this batch: {problems[row]}", row, problems[row]) from found
             else:
                 builder.add(row, found)
         return Result(builder.finish(), problems)

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +47,22 @@ class Row(NamedTuple):
 
     text: str
     fields: Mapping[str, Any]
+
+
+class Record(NamedTuple):
+    """A row as a file has it.
+
+    Attributes:
+        where: file and line, or number.
+        value: its fields by name, or a string that has none; None where there is a problem.
+        problem: what is wrong with it, beginning with `where`.
+        blank: it is an empty line: an empty text, without fields.
+    """
+
+    where: str
+    value: Any
+    problem: str | None = None
+    blank: bool = False
 
 
 class Documents(NamedTuple):
@@ -98,7 +114,28 @@ class Documents(NamedTuple):
             ValueError: something in it is not what it should be; the message names file and line.
             ModuleNotFoundError: Parquet without pyarrow.
         """
-        return _READERS[self.kind](self)
+        field = self.field
+        for record in self.records():
+            if record.problem is not None:
+                raise ValueError(record.problem)
+            if record.blank:
+                yield Row("", {})
+                continue
+            if self.kind == "text":
+                yield Row(record.value, {})
+                continue
+            field = field or _only_field(record.value, record.where)
+            yield _row(record.value, field, record.where)
+
+    def records(self, skip: int = 0) -> Iterator[Record]:
+        """The rows as the file has them, without the first `skip`. What is wrong with one row is said in its record.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: what follows cannot be read either.
+            ModuleNotFoundError: Parquet without pyarrow.
+        """
+        return _READERS[self.kind](self, skip)
 
     def total(self) -> int | None:
         """How many there are, if that can be known before they are read: of a regular file."""
@@ -121,38 +158,39 @@ class Documents(NamedTuple):
 # -- formats ----------------------------------------------------------------------------------------------------------
 
 
-def _text_rows(source: Documents) -> Iterator[Row]:
+def _text_records(source: Documents, skip: int) -> Iterator[Record]:
     if source.field is not None:
         raise ValueError(f"--field {source.field}: a text file has no fields. Say which --format {source.name} has")
-    for _, line in _lines(source):
-        yield Row(line.rstrip("\n"), {})
+    for line in _lines(source, skip):
+        yield Record(line.where, line.text.rstrip("\n"), line.problem)
 
 
-def _jsonl_rows(source: Documents) -> Iterator[Row]:
-    field = source.field
-    for number, line in _lines(source):
-        if not line.strip():
-            yield Row("", {})
-            continue
-        where = f"{source.name}:{number}"
-        value = _parsed(line, where)
-        field = field or _only_field(value, where)
-        yield _row(value, field, where)
+def _jsonl_records(source: Documents, skip: int) -> Iterator[Record]:
+    for line in _lines(source, skip):
+        if line.problem is not None:
+            yield Record(line.where, None, line.problem)
+        elif not line.text.strip():
+            yield Record(line.where, "", blank=True)
+        else:
+            try:
+                value = _parsed(line.text, line.where)
+            except ValueError as error:
+                yield Record(line.where, None, str(error))
+            else:
+                yield Record(line.where, value)
 
 
-def _json_rows(source: Documents) -> Iterator[Row]:
+def _json_records(source: Documents, skip: int) -> Iterator[Record]:
     with _opened(source) as stream:
         text = stream.read()
     if at := _position_of_fault(text):
-        raise _fault(text[at - 1], source, text.count("\n", 0, at) + 1, stream.encoding)
+        line = text.count("\n", 0, at) + 1
+        raise ValueError(_fault(text[at - 1], f"{source.name}:{line}", stream.encoding))
     values = _parsed(text, source.name, "; for one object per line say --format jsonl")
     if not isinstance(values, list):
         raise ValueError(f"{source.name}: must be an array of objects or strings, not {_type_name(values)}")  # noqa: TRY004
-    field = source.field
-    for number, value in enumerate(values):
-        where = f"{source.name}[{number}]"
-        field = field or _only_field(value, where)
-        yield _row(value, field, where)
+    for number in range(skip, len(values)):
+        yield Record(f"{source.name}[{number}]", values[number])
 
 
 def _csv_reader(source: Documents, lines: Iterator[str]) -> Any:
@@ -163,8 +201,8 @@ def _csv_reader(source: Documents, lines: Iterator[str]) -> Any:
     return csv.reader(chain([first], lines), delimiter="\t" if source.kind == "tsv" else comma, strict=True)
 
 
-def _csv_rows(source: Documents) -> Iterator[Row]:
-    reader = _csv_reader(source, (line for _, line in _lines(source, newline="")))
+def _csv_records(source: Documents, skip: int) -> Iterator[Record]:
+    reader = _csv_reader(source, (line.sound for line in _lines(source, newline="")))
     try:
         header = next(filter(None, reader), None)
         if header is None:
@@ -174,18 +212,19 @@ def _csv_rows(source: Documents) -> Iterator[Row]:
         if header.count(field) != 1:
             problem = "twice" if field in header else "not"
             raise ValueError(f"{where}: the column {field!r} is {problem} in the header: {', '.join(header)}")
-        for values in reader:
-            if values and len(values) != len(header):
-                raise ValueError(
-                    f"{source.name}:{reader.line_num}: has {len(values)} columns, the header has {len(header)}"
-                )
-            fields = dict(zip(header, values, strict=False))
-            yield Row(inputs.text(fields.get(field, ""), field), fields)
+        for values in islice(reader, skip, None):
+            where = f"{source.name}:{reader.line_num}"
+            if not values:
+                yield Record(where, "", blank=True)
+            elif len(values) != len(header):
+                yield Record(where, None, f"{where}: has {len(values)} columns, the header has {len(header)}")
+            else:
+                yield Record(where, dict(zip(header, values, strict=True)))
     except csv.Error as error:
         raise ValueError(f"{source.name}:{reader.line_num}: not {source.kind.upper()}: {error}") from None
 
 
-def _parquet_rows(source: Documents) -> Iterator[Row]:
+def _parquet_records(source: Documents, skip: int) -> Iterator[Record]:
     file = _parquet(source)
     names = file.schema_arrow.names
     field = source.field or _only_field(dict.fromkeys(names), source.name)
@@ -194,7 +233,8 @@ def _parquet_rows(source: Documents) -> Iterator[Row]:
     number = 0
     for batch in file.iter_batches(1024):
         for value in batch.to_pylist():
-            yield _row(value, field, f"{source.name}, row {number}")
+            if number >= skip:
+                yield Record(f"{source.name}, row {number}", value)
             number += 1
 
 
@@ -214,13 +254,13 @@ def _parquet(source: Documents) -> Any:
         raise ValueError(f"{source.name}: not Parquet: {error}") from None
 
 
-_READERS: Mapping[str, Callable[[Documents], Iterator[Row]]] = {
-    "text": _text_rows,
-    "jsonl": _jsonl_rows,
-    "json": _json_rows,
-    "csv": _csv_rows,
-    "tsv": _csv_rows,
-    "parquet": _parquet_rows,
+_READERS: Mapping[str, Callable[[Documents, int], Iterator[Record]]] = {
+    "text": _text_records,
+    "jsonl": _jsonl_records,
+    "json": _json_records,
+    "csv": _csv_records,
+    "tsv": _csv_records,
+    "parquet": _parquet_records,
 }
 
 
@@ -262,13 +302,30 @@ def _type_name(value: Any) -> str:
 # -- bytes and lines --------------------------------------------------------------------------------------------------
 
 
-def _lines(source: Documents, newline: str | None = None) -> Iterator[tuple[int, str]]:
-    """Numbered lines with their ends, each checked."""
+class _Line(NamedTuple):
+    where: str
+    text: str  # with its end
+    problem: str | None
+
+    @property
+    def sound(self) -> str:
+        """The text, if nothing is wrong with it.
+
+        Raises:
+            ValueError: something is.
+        """
+        if self.problem is not None:
+            raise ValueError(self.problem)
+        return self.text
+
+
+def _lines(source: Documents, skip: int = 0, newline: str | None = None) -> Iterator[_Line]:
+    """Lines with their ends, each checked, without the first `skip`."""
     with _opened(source, newline) as stream:
-        for number, line in enumerate(stream, 1):
-            if at := _position_of_fault(line):
-                raise _fault(line[at - 1], source, number, stream.encoding)
-            yield number, line
+        for number, line in enumerate(islice(stream, skip, None), skip + 1):
+            where = f"{source.name}:{number}"
+            at = _position_of_fault(line)
+            yield _Line(where, line, _fault(line[at - 1], where, stream.encoding) if at else None)
 
 
 @contextmanager
@@ -307,7 +364,8 @@ def _refuse_binary(head: bytes, source: Documents) -> None:
             raise ValueError(f"{source.name}: is {what}, not {source.kind}")
     wide = codecs.lookup(source.encoding or "utf-8").name.startswith(("utf-16", "utf-32"))
     if b"\0" in head and not wide:
-        raise _fault("\0", source, head[: head.index(b"\0")].count(b"\n") + 1, "")
+        line = head[: head.index(b"\0")].count(b"\n") + 1
+        raise ValueError(_fault("\0", f"{source.name}:{line}", ""))
 
 
 def _undecoded(error: UnicodeError) -> tuple[str, int]:
@@ -327,14 +385,11 @@ def _position_of_fault(text: str) -> int:
     return 0
 
 
-def _fault(letter: str, source: Documents, line: int, encoding: str) -> ValueError:
-    where = f"{source.name}:{line}"
+def _fault(letter: str, where: str, encoding: str) -> str:
     if letter == "\0":
-        return ValueError(
-            f"{where}: has a NUL byte: it is binary, or UTF-16 without a byte order mark (--encoding utf-16-le)"
-        )
+        return f"{where}: has a NUL byte: it is binary, or UTF-16 without a byte order mark (--encoding utf-16-le)"
     byte = f"byte 0x{ord(letter) - 0xDC00:02x}"
-    return ValueError(
+    return (
         f"{where}: not {encoding.removesuffix('-sig').upper()}: {byte}. State the file's encoding, such as "
         "--encoding cp1252"
     )

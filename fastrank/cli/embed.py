@@ -1,4 +1,4 @@
-"""`fastrank embed`: vectors of documents, as .npy or JSON lines."""
+"""`fastrank embed`: vectors of documents, as .npy or JSON lines; or, into a folder, as Parquet files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from fastrank.cli import terminal, writing
+from fastrank.cli import bulk, terminal, writing
 from fastrank.cli.options import add_model_options, add_text_options, documents, model_arguments, positive
 
 if TYPE_CHECKING:
@@ -24,49 +24,60 @@ def add_to(commands: Any) -> None:
         help="write the vectors of documents",
         description="Write one vector per document, in the order of the file: a float32 .npy array of shape "
         "(documents, dim) with --output FILE.npy, else JSON lines with index and vector. A blank line is an empty text "
-        "and has a vector too: row n of the output belongs to line n of the input.",
+        "and has a vector too: row n of the output belongs to line n of the input. With --output FOLDER/ files become "
+        "Parquet files, and a run that is ended goes on where it was when it is started again.",
     )
-    add_text_options(parser)
+    add_text_options(parser, several=True)
     parser.add_argument(
         "-o",
         "--output",
         metavar="FILE",
         help="FILE.npy or FILE.jsonl, replaced when all is written; a pipe or a device gets JSON lines unless its name "
-        "ends in .npy (default: standard output)",
+        "ends in .npy (default: standard output). FOLDER/ or FILE.parquet: Parquet",
     )
     parser.add_argument(
         "--as",
-        dest="kind",
+        dest="role",
         choices=("passage", "query", "plain"),
         default="plain",
         help="which of the model's prefixes to put before each text (%(default)s: none)",
     )
     parser.add_argument(
-        "--batch-size", type=positive, default=256, metavar="N", help="the most texts that run together (%(default)s)"
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="the most texts that run together, and are read ahead (256; into Parquet 1024)",
     )
     add_model_options(parser)
+    bulk.add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Embed and write."""
+    if bulk.is_meant(options):
+        return bulk.run(options)
+    bulk.refuse_options(options)
     from fastrank import TextEmbedding
 
+    batch_size = options.batch_size or 256
     source = documents(options)
     source.require()
     output = Path(options.output) if options.output not in (None, "-", "/dev/stdout") else None
     if output is not None:
         writing.check(output, source.stat())
         if output.suffix not in (".npy", ".jsonl") and not writing.is_stream(output):
-            raise ValueError(f"--output {output}: the name must end in .npy or .jsonl")
+            raise ValueError(
+                f"--output {output}: the name must end in .npy, .jsonl or .parquet, or in / for a folder of Parquet"
+            )
     with TextEmbedding(**model_arguments(options)) as model:
         texts = (row.text for row in source.rows())
-        if options.kind == "plain":
-            vectors = model.embed(texts, options.batch_size)
-        elif options.kind == "query":
-            vectors = model.query_embed(texts, options.batch_size)
+        if options.role == "plain":
+            vectors = model.embed(texts, batch_size)
+        elif options.role == "query":
+            vectors = model.query_embed(texts, batch_size)
         else:
-            vectors = model.passage_embed(texts, options.batch_size)
+            vectors = model.passage_embed(texts, batch_size)
         shown = _with_progress(vectors, source, to_terminal=output is None and terminal.is_shown())
         count = _write(output, shown, model.embedding_size)
     if not count:

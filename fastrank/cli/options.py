@@ -46,18 +46,19 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="never open a connection (FASTRANK_OFFLINE=1)")
 
 
-def add_text_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say where texts come from and how they are read."""
+def add_text_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """The options that say where texts come from and how they are read: from one file, or several."""
     parser.add_argument(
-        "file",
-        nargs="?",
-        default="-",
+        *(["files"] if several else ["file"]),
+        nargs="*" if several else "?",
+        default=[] if several else "-",
         metavar="FILE",
         help="a file of documents; - is standard input (default). By suffix: .jsonl: one object per line; .json: an "
         "array of objects; .csv and .tsv: with a header; .parquet; any other: text, one document per line",
     )
     parser.add_argument(
         "--field",
+        "--column",
         metavar="NAME",
         help="the field or column with the text, if there are several; with it, a file of another suffix is JSON lines",
     )
@@ -84,8 +85,15 @@ def add_word_options(parser: argparse.ArgumentParser) -> None:
 
 
 def documents(options: argparse.Namespace) -> reading.Documents:
-    """What `add_text_options` read."""
-    return reading.Documents(options.file, options.format, options.field, options.encoding)
+    """What `add_text_options` read.
+
+    Raises:
+        ValueError: there are several files, where one is read.
+    """
+    files = options.files or ["-"] if hasattr(options, "files") else [options.file]
+    if len(files) != 1:
+        raise ValueError(f"one file becomes one output, not {len(files)}: for several name a folder, --output FOLDER/")
+    return reading.Documents(files[0], options.format, options.field, options.encoding)
 
 
 def positive(value: str) -> int:
