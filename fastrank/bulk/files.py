@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
+import platform
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -181,7 +181,7 @@ class Plan:
         path = self.output / unit.name
         if path.exists():
             return done(path)
-        part = self.output / f".{unit.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
+        part = self.output / f".{unit.name}.{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
         try:
             with part.open("xb") as file:
                 found = write(self, [unit], file, progress)
@@ -376,7 +376,7 @@ def _input(saved: Mapping[str, Any]) -> Input:
 
 def _published(folder: Path, own: Mapping[str, Any]) -> Any:
     """The manifest that is there once several processes have tried to write theirs: the first one's."""
-    part = folder / f".{MANIFEST}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
+    part = folder / f".{MANIFEST}.{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
     try:
         with part.open("x", encoding="utf-8") as file:
             json.dump(own, file, indent=1)
