@@ -93,6 +93,16 @@ PUBLIC = {
     "fastrank.sparse": ["SparseEmbedding", "SparseTextEmbedding"],
 }
 INTEGRATIONS = {
+    "duckdb": ("duckdb", ["register"]),
+    "langchain_qdrant": ("langchain_qdrant", ["FastrankSparse"]),
+    "mteb": (
+        "mteb",
+        ["FastrankCrossEncoder", "FastrankEncoder", "FastrankLateInteraction", "FastrankSparse"],
+    ),
+    "pgvector": ("pgvector", ["FastrankPgvector", "Hit", "register", "sparse", "vector"]),
+    "pydantic_ai": ("pydantic_ai", ["FastrankEmbeddingModel"]),
+    "sqlite": ("sqlite_vec", ["FastrankSQLite", "Hit"]),
+    "txtai": ("txtai", ["METHOD", "FastrankSimilarity", "FastrankVectors"]),
     "chroma": ("chromadb", ["FastrankEmbeddingFunction", "FastrankSparseEmbeddingFunction"]),
     "haystack": (
         "haystack",
@@ -138,8 +148,9 @@ def test_public_paths(module):
 @pytest.mark.parametrize("name", INTEGRATIONS)
 def test_public_paths_of_integrations(name):
     library, names = INTEGRATIONS[name]
-    hosts.host(library)
-    module = hosts.host(f"fastrank.integrations.{name}")
+    torch = name in ("mteb", "txtai")
+    hosts.host(library, torch=torch)
+    module = hosts.host(f"fastrank.integrations.{name}", torch=torch)
     assert all(hasattr(module, public) for public in names)
 
 

@@ -30,8 +30,10 @@ ADDRESS = "127.0.0.1:8321"
 HOSTS = {
     "llama_index": "llama_index.core",
     "langchain": "langchain_core",
+    "chroma": "chromadb",
     "milvus": "pymilvus",
     "qdrant": "qdrant_client",
+    "sqlite": "sqlite_vec",
 }
 
 
