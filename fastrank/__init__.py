@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ProviderError,
         RegistryError,
     )
+    from fastrank.hybrid import HybridEmbedding, HybridTextEmbedding, hybrid_scores
     from fastrank.late_interaction import LateInteractionTextEmbedding
     from fastrank.models.spec import ModelSource, PoolingType
     from fastrank.rerank.cross_encoder import TextCrossEncoder
@@ -36,6 +37,8 @@ __all__ = [
     "Device",
     "DownloadError",
     "FastrankError",
+    "HybridEmbedding",
+    "HybridTextEmbedding",
     "IntegrityError",
     "LateInteractionTextEmbedding",
     "ModelLoadError",
@@ -51,10 +54,13 @@ __all__ = [
     "SparseTextEmbedding",
     "TextCrossEncoder",
     "TextEmbedding",
+    "hybrid_scores",
 ]
 
 _HOMES = {
     "Device": "engine.options",
+    "HybridEmbedding": "hybrid",
+    "HybridTextEmbedding": "hybrid",
     "LateInteractionTextEmbedding": "late_interaction",
     "ModelSource": "models.spec",
     "PoolingType": "models.spec",
@@ -63,6 +69,7 @@ _HOMES = {
     "SparseTextEmbedding": "sparse.sparse_text_embedding",
     "TextCrossEncoder": "rerank.cross_encoder",
     "TextEmbedding": "dense.text_embedding",
+    "hybrid_scores": "hybrid",
 }
 
 

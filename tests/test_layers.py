@@ -20,6 +20,7 @@ ALLOWED = {
     "sparse": "bm25 engine errors inputs models store",
     "rerank": "engine errors inputs models store",
     "late_interaction": "engine errors inputs maxsim models postprocess rerank store",
+    "hybrid": "dense engine errors inputs late_interaction maxsim models sparse store",
     "compat": "bm25 dense engine environment errors inputs models postprocess sparse store",
     "evaluation": "bm25 dense errors fusion late_interaction maxsim rerank",
     "integrations": "bulk compat dense engine environment errors fusion inputs late_interaction maxsim models rerank "
@@ -27,7 +28,7 @@ ALLOWED = {
     "bulk": "engine environment errors fastrank inputs log models store",
     "cli": "bm25 bulk dense engine environment errors evaluation fastrank fusion inputs models server store",
     "server": "bm25 dense engine environment errors fastrank inputs late_interaction maxsim models",
-    "fastrank": "dense engine errors late_interaction models rerank sparse",  # __init__.py; for type checkers only
+    "fastrank": "dense engine errors hybrid late_interaction models rerank sparse",  # for type checkers only
     "__main__": "cli",
 }
 HOMES = {
@@ -51,7 +52,8 @@ HOMES = {
     "packaging": "cli.wheels",
     "pyarrow": "bulk integrations",
     "jinja2": "models.chat_template",
-    "zipfile": "cli.wheels",  # only wheels that it has just built; no archive from elsewhere is opened
+    # wheels that it has just built, and tensors of torch, stored uncompressed and read by an own reader
+    "zipfile": "cli.wheels models.torch_file",
 }
 NO_NUMPY = {"models", "store"}
 NEVER = {"onnx", "torch", "transformers", "pickle", "tarfile", "requests", "httpx", "urllib.request"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from fastrank import store
@@ -15,7 +16,7 @@ from fastrank.engine.loading import Opened, Request
 from fastrank.engine.pipeline import Head, Pipeline
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.models import tokenization
-from fastrank.models.spec import TEXT_EMBEDDING, DenseTask
+from fastrank.models.spec import LATE_INTERACTION, SPARSE_EMBEDDING, TEXT_EMBEDDING, DenseTask, ModelSpec
 from fastrank.models.tokenization import TokenizerSettings
 
 
@@ -78,7 +79,14 @@ def _way(request: Request, files: store.ModelFiles, settings: DenseSettings) -> 
     tokenizer = _tokenizer(request, limits, None)
     here = store.within(files, settings.home)
     head = settings.pooled.graph_head if settings.pooled else "encoder"
-    opened = loading.open_session(request, here, head, settings.output, settings.extra_inputs("embed"))
+    opened = loading.open_session(
+        request,
+        here,
+        head,
+        settings.output,
+        settings.extra_inputs("embed"),
+        shared=_has_token_heads(request.spec, files.folder),
+    )
     return _Way(settings, limits, tokenizer, opened, heads.dense(request.spec.name, settings))
 
 
@@ -116,3 +124,13 @@ def _tokenizer(request: Request, limits: TokenizerSettings, limit: int | None) -
         capped=request.max_length is None,
         special_tokens_in_text=request.special_tokens_in_text,
     )
+
+
+def _has_token_heads(spec: ModelSpec, folder: Path) -> bool:
+    """Whether sparse vectors or token embeddings are made of the same output."""
+    if spec.variants and not any(variant.open for variant in spec.variants):  # the registry says everything
+        sparse, tokens = spec.tasks.get(SPARSE_EMBEDDING), spec.tasks.get(LATE_INTERACTION)
+        return getattr(sparse, "kind", "") == "token-weights" or bool(getattr(tokens, "linear", ""))
+    from fastrank.models import token_heads
+
+    return token_heads.sparse(folder) is not None or token_heads.tokens(folder) is not None

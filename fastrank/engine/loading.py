@@ -8,6 +8,8 @@ from arguments, registry and folder, and `open_session` takes it from there to a
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -17,7 +19,7 @@ from fastrank import store
 from fastrank.engine import precision
 from fastrank.engine.options import Options
 from fastrank.engine.precision import Plan
-from fastrank.engine.session import Session
+from fastrank.engine.session import Session, identity
 from fastrank.errors import ModelLoadError
 from fastrank.models import registry
 from fastrank.models.spec import ModelSpec
@@ -71,6 +73,7 @@ def open_session(
     output: str | None = None,
     extra_inputs: Mapping[str, int] = MappingProxyType({}),
     score_tokens: tuple[int, int | None] | None = None,
+    shared: bool = False,
 ) -> Opened:
     """The session of a model.
 
@@ -81,6 +84,7 @@ def open_session(
         output: the output of an ONNX file to use; None: its first.
         extra_inputs: scalar inputs of the graph beside the tokens.
         score_tokens: for the head "logit-score", as `graph.build` has it.
+        shared: take the session of another model in memory that runs the same files in the same way, if there is one.
 
     Raises:
         ModelLoadError: the files cannot be used.
@@ -88,12 +92,30 @@ def open_session(
         ValueError: `files` are in the caller's own folder, and none is for this precision.
     """
     plan = precision.plan(request.spec, files, graph_head, request.options, request.lookup.cache_dir, score_tokens)
-    session = Session(plan.model, plan.options, extra_inputs)
+    if shared:
+        session = _shared_session(plan, graph_head, extra_inputs)
+    else:
+        session = Session(plan.model, plan.options, extra_inputs)
     if plan.model.build:
         from fastrank.graph import OUTPUT  # a ready-made graph does not need it
 
         output = OUTPUT[graph_head]
     return Opened(session, plan, output)
+
+
+_shared: weakref.WeakValueDictionary[tuple[Any, ...], Session] = weakref.WeakValueDictionary()
+_sharing = threading.Lock()
+
+
+def _shared_session(plan: Plan, graph_head: str, extra_inputs: Mapping[str, int]) -> Session:
+    """The session of models that differ only in what they make of its output."""
+    head = graph_head if plan.model.build else None
+    key = (identity(plan.model.path), plan.model.path, head, plan.name, repr(plan.options), *extra_inputs.items())
+    with _sharing:
+        session = _shared.get(key)
+        if session is None:
+            session = _shared[key] = Session(plan.model, plan.options, extra_inputs)
+        return session
 
 
 def info(files: store.ModelFiles, opened: Opened, max_length: int) -> dict[str, Any]:

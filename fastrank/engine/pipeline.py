@@ -195,6 +195,8 @@ def check_finite(result: Any, names: Names, position: int) -> None:
     Raises:
         OutputError: naming the text.
     """
-    values: Any = getattr(result, "values", result)  # a vector, or something that has values
-    if not np.isfinite(values).all():
+    for part in result if isinstance(result, tuple) else (result,):
+        values: Any = getattr(part, "values", part)  # a vector, or something that has values
+        if values is None or np.isfinite(values).all():
+            continue
         raise OutputError(f"The model returned NaN or infinity for {names(position)}. Its weights may be damaged.")

@@ -75,7 +75,7 @@ class Session:
     def __init__(self, model: Model, options: Options, extra_inputs: Mapping[str, int] = MappingProxyType({})) -> None:
         self._model, self._options, self._extra_inputs = model, options, extra_inputs
         self._onnxruntime = providers.load_onnxruntime()
-        self._files = _identity(model.path)
+        self._files = identity(model.path)
         self._graph: bytes | None = None
         self._devices = providers.devices(options, self._onnxruntime.get_available_providers())
         self.threads = options.threads or cpu.available()
@@ -254,7 +254,7 @@ class Session:
             settings.graph_optimization_level = self._onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         path = self._model.path
         try:
-            now = _identity(path)
+            now = identity(path)
         except OSError as error:  # in a child that became another user, say
             raise _FilesChangedError(f"{path} cannot be opened again by this process: {error}") from error
         if self._files != now:
@@ -292,7 +292,7 @@ def run_once(graph: bytes, batch: Batch) -> NDArray[np.float32]:
     return Session(Model(Path("a trial of onnxruntime"), lambda: graph), Options(threads=1, cuda=False)).run(batch)
 
 
-def _identity(path: Path) -> tuple[tuple[str, int, int, int], ...]:
+def identity(path: Path) -> tuple[tuple[str, int, int, int], ...]:
     """(name, bytes, modified, inode) of the files that hold a model's weights: the file, its shards, its external data.
 
     Sessions are opened when they are needed, from the same files or not at all.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -37,6 +37,21 @@ def queries(name: str, dim: int, length: int, *, normalize: bool) -> Head[Floats
         # Copies, as a view would keep the states of all texts alive.
         rows = [states[:count].copy() for states, count in zip(output, counts, strict=True)]
         return [unit(row) for row in rows] if normalize else rows
+
+    return head
+
+
+def projected(name: str, linear: Callable[[Floats], Floats]) -> Head[Floats]:
+    """(texts, tokens, hidden) -> one (tokens - 1, dim) per text, L2-normalized: the first token has no embedding.
+
+    As FlagEmbedding's BGE-M3 does.
+    """
+
+    def head(output: Floats, batch: Batch) -> list[Floats]:
+        if output.ndim != 3:
+            raise ModelLoadError(f"{name}: the model's output has shape {output.shape}, not one state per token")
+        counts = batch.mask.sum(axis=1)
+        return [unit(linear(states[1:count])) for states, count in zip(output, counts, strict=True)]
 
     return head
 

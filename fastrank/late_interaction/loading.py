@@ -46,7 +46,7 @@ def _assembled(request: Request, files: store.ModelFiles) -> LateInteractionMode
     of_queries = LateInteractionTokenizer(in_folder, of_model.queries, special_tokens_in_text=in_text)
     skiplist = skipped_ids(tokenizer, of_model)
     here = store.within(files, of_model.home)
-    opened = loading.open_session(request, here, of_model.graph_head, of_model.output)
+    opened = loading.open_session(request, here, of_model.graph_head, of_model.output, shared=of_model.head is not None)
     documents = Pipeline(
         tokenizer,
         opened.session,
@@ -76,6 +76,10 @@ def skipped_ids(tokenizer: Tokenizer, of_model: LateInteractionSettings) -> list
 
 def _head(name: str, of_model: LateInteractionSettings, task: str, skiplist: Sequence[int]) -> Head[Floats]:
     queries = task == "query"
+    if of_model.head is not None:
+        from fastrank.engine.linear import linear  # few models have it
+
+        return heads.projected(name, linear(of_model.head))
     if of_model.modules is not None:
         expanded = of_model.queries.expand_to if queries and of_model.modules.counted else 0
         return heads.by_modules(of_model.modules, task, skiplist, expanded)

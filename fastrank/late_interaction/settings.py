@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from fastrank.models import colbert, multi_vector
+from fastrank.models import colbert, encoder_config, multi_vector, token_heads
 from fastrank.models.modules import Step
 from fastrank.models.multi_vector import MultiVector, Skiplist, TokenPooling
 from fastrank.models.sentence_transformers import first_module
 from fastrank.models.spec import LateInteractionTask, ModelSpec
+from fastrank.models.token_heads import TokenHead
 
 
 class TextSettings(NamedTuple):
@@ -70,6 +71,7 @@ class LateInteractionSettings(NamedTuple):
         in_registry: whether the registry says everything, so that the folder's tokenizer is used as it is.
         home: where the files of the tokenizer and of the transformer are: the model's folder, or one in it.
         modules: of a MultiVectorEncoder, what is done with the states of tokens; None: what stands above.
+        head: the layer that makes embeddings of the states of all tokens but the first; None: the graph has them.
     """
 
     dim: int
@@ -84,6 +86,7 @@ class LateInteractionSettings(NamedTuple):
     in_registry: bool
     home: Path
     modules: TokenModules | None = None
+    head: TokenHead | None = None
 
 
 def resolve(
@@ -101,8 +104,13 @@ def resolve(
     Raises:
         ModelLoadError: the folder's files are damaged, or do not say how token embeddings are made.
     """
-    prompt, in_registry = "", bool(task.dim)
-    if not in_registry:
+    prompt, in_registry, head = "", bool(task.dim), None
+    if task.linear or not in_registry:
+        head = token_heads.tokens(folder, task.linear)
+    if head is not None and not in_registry:
+        task = LateInteractionTask(dim=head.outputs, projection=False)
+        prompt = encoder_config.encoder(folder, "SentenceTransformer").prefixes.embed
+    elif not in_registry:
         if multi_vector.is_multi_vector(folder):
             return _of_modules(multi_vector.read(folder), spec.max_length, max_length, first_module(folder))
         task = colbert.read(spec.name, folder)
@@ -112,8 +120,8 @@ def resolve(
     return LateInteractionSettings(
         dim=task.dim,
         queries=TextSettings(
-            max_length=task.query_max_length or spec.max_length,
-            capped=True,
+            max_length=(max_length if head else None) or task.query_max_length or spec.max_length,
+            capped=max_length is None or head is None,
             prefix_token=task.query_prefix_token,
             prefix_position=task.prefix_position,
             expand_to=task.query_length or 0,
@@ -132,11 +140,18 @@ def resolve(
         skiplist_tokens=task.skiplist_words,
         normalize_queries=task.normalize == "both",
         normalize_documents=task.normalize != "none",
-        graph_head="colbert" if task.projection else "token-states",
+        graph_head=_graph_head(task, head),
         output=task.output,
         in_registry=in_registry,
         home=folder if in_registry else first_module(folder),
+        head=head,
     )
+
+
+def _graph_head(task: LateInteractionTask, head: TokenHead | None) -> str:
+    if head is not None:
+        return "encoder"
+    return "colbert" if task.projection else "token-states"
 
 
 def _of_modules(model: MultiVector, limit: int | None, max_length: int | None, home: Path) -> LateInteractionSettings:

@@ -11,11 +11,12 @@ from typing import NamedTuple
 from fastrank.errors import ModelLoadError
 from fastrank.models import encoder_config, fields, router
 from fastrank.models.config import Config
-from fastrank.models.sentence_transformers import MODULES, Module
+from fastrank.models.sentence_transformers import MODULES, Module, modules
 from fastrank.models.spec import Prefixes
 
 _LANGUAGE_MODELS = ("MLMTransformer", "Transformer")
 _TABLE = "SparseStaticEmbedding"
+_OWN_MODULES = ("SpladePooling", "Router", _TABLE)
 _ACTIVATIONS = {"relu": "log1p", "log1p_relu": "log1p-log1p"}
 
 
@@ -39,6 +40,15 @@ class SparseEncoder(NamedTuple):
     home: Path | None = None
     table: bool = False
     routed: bool = False
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder is a SparseEncoder's, by its modules.
+
+    Raises:
+        ModelLoadError: modules.json is damaged.
+    """
+    return any(module.kind in _OWN_MODULES for module in modules(folder))
 
 
 def read(folder: Path, route: str | None = None) -> SparseEncoder:

@@ -200,7 +200,10 @@ class DenseTask(NamedTuple):
 
 
 class SparseTask(NamedTuple):
-    """How a sparse vector is made. `activation` is SPLADE's; None: as the model's folder says."""
+    """How a sparse vector is made. `activation` is SPLADE's; None: as the model's folder says.
+
+    `weights`: of the kind "token-weights", the file of the layer that weighs tokens; empty: the checkpoint has it.
+    """
 
     kind: str
     requires_idf: bool = False
@@ -211,6 +214,7 @@ class SparseTask(NamedTuple):
     language: str | None = None
     alpha: float = 0.5
     output: str | None = None
+    weights: str = ""
     answers: tuple[Answer, ...] = ()
 
 
@@ -232,6 +236,7 @@ class LateInteractionTask(NamedTuple):
         normalize: which embeddings are L2-normalized after the graph: "both", "documents" or "none".
         projection: whether a checkpoint has Dense layers after the encoder. ONNX files include them.
         output: the output of an ONNX file to use; None: its first.
+        linear: the file of the layer that makes them of the states of all tokens but the first; empty: the graph does.
         answers: reference results for `fastrank verify`.
     """
 
@@ -249,6 +254,7 @@ class LateInteractionTask(NamedTuple):
     normalize: str = "both"
     projection: bool = True
     output: str | None = None
+    linear: str = ""
     answers: tuple[Answer, ...] = ()
 
 

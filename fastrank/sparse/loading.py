@@ -70,7 +70,9 @@ class _Way:
             self._documents = self._queries = LookupPipeline(self._tokenizer, _table(settings, self._tokenizer))
             return
         here = store.within(files, settings.home)
-        self._opened = loading.open_session(request, here, settings.graph_head, settings.output)
+        self._opened = loading.open_session(
+            request, here, settings.graph_head, settings.output, shared=settings.head is not None
+        )
         self._documents, self._queries = self._pipelines(self._opened)
 
     def other(self, settings: SparseSettings) -> _Way:
@@ -125,6 +127,13 @@ class _Way:
 
             lookup = LookupPipeline(tokenizer, bm42.query(settings, tokenizer))
             return pipeline(bm42.documents(settings, tokenizer)), lookup
+        if settings.head is not None:
+            from fastrank.engine.linear import linear
+            from fastrank.sparse import token_weights
+
+            ids = [tokenizer.token_to_id(token) for token in settings.without_weight]
+            weighed = token_weights.documents(linear(settings.head), [each for each in ids if each is not None])
+            return pipeline(weighed), pipeline(weighed)
         from fastrank.sparse import splade
 
         documents = pipeline(splade.documents(settings, tokenizer))

@@ -9,16 +9,19 @@ from typing import NamedTuple
 from fastrank.models import sparse_encoder
 from fastrank.models.sparse_encoder import SparseEncoder
 from fastrank.models.spec import Prefixes, SparseTask
+from fastrank.models.token_heads import TokenHead
 
+WEIGHTED = "token-weights"
+_NO_WEIGHT = ("<s>", "</s>", "<pad>", "<unk>")  # XLM-RoBERTa's
 # What to build on a checkpoint.
-_GRAPH_HEADS = {"splade": "masked-lm", "bm42": "attention", "minicoil": "encoder"}
+_GRAPH_HEADS = {"splade": "masked-lm", "bm42": "attention", "minicoil": "encoder", WEIGHTED: "encoder"}
 
 
 class SparseSettings(NamedTuple):
     """Complete settings of a learned sparse model.
 
     Attributes:
-        kind: "splade", "bm42" or "minicoil".
+        kind: "splade", "bm42", "minicoil" or "token-weights".
         activation: SPLADE: from logits to weights, "log1p" or "log1p-log1p".
         skip_special_tokens: SPLADE: whether [CLS] and the like get no weight.
         query_weights: SPLADE: a JSON file of token -> weight, for models whose queries run no model; None: none.
@@ -34,6 +37,8 @@ class SparseSettings(NamedTuple):
         home: where the files of the tokenizer and of the model are: the model's folder, or one in it.
         table: SPLADE: whether each token has a weight, in model.safetensors in `home`, and no model is run.
         routed: whether queries and passages go ways of their own.
+        head: the layer that weighs tokens, of the kind "token-weights".
+        without_weight: tokens that have no weight, of the same.
     """
 
     kind: str
@@ -52,6 +57,8 @@ class SparseSettings(NamedTuple):
     home: Path
     table: bool
     routed: bool
+    head: TokenHead | None = None
+    without_weight: tuple[str, ...] = ()
 
 
 def resolve(task: SparseTask, options: Mapping[str, float], folder: Path, route: str | None = None) -> SparseSettings:
@@ -67,16 +74,18 @@ def resolve(task: SparseTask, options: Mapping[str, float], folder: Path, route:
         ModelLoadError: the folder's files are damaged, or its modules are not those of a sparse encoder.
     """
     in_registry = task.activation is not None
-    of_folder = SparseEncoder() if in_registry else sparse_encoder.read(folder, route)
+    head = _token_head(task, folder, in_registry=in_registry)
+    kind = WEIGHTED if head else task.kind
+    of_folder = SparseEncoder() if in_registry else _of_folder(folder, route, with_head=head is not None)
     return SparseSettings(
-        kind=task.kind,
+        kind=kind,
         activation=task.activation or of_folder.activation,
         skip_special_tokens=task.skip_special_tokens,
         query_weights=task.query_weights,
         language=task.language or "english",
         alpha=options.get("alpha", task.alpha),
         bm25=options if task.kind == "minicoil" else {},
-        graph_head=_GRAPH_HEADS[task.kind],
+        graph_head=_GRAPH_HEADS[kind],
         output=task.output,
         pooling=of_folder.pooling,
         prefixes=of_folder.prefixes,
@@ -85,4 +94,39 @@ def resolve(task: SparseTask, options: Mapping[str, float], folder: Path, route:
         home=of_folder.home or folder,
         table=of_folder.table,
         routed=of_folder.routed,
+        head=head,
+        without_weight=_without_weight(folder, in_registry=in_registry) if head else (),
+    )
+
+
+def _token_head(task: SparseTask, folder: Path, *, in_registry: bool) -> TokenHead | None:
+    """The layer that weighs tokens; a folder that says it is a SPLADE model has none."""
+    if in_registry and task.kind != WEIGHTED:
+        return None
+    from fastrank.models import token_heads
+
+    if in_registry:
+        return token_heads.sparse(folder, task.weights)
+    return None if sparse_encoder.is_saved(folder) else token_heads.sparse(folder)
+
+
+def _of_folder(folder: Path, route: str | None, *, with_head: bool) -> SparseEncoder:
+    if not with_head:
+        return sparse_encoder.read(folder, route)
+    from fastrank.models import encoder_config
+
+    return SparseEncoder(prefixes=encoder_config.encoder(folder, "SentenceTransformer").prefixes)
+
+
+def _without_weight(folder: Path, *, in_registry: bool) -> tuple[str, ...]:
+    """The beginning and the end of a text, padding and the unknown token, as FlagEmbedding has it."""
+    if in_registry:
+        return _NO_WEIGHT
+    from fastrank.models.config import Config
+    from fastrank.models.tokenization import special_token
+
+    config = Config.read_if_present(folder / "tokenizer_config.json")
+    return tuple(
+        special_token(config, f"{name}_token", default)
+        for name, default in zip(("cls", "eos", "pad", "unk"), _NO_WEIGHT, strict=True)
     )

@@ -32,6 +32,7 @@ OPTIONS = {
     "bm42": {"alpha"},
     "minicoil": {"k", "b", "avg_len"},
     "splade": set[str](),
+    "token-weights": set[str](),
 }
 
 
