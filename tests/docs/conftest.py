@@ -21,6 +21,11 @@ TINY = {
     SPARSE_EMBEDDING: "sparse_encoder",
     LATE_INTERACTION: "late_interaction/pylate_bert",
 }
+SPECIAL = {  # models of which pages show what others do not have
+    "BAAI/bge-m3": "hybrid/bge_m3",
+    "Qwen/Qwen3-Embedding-0.6B": "families/qwen3_embedding",
+    "Qwen/Qwen3-Reranker-0.6B": "families/qwen3_reranker",
+}
 
 
 def files(folder):
@@ -38,7 +43,7 @@ def tiny_hub():
     with HubStandIn() as hub:
         for spec in registry.builtin():
             for task in spec.tasks:
-                hub.add_repo(spec.name, files(FIXTURES / TINY[task]))
+                hub.add_repo(spec.name, files(FIXTURES / SPECIAL.get(spec.name, TINY[task])))
         hub.add_repo("organisation/repository", files(FIXTURES / TINY[TEXT_EMBEDDING]))
         hub.add_repo("lightonai/GTE-ModernColBERT-v1", files(FIXTURES / TINY[LATE_INTERACTION]))
         yield hub
