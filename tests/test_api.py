@@ -82,6 +82,7 @@ PUBLIC = {
         "per_query",
         "read_run",
         "reranked",
+        "sparse",
         "write_run",
     ],
     "fastrank.fusion": ["explain_fusion", "reciprocal_rank_fusion"],

@@ -22,9 +22,9 @@ ALLOWED = {
     "late_interaction": "engine errors inputs maxsim models postprocess rerank store",
     "hybrid": "dense engine errors inputs late_interaction maxsim models sparse store",
     "compat": "bm25 dense engine environment errors inputs models postprocess sparse store",
-    "evaluation": "bm25 dense errors fusion late_interaction maxsim rerank",
-    "integrations": "bulk compat dense engine environment errors fusion inputs late_interaction maxsim models rerank "
-    "sparse",
+    "evaluation": "bm25 dense errors fusion late_interaction maxsim rerank sparse",
+    "integrations": "bulk compat dense engine environment errors evaluation fusion inputs late_interaction maxsim "
+    "models rerank sparse",
     "bulk": "engine environment errors fastrank inputs log models store",
     "cli": "bm25 bulk dense engine environment errors evaluation fastrank fusion inputs models server store",
     "server": "bm25 dense engine environment errors fastrank inputs late_interaction maxsim models",

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 _METRICS = "ndcg@10,mrr@10,recall@100"
 _NAMES = {"ndcg": "nDCG", "mrr": "MRR", "recall": "Recall"}
+_NEED_A_MODEL = {
+    "cross-encoder": "Xenova/ms-marco-MiniLM-L-6-v2",
+    "sparse": "prithivida/Splade_PP_en_v1",
+}
 _ROUNDS, _SEED = 10_000, 0
 
 
@@ -42,8 +46,9 @@ def add_to(commands: Any) -> None:
         "--method",
         choices=tuple(_METHODS),
         default="dense",
-        help="bm25: words, no model; dense: cosine of vectors; hybrid: both, fused by rank; colbert and cross-encoder: "
-        "the best of bm25, ranked anew by MaxSim of token vectors or by a model that --model names (%(default)s)",
+        help="bm25: words, no model; dense: cosine of vectors; sparse: dot product of SPLADE vectors; hybrid: bm25 and "
+        "dense, fused by rank; colbert and cross-encoder: the best of bm25, ranked anew by MaxSim of token vectors, or "
+        "by a model that reads both; sparse and cross-encoder need --model (%(default)s)",
     )
     parser.add_argument(
         "--against",
@@ -97,8 +102,9 @@ def _check_methods(options: argparse.Namespace) -> None:
             f"--against {options.against}: neither a method ({', '.join(_METHODS)}) nor a file that --save-run wrote"
         )
     models = {options.method: options.model, options.against: options.against_model or options.model}
-    if "cross-encoder" in models and models["cross-encoder"] is None and options.path is None:
-        raise ValueError("The method cross-encoder needs --model, such as Xenova/ms-marco-MiniLM-L-6-v2")
+    for method, such in _NEED_A_MODEL.items():
+        if method in models and models[method] is None and options.path is None:
+            raise ValueError(f"The method {method} needs --model, such as {such}")
 
 
 def _measured(
@@ -146,6 +152,17 @@ def _dense(options: argparse.Namespace, arguments: dict[str, Any], dataset: Data
         return dense(model, dataset, options.depth, shown=_shown("embed"))
 
 
+def _sparse(options: argparse.Namespace, arguments: dict[str, Any], dataset: Dataset) -> Outcome:
+    from fastrank import SparseTextEmbedding
+    from fastrank.evaluation import sparse
+
+    with SparseTextEmbedding(**arguments) as model:
+        listed = {row["model"]: row["requires_idf"] for row in model.list_supported_models()}
+        if listed.get(model.model_name):
+            raise ValueError(f"{model.model_name} leaves the IDF to a vector store. For BM25 there is --method bm25")
+        return sparse(model, dataset, options.depth, _shown("sparse"))
+
+
 def _hybrid(options: argparse.Namespace, arguments: dict[str, Any], dataset: Dataset) -> Outcome:
     from fastrank.evaluation import hybrid
 
@@ -174,6 +191,7 @@ def _cross_encoder(options: argparse.Namespace, arguments: dict[str, Any], datas
 _METHODS: dict[str, Callable[[argparse.Namespace, dict[str, Any], Any], Any]] = {
     "bm25": _bm25,
     "dense": _dense,
+    "sparse": _sparse,
     "hybrid": _hybrid,
     "colbert": _colbert,
     "cross-encoder": _cross_encoder,

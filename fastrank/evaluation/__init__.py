@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastrank.evaluation.beir import DataError, Dataset, load
-    from fastrank.evaluation.methods import Outcome, bm25, dense, hybrid, reranked
+    from fastrank.evaluation.methods import Outcome, bm25, dense, hybrid, reranked, sparse
     from fastrank.evaluation.metrics import evaluate, per_query
     from fastrank.evaluation.runs import read_run, write_run
     from fastrank.evaluation.significance import Comparison, compare
@@ -38,6 +38,7 @@ __all__ = [
     "per_query",
     "read_run",
     "reranked",
+    "sparse",
     "write_run",
 ]
 
@@ -55,6 +56,7 @@ _HOMES = {
     "per_query": "metrics",
     "read_run": "runs",
     "reranked": "methods",
+    "sparse": "methods",
     "write_run": "runs",
 }
 

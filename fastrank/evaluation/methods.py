@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastrank.evaluation.beir import Dataset, Document
 from fastrank.evaluation.metrics import ranked
-from fastrank.evaluation.search import Best
+from fastrank.evaluation.search import Best, SparseIndex
 from fastrank.fusion import reciprocal_rank_fusion
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastrank.dense import TextEmbedding
     from fastrank.late_interaction import LateInteractionTextEmbedding
     from fastrank.rerank import TextCrossEncoder
+    from fastrank.sparse import SparseTextEmbedding
 
 DEPTH = 100  # documents ranked for each query: what Recall@100 needs
 BLOCK = 4096  # document vectors in memory at once
@@ -97,6 +98,31 @@ def bm25(
         positions, scores = index.search(query, depth + 1)
         if len(positions):
             best.add([ids[at] for at in positions.tolist()], scores[None], number)
+    return Outcome(best.rankings(), len(ids), encoding)
+
+
+def sparse(
+    model: SparseTextEmbedding,
+    dataset: Dataset,
+    depth: int = DEPTH,
+    shown: Callable[[Documents], Documents] = _as_they_are,
+) -> Outcome:
+    """One sparse vector a text (the SPLADE family), compared by dot product with all documents; arguments as `dense`.
+
+    Vectors that leave the IDF to a store (BM25, BM42, MiniCOIL) are compared without it: for BM25 there is `bm25`.
+    """
+    start = time.perf_counter()
+    for_ids, for_texts = tee(shown(dataset.documents()))
+    vectors = list(model.passage_embed(document.text for document in for_texts))
+    ids = [document.id for document in for_ids]
+    encoding = time.perf_counter() - start
+    index = SparseIndex([each.indices for each in vectors], [each.values for each in vectors])
+    best = Best(list(dataset.queries), depth)
+    for number, query in enumerate(model.query_embed(list(dataset.queries.values()))):
+        scores = index.scores(query.indices, query.values)
+        found = np.flatnonzero(scores > 0)
+        if len(found):
+            best.add([ids[at] for at in found.tolist()], scores[found][None], number)
     return Outcome(best.rankings(), len(ids), encoding)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,3 +57,29 @@ class Best:
         return {
             query: [document for _, document in found] for query, found in zip(self._queries, self._found, strict=True)
         }
+
+
+class SparseIndex:
+    """Sparse vectors of documents, all compared with a query by dot product.
+
+    Args:
+        ids: of the terms of each document, integers.
+        values: of these terms.
+    """
+
+    def __init__(self, ids: Sequence[NDArray[Any]], values: Sequence[NDArray[Any]]) -> None:
+        self._documents = len(ids)
+        flat = np.concatenate([np.zeros(0, np.int64), *ids])
+        self._values = np.concatenate([np.zeros(0), *values])
+        self._terms, self._columns = np.unique(flat, return_inverse=True)
+        self._places = np.repeat(np.arange(len(ids)), [len(each) for each in ids])
+
+    def scores(self, ids: NDArray[Any], values: NDArray[Any]) -> NDArray[np.float32]:
+        """The dot product of a query and each document, float32 (documents,)."""
+        weights = np.zeros(len(self._terms))
+        rows = np.searchsorted(self._terms, ids)
+        known = rows < len(self._terms)
+        known[known] = self._terms[rows[known]] == ids[known]
+        weights[rows[known]] = values[known]
+        products = weights[self._columns] * self._values
+        return np.bincount(self._places, products, self._documents).astype(np.float32)

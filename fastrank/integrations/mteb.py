@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrank.dense.text_embedding import TextEmbedding
+from fastrank.evaluation.search import SparseIndex
 from fastrank.integrations._host import required
 from fastrank.integrations._models import device_options, shared
 from fastrank.late_interaction import LateInteractionTextEmbedding
@@ -218,21 +219,11 @@ class FastrankSparse(_Search):
         if self._words and documents:
             self.model.fit(documents)
         vectors = list(self.model.passage_embed(documents, batch_size=batch_size)) if documents else []
-        ids = np.concatenate([np.zeros(0, np.int64), *(vector.indices for vector in vectors)])
-        values = np.concatenate([np.zeros(0), *(vector.values for vector in vectors)])
-        terms, columns = np.unique(ids, return_inverse=True)
-        places = np.repeat(np.arange(len(vectors)), [len(vector.indices) for vector in vectors])
-        return terms, columns, values, places, len(vectors)
+        return SparseIndex([each.indices for each in vectors], [each.values for each in vectors])
 
     def _scores(self, queries: Sequence[str], batch_size: int) -> Iterator[Floats]:
-        terms, columns, values, places, count = self._prepared
         for vector in self.model.query_embed(queries, batch_size=batch_size):
-            weights = np.zeros(len(terms) + 1)
-            rows = np.searchsorted(terms, vector.indices)
-            known = rows < len(terms)
-            known[known] = terms[rows[known]] == vector.indices[known]
-            weights[rows[known]] = vector.values[known]
-            yield np.bincount(places, weights[columns] * values, count).astype(np.float32)
+            yield self._prepared.scores(vector.indices, vector.values)
 
 
 def _texts(batches: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from fastrank import (
     LateInteractionTextEmbedding,
     ModelSource,
     PoolingType,
+    SparseTextEmbedding,
     TextCrossEncoder,
     TextEmbedding,
     cli,
@@ -93,11 +94,13 @@ def test_rankings_are_saved_and_compared_with(evaluate, tmp_path):
     }
 
 
-@pytest.mark.parametrize("method", ["hybrid", "colbert", "cross-encoder"])
+@pytest.mark.parametrize("method", ["hybrid", "colbert", "cross-encoder", "sparse"])
 def test_other_methods(evaluate, tiny, tmp_path, method):
     if method == "cross-encoder":
         TextCrossEncoder.add_custom_model(NAME, ModelSource(hf=NAME), max_length=64)
         tiny = str(tiny_models.write_model(tmp_path / "cross", tiny_models.tiny_cross_encoder()))
+    if method == "sparse":
+        SparseTextEmbedding.add_custom_model(NAME, ModelSource(hf=NAME), vocab_size=16, max_length=64)
     status, out, err = evaluate("--method", method, "--model", NAME, "--path", tiny, "--json", "--depth", "100")
     assert status == 0, err
     (found,) = json.loads(out)["methods"]
@@ -114,6 +117,8 @@ def test_other_methods(evaluate, tiny, tmp_path, method):
         (["--against", "nothing"], "neither a method"),
         (["--against-model", "m"], "--against-model needs --against"),
         (["--method", "cross-encoder"], "needs --model"),
+        (["--method", "sparse"], "needs --model"),
+        (["--method", "sparse", "--model", "Qdrant/bm25"], "leaves the IDF to a vector store"),
         (["--method", "bm25", "--against", "cross-encoder"], "needs --model"),
         (["--split", "dev"], "qrels/dev.tsv"),
         (["other", "--save-run", "x"], "there are 2 FOLDERs"),

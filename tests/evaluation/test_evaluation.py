@@ -311,6 +311,18 @@ class TestMethods:
         scores = list(model.rerank("cats", ["Cats purr", "birds\u2028sing"]))
         assert found.rankings == {"q1": ["d1", "3"] if scores[0] > scores[1] else ["3", "d1"], "q2": []}
 
+    @pytest.mark.parametrize("seed", range(3))
+    def test_sparse_vectors_by_dot_product(self, seed):
+        dice = np.random.default_rng(seed)
+        dense = dice.normal(size=(9, 12)) * (dice.random((9, 12)) < 0.4)
+        dense[3] = 0
+        ids = [np.flatnonzero(row) * 1000 + 7 for row in dense]
+        index = search.SparseIndex(ids, [row[np.flatnonzero(row)] for row in dense])
+        query = dice.normal(size=14)
+        found = index.scores(np.arange(14)[::-1] * 1000 + 7, query[::-1])
+        assert found == pytest.approx(dense @ query[:12], abs=1e-6)
+        assert search.SparseIndex([], []).scores(np.array([1]), np.array([1.0])).shape == (0,)
+
     def test_another_split(self, folder):
         (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq2\td1\t1\n")
         assert load(folder, split="dev").qrels == {"q2": {"d1": 1}}
