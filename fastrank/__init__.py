@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastrank.dense.text_embedding import TextEmbedding
     from fastrank.engine.options import Device
+    from fastrank.engine.overflow import ChunkVectors
     from fastrank.errors import (
         DownloadError,
         FastrankError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         OutputError,
         ProviderError,
         RegistryError,
+        TextTooLongError,
     )
     from fastrank.hybrid import HybridEmbedding, HybridTextEmbedding, hybrid_scores
     from fastrank.late_interaction import LateInteractionTextEmbedding
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChunkVectors",
     "Device",
     "DownloadError",
     "FastrankError",
@@ -54,10 +57,12 @@ __all__ = [
     "SparseTextEmbedding",
     "TextCrossEncoder",
     "TextEmbedding",
+    "TextTooLongError",
     "hybrid_scores",
 ]
 
 _HOMES = {
+    "ChunkVectors": "engine.overflow",
     "Device": "engine.options",
     "HybridEmbedding": "hybrid",
     "HybridTextEmbedding": "hybrid",

@@ -10,6 +10,7 @@
     - ProviderError           (ValueError)         a requested execution provider is not available
     - OutputError             (ArithmeticError)    the model returned NaN or infinity for a text
     - BulkError               (ValueError)         a row of a batch or file is no text; the message names the row
+    - TextTooLongError        (ValueError)         a text has more tokens than the model takes, and may not be cut
 
 Each is also the matching builtin, so `except ValueError` around FastEmbed code keeps working.
 Wrong arguments raise plain `TypeError` and `ValueError` at the call.
@@ -65,3 +66,7 @@ class BulkError(FastrankError, ValueError):
     def __init__(self, message: str, row: int | None = None, reason: str = "") -> None:
         super().__init__(message)
         self.row, self.reason = row, reason
+
+
+class TextTooLongError(FastrankError, ValueError):
+    """A text has more tokens than the model takes, and `overflow="error"` forbids to cut it. The message names it."""

@@ -96,6 +96,19 @@ def positive(value: Any, name: str) -> int:
     return number
 
 
+def not_negative(value: Any, name: str) -> int:
+    """An integer >= 0.
+
+    Raises:
+        TypeError: not an integer; booleans do not count.
+        ValueError: negative.
+    """
+    number = _integer(value, name)
+    if number < 0:
+        raise ValueError(f"{name} must be >= 0, got {number}")
+    return number
+
+
 def workers(parallel: Any) -> int | None:
     """`parallel` as in FastEmbed: None, 0 (one worker per CPU core) or a number of workers.
 

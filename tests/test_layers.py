@@ -15,8 +15,8 @@ ALLOWED = {
     "models": "environment errors log",
     "store": "environment errors graph log models",
     "graph": "errors models",
-    "engine": "environment errors graph inputs models store",
-    "dense": "engine errors inputs log models store",
+    "engine": "environment errors graph inputs log models postprocess store",
+    "dense": "engine errors inputs log models postprocess store",
     "sparse": "bm25 engine errors inputs models store",
     "rerank": "engine errors inputs models store",
     "late_interaction": "engine errors inputs maxsim models postprocess rerank store",
@@ -27,7 +27,7 @@ ALLOWED = {
     "models rerank sparse",
     "bulk": "engine environment errors fastrank inputs log models store",
     "cli": "bm25 bulk dense engine environment errors evaluation fastrank fusion inputs models server store",
-    "server": "bm25 dense engine environment errors fastrank inputs late_interaction maxsim models",
+    "server": "bm25 dense engine environment errors fastrank inputs late_interaction maxsim models postprocess",
     "fastrank": "dense engine errors hybrid late_interaction models rerank sparse",  # for type checkers only
     "__main__": "cli",
 }
@@ -38,7 +38,7 @@ HOMES = {
     "huggingface_hub": "store",
     "subprocess": "store.pip",
     "socket": "server.process",
-    "tqdm": "store cli integrations",
+    "tqdm": "store cli engine.progress integrations",
     "multiprocessing": "engine.processes",
     "starlette": "server",
     "uvicorn": "server",

@@ -97,7 +97,9 @@ class TextEmbedding(FastEmbedModel, fastrank.TextEmbedding):
         self._run(options)
         return super().passage_embed(texts, batch_size, parallel)
 
-    def token_count(self, texts: str | Iterable[str], batch_size: int = 1024, **options: Any) -> int:
+    def token_count(  # type: ignore[override]
+        self, texts: str | Iterable[str], batch_size: int = 1024, **options: Any
+    ) -> int:
         """Tokens of all texts after truncation; of a static model unknown ones too, and no special ones."""
         self._ignore(options)
         folder = self._inside.folder()
@@ -191,7 +193,7 @@ class LateInteractionTextEmbedding(FastEmbedModel, fastrank.LateInteractionTextE
         self._run(options)
         return super().passage_embed(texts, batch_size, parallel)
 
-    def token_count(
+    def token_count(  # type: ignore[override]
         self,
         texts: str | Iterable[str],
         batch_size: int = 1024,
@@ -237,7 +239,9 @@ class TextCrossEncoder(FastEmbedModel, fastrank.TextCrossEncoder):
         self._run(options)
         return super().rerank_pairs(pairs, batch_size, parallel)
 
-    def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024, **options: Any) -> int:
+    def token_count(  # type: ignore[override]
+        self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024, **options: Any
+    ) -> int:
         """Tokens of all pairs; see `fastrank.TextCrossEncoder.token_count`."""
         self._ignore(options)
         return super().token_count(pairs, batch_size)

@@ -72,7 +72,9 @@ class SparseTextEmbedding(FastEmbedModel, fastrank.SparseTextEmbedding):
         self._run(options)
         return self._typed(super().passage_embed(texts, batch_size, parallel))
 
-    def token_count(self, texts: str | Iterable[str], batch_size: int = 1024, **options: Any) -> int:
+    def token_count(  # type: ignore[override]
+        self, texts: str | Iterable[str], batch_size: int = 1024, **options: Any
+    ) -> int:
         """Tokens of all texts; see `fastrank.SparseTextEmbedding.token_count`."""
         self._ignore(options)
         return super().token_count(texts, batch_size)

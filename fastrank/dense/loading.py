@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from fastrank.dense.settings import DenseSettings, resolve, warn_if_different
 from fastrank.engine import loading
 from fastrank.engine.loaded import LoadedModel
 from fastrank.engine.loading import Opened, Request
+from fastrank.engine.overflow import Cuts
 from fastrank.engine.pipeline import Head, Pipeline
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.models import tokenization
@@ -26,26 +28,29 @@ class DenseModel(LoadedModel[Pipeline[Vector], Pipeline[Vector], DenseSettings])
 
     Attributes:
         passages: for passages, which may have a prefix and a limit of their own.
+        late_chunks: for passages whose chunks are pooled after one run; None: the model's pooling is no mean.
     """
 
     passages: Pipeline[Vector]
+    late_chunks: Pipeline[Vector] | None
 
 
-def load(request: Request, task: DenseTask) -> DenseModel:
+def load(request: Request, task: DenseTask, truncate_dim: int | None = None) -> DenseModel:
     """A dense embedding model in memory.
 
     Args:
         request: which model, from where, and how to run it.
         task: the registry's entry with the caller's arguments in it.
+        truncate_dim: how many numbers of a vector the caller wants.
     """
     files = loading.find(request)
     with loading.advice(request, files):
-        return _assembled(request, task, files)
+        return _assembled(request, task, truncate_dim, files)
 
 
-def settings(request: Request, task: DenseTask) -> DenseSettings:
+def settings(request: Request, task: DenseTask, truncate_dim: int | None = None) -> DenseSettings:
     """The model's settings; its files are fetched if need be, but not loaded."""
-    return resolve(request.spec.name, task, loading.find(request).folder)
+    return resolve(request.spec.name, task, loading.find(request).folder, truncate_dim=truncate_dim)
 
 
 class _Way(NamedTuple):
@@ -58,20 +63,23 @@ class _Way(NamedTuple):
     head: Head[Vector]
 
 
-def _assembled(request: Request, task: DenseTask, files: store.ModelFiles) -> DenseModel:
+def _assembled(request: Request, task: DenseTask, truncate_dim: int | None, files: store.ModelFiles) -> DenseModel:
     spec, folder = request.spec, files.folder
     if files.variant == store.GIVEN and task.pooling == spec.task(TEXT_EMBEDDING, DenseTask).pooling:
         warn_if_different(spec.name, task, folder)
-    of_embed = _way(request, files, resolve(spec.name, task, folder))
+    of_embed = _way(request, files, resolve(spec.name, task, folder, truncate_dim=truncate_dim))
     ways = {"embed": of_embed, "query": of_embed, "passage": of_embed}
     if of_embed.settings.routed:
         for method, route in (("query", "query"), ("passage", "document")):
-            settings = resolve(spec.name, task, folder, route)
+            settings = resolve(spec.name, task, folder, route, truncate_dim)
             same = settings.home == of_embed.settings.home
             ways[method] = _same_model(of_embed, request, settings) if same else _way(request, files, settings)
-    documents, queries, passages = (_pipeline(request, way, method) for method, way in ways.items())
+    cuts = Cuts(spec.name)
+    documents, queries, passages = (_pipeline(request, way, method, cuts) for method, way in ways.items())
+    of_chunks = heads.late_chunks(spec.name, ways["passage"].settings)
+    late_chunks = None if of_chunks is None else replace(passages, head=of_chunks)
     info = loading.info(files, of_embed.opened, of_embed.tokenizer.max_length)
-    return DenseModel(documents, queries, of_embed.settings, info, passages)
+    return DenseModel(documents, queries, of_embed.settings, info, passages, late_chunks)
 
 
 def _way(request: Request, files: store.ModelFiles, settings: DenseSettings) -> _Way:
@@ -95,12 +103,13 @@ def _same_model(way: _Way, request: Request, settings: DenseSettings) -> _Way:
     return way._replace(settings=settings, head=heads.dense(request.spec.name, settings))
 
 
-def _pipeline(request: Request, way: _Way, method: str) -> Pipeline[Vector]:
+def _pipeline(request: Request, way: _Way, method: str, cuts: Cuts) -> Pipeline[Vector]:
     limits = {"query": way.limits.query_length, "passage": way.limits.document_length}
     limit = None if request.max_length else limits.get(method)
     prefix = getattr(way.settings.prefixes, method)
     leaves_out = way.settings.pooled is not None and not way.settings.pooled.include_prompt
 
+    @lru_cache(maxsize=64)  # jobs run together whose head is the same one
     def head_for(prefix: str) -> Head[Vector]:
         return heads.without_prompt(way.head, way.tokenizer.prompt_length(prefix)) if prefix else way.head
 
@@ -114,6 +123,7 @@ def _pipeline(request: Request, way: _Way, method: str) -> Pipeline[Vector]:
         prefix,
         way.settings.extra_inputs(method),
         head_for if leaves_out else None,
+        cuts=cuts,
     )
 
 

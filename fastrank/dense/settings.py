@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastrank import log
+from fastrank.engine.vectors import Shortening
 from fastrank.errors import ModelLoadError
 from fastrank.models.modules import Pooled
 from fastrank.models.spec import DenseTask, Prefixes, TaskInput
@@ -27,6 +28,9 @@ class DenseSettings(NamedTuple):
         task_input: the graph's input that says what a vector is for; None: it has none.
         check_dim: whether a vector of another size than `dim` is an error.
         truncate_dim: how many numbers of a vector are kept, after all else; None: all.
+        shortening: how vectors are shortened where the caller asks for it.
+        resized: whether `truncate_dim` is the caller's: then it is done by `shortening`, else as sentence-transformers
+            does it, which normalizes nothing again.
         in_registry: whether the registry says everything, so that the folder's tokenizer is used as it is.
         home: where the files of the tokenizer and of the transformer are: the model's folder, or one in it.
         routed: whether queries and passages go ways of their own.
@@ -44,13 +48,17 @@ class DenseSettings(NamedTuple):
     in_registry: bool
     home: Path
     routed: bool
+    shortening: Shortening = Shortening()
+    resized: bool = False
 
     def extra_inputs(self, method: str, task_id: int | None = None) -> Mapping[str, int]:
         """The number of the task that a vector is for, where the graph asks for one."""
         return extra_inputs(self.task_input, method, task_id)
 
 
-def resolve(name: str, task: DenseTask, folder: Path, route: str | None = None) -> DenseSettings:
+def resolve(
+    name: str, task: DenseTask, folder: Path, route: str | None = None, truncate_dim: int | None = None
+) -> DenseSettings:
     """What arguments and registry say, completed by the model's folder.
 
     Args:
@@ -58,24 +66,32 @@ def resolve(name: str, task: DenseTask, folder: Path, route: str | None = None) 
         task: the registry's entry, with the caller's arguments in it; None in a field: as the folder says.
         folder: the model's.
         route: "query" or "document" for a way of their own that some folders have; None: that of `embed`.
+        truncate_dim: how many numbers of a vector the caller wants; None: as the folder says.
 
     Raises:
         ModelLoadError: the folder's files are damaged, or do not say how token states become one vector.
+        ValueError: the vectors are shorter than the caller wants them.
     """
     pooled, dim, normalize = _pooled(name, task, folder, route), task.dim, task.normalize
     if normalize is None:
         normalize = pooled is not None and pooled.normalize
     speaks = task.prefixes is None or task.pooling is None  # no entry of the registry leaves anything to the folder
-    prefixes, truncate_dim, home, routed = task.prefixes, None, folder, False
+    prefixes, resized, home, routed = task.prefixes, truncate_dim is not None, folder, False
     if speaks:
         from fastrank.models import encoder_config, router
 
         home, routed = router.home(folder, route), router.is_routed(folder)
         of_folder = encoder_config.encoder(folder, "SentenceTransformer")
         prefixes = of_folder.prefixes if prefixes is None else prefixes
-        truncate_dim = of_folder.truncate_dim
+        truncate_dim = truncate_dim or of_folder.truncate_dim
+    whole = dim or (pooled.dim if pooled else None)
+    if resized and truncate_dim and whole and truncate_dim > whole:
+        raise ValueError(f"truncate_dim={truncate_dim} is more than the {whole} dimensions of this model's vectors")
+    layer_norm = task.matryoshka is not None and task.matryoshka.layer_norm
+    # A graph that pools by itself may also normalize by itself: its vectors tell.
+    again = True if normalize or layer_norm else None if pooled is None else False
     return DenseSettings(
-        dim=_shortened(dim or (pooled.dim if pooled else None), truncate_dim),
+        dim=_shortened(whole, truncate_dim),
         pooled=pooled,
         graph_may_pool=task.pooling in (None, "none", "cls"),
         normalize=normalize,
@@ -87,6 +103,8 @@ def resolve(name: str, task: DenseTask, folder: Path, route: str | None = None) 
         in_registry=not speaks,
         home=home,
         routed=routed,
+        shortening=Shortening(again, layer_norm),
+        resized=resized,
     )
 
 

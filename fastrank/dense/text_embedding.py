@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 from fastrank import inputs
-from fastrank.dense import loading
+from fastrank.dense import heads, loading
 from fastrank.dense.heads import Vector
 from fastrank.dense.loading import DenseModel
 from fastrank.dense.settings import extra_inputs
+from fastrank.engine import calls, vectors
+from fastrank.engine.calls import OutputDtype, OverflowMode, VectorOptions
 from fastrank.engine.loaded import Lazy, LoadedModel
 from fastrank.engine.loading import Request, checked
 from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider, Options
+from fastrank.engine.overflow import ChunkVectors
 from fastrank.engine.pipeline import Pipeline
+from fastrank.engine.vectors import Dimensions, VectorCall
 from fastrank.models import registry
 from fastrank.models.custom import custom_spec
 from fastrank.models.spec import TEXT_EMBEDDING, DenseTask, ModelSource, PoolingType, Prefixes, instructed
@@ -76,6 +80,23 @@ class TextEmbedding(PublicModel):
         verify: check the SHA-256 of the model's files at every load, not only after a download.
         special_tokens_in_text: whether "[SEP]" in a text is read as the special token, as the reference implementations
             do; such a text can fake the end of a segment. False: it is read as plain characters.
+        truncate_dim: keep so many numbers of a vector, from the first on (Matryoshka), and normalize it again if the
+            model's vectors are normalized; a warning if the model is not known to be trained for it. None: all, or what
+            the model's folder says (sentence-transformers' `truncate_dim`, which normalizes nothing again).
+        output_dtype: "float32", "float16", "int8", "uint8", "binary" or "ubinary", as sentence-transformers'
+            `quantize_embeddings` has them.
+        ranges: for "int8" and "uint8": (2, dim), the least and the greatest value of each dimension, as `calibrate`
+            returns them; or "unit" for normalized vectors: `round(127 * x)`.
+        overflow: what is done with texts of more than `max_length` tokens. "truncate": their beginning is read;
+            "error": TextTooLongError; "chunk": all of it is read, in chunks, and the vector is the mean of theirs.
+        chunk_size: the most tokens of a chunk, prefix and special tokens not counted. None: as many as the model takes.
+        chunk_overlap: the most tokens that a chunk shares with the one before. None: 0.
+
+    The last six may be said for a single call too. Further arguments that all calls take:
+
+    * `prompt`: put before each text, in place of the model's own prefix.
+    * `on_truncated`: a function that is called with the position of each text that was cut.
+    * `show_progress`: draw a progress bar (tqdm) while results are read.
 
     Raises:
         ModelNotFoundError: there is no such model; the message suggests similar names.
@@ -110,6 +131,12 @@ class TextEmbedding(PublicModel):
         precision: str = "auto",
         verify: bool = False,
         special_tokens_in_text: bool = True,
+        truncate_dim: int | None = None,
+        output_dtype: OutputDtype = "float32",
+        ranges: Any = None,
+        overflow: OverflowMode = "truncate",
+        chunk_size: int | None = None,
+        chunk_overlap: int | None = None,
     ) -> None:
         if specific_model_path is None:
             spec = registry.find(model_name, TEXT_EMBEDDING)
@@ -123,7 +150,14 @@ class TextEmbedding(PublicModel):
             pooling=entry.pooling if pooling is None else _POOLINGS[PoolingType(pooling)],
             normalize=entry.normalize if normalize is None else normalize,
         )
-        self._dim, self._task_input = task.dim, task.task_input
+        shortened = None if truncate_dim is None else inputs.positive(truncate_dim, "truncate_dim")
+        self._dim, self._task_input = vectors.size(task.dim, shortened), task.task_input
+        self._form = vectors.form({"output_dtype": output_dtype, "ranges": ranges}, vectors.PLAIN, self._dim)
+        self._overflow = calls.overflow(
+            {"overflow": overflow, "chunk_size": chunk_size, "chunk_overlap": chunk_overlap}, join=heads.mean
+        )
+        self._dimensions = Dimensions(spec.name, task.matryoshka)
+        self._dimensions.check(shortened, task.dim)
         self._prefixes = prefixes
         self._task_id = self._checked_task(task_id)
         request = Request(
@@ -134,8 +168,8 @@ class TextEmbedding(PublicModel):
             special_tokens_in_text,
         )
         request = checked(request)
-        self._settings = partial(loading.settings, request, task)
-        self._model: Lazy[DenseModel] = Lazy(partial(loading.load, request, task))
+        self._settings = partial(loading.settings, request, task, shortened)
+        self._model: Lazy[DenseModel] = Lazy(partial(loading.load, request, task, shortened))
         if not lazy_load:
             self._model.get()
 
@@ -147,6 +181,7 @@ class TextEmbedding(PublicModel):
         batch_size: int = 256,
         parallel: int | None = None,
         task_id: int | None = None,
+        **options: Unpack[VectorOptions],
     ) -> Iterator[Vector]:
         """Vectors of documents, without a prefix, unless the model's folder defines a default prompt.
 
@@ -159,19 +194,23 @@ class TextEmbedding(PublicModel):
             parallel: number of batches that run at once, on threads that share the weights. None: chosen for this
                 machine; 0: one per CPU core.
             task_id: as in the constructor, for this call.
+            options: `prompt`, `truncate_dim`, `output_dtype`, `ranges`, `overflow`, `chunk_size`, `chunk_overlap`,
+                `on_truncated`, `show_progress`: as in the constructor, for this call.
 
         Returns:
-            An iterator of float32 arrays of shape (dim,), one per text, in order.
+            An iterator of arrays of shape (dim,), one per text, in order; float32, unless `output_dtype` is another.
 
         Raises:
-            TypeError: at the call, if `documents` is neither a string nor an iterable; while iterating, if an item is
-                not a string. Results for earlier items are delivered first.
-            ValueError: `batch_size` or `parallel` is out of range, or the model has no such task.
+            TypeError: at the call, if `documents` is neither a string nor an iterable, or an option is unknown; while
+                iterating, if an item is not a string. Results for earlier items are delivered first.
+            ValueError: an argument is out of range, or the model has no such task.
             OutputError: the model returned NaN or infinity; the message names the text.
+            TextTooLongError: with `overflow="error"`, while iterating, as for items that are no strings.
         """
         task = self._task_id if task_id is None else self._checked_task(task_id)
+        asked = self._asked("embed", options, documents)
         arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
-        return self._documents(self._model.get(), task).run(*arguments)
+        return asked.run(lambda model: self._documents(model, task), *arguments)
 
     def query_embed(
         self,
@@ -181,6 +220,7 @@ class TextEmbedding(PublicModel):
         *,
         prefixes: bool | None = None,
         instruction: str | None = None,
+        **options: Unpack[VectorOptions],
     ) -> Iterator[Vector]:
         """Vectors of queries: `embed` with the model's query prefix, if it has one.
 
@@ -193,13 +233,15 @@ class TextEmbedding(PublicModel):
             prefixes: as in the constructor, for this call.
             instruction: what the search is for, in place of the sentence in the model's query prefix, as
                 Qwen3-Embedding has one after "Instruct: ". None: the model's own.
+            options: as in `embed`.
 
         Raises:
             TypeError: as `embed`.
             ValueError: as `embed`; or the model's query prefix has no instruction, or `prefixes` is false.
         """
+        asked = self._asked("query_embed", options, query)
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
-        return self._queries(self._model.get(), prefixes, instruction).run(*arguments)
+        return asked.run(lambda model: self._queries(model, prefixes, instruction), *arguments)
 
     def passage_embed(
         self,
@@ -208,23 +250,30 @@ class TextEmbedding(PublicModel):
         parallel: int | None = None,
         *,
         prefixes: bool | None = None,
+        **options: Unpack[VectorOptions],
     ) -> Iterator[Vector]:
         """Vectors of passages: `embed` with the model's passage prefix, if it has one."""
+        asked = self._asked("passage_embed", options, texts)
         arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
-        return self._prefixed(self._model.get().passages, prefixes).run(*arguments)
+        return asked.run(lambda model: self._prefixed(model.passages, prefixes), *arguments)
 
     def aembed(
-        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        task_id: int | None = None,
+        **options: Unpack[VectorOptions],
     ) -> AsyncIterator[Vector]:
         """`embed` for asyncio: an async iterator that blocks the event loop only while it reads `documents`.
 
         Texts run on the same threads as in `embed`, batched with those of other tasks. Cancelling the task, or closing
         the iterator, stops work that has not started.
         """
-        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
-
+        task = self._task_id if task_id is None else self._checked_task(task_id)
+        asked = self._asked("aembed", options, documents)
         arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
-        return asynchronous.run(self._model, lambda model: self._documents(model, self._task_id), *arguments)
+        return asked.arun(lambda model: self._documents(model, task), *arguments)
 
     def aquery_embed(
         self,
@@ -232,27 +281,170 @@ class TextEmbedding(PublicModel):
         batch_size: int = 256,
         parallel: int | None = None,
         *,
+        prefixes: bool | None = None,
         instruction: str | None = None,
+        **options: Unpack[VectorOptions],
     ) -> AsyncIterator[Vector]:
         """`query_embed` for asyncio; see `aembed`."""
-        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
-
+        asked = self._asked("aquery_embed", options, query)
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
-        return asynchronous.run(self._model, lambda model: self._queries(model, None, instruction), *arguments)
+        return asked.arun(lambda model: self._queries(model, prefixes, instruction), *arguments)
 
     def apassage_embed(
-        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        texts: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        *,
+        prefixes: bool | None = None,
+        **options: Unpack[VectorOptions],
     ) -> AsyncIterator[Vector]:
         """`passage_embed` for asyncio, as `aembed`."""
-        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
-
+        asked = self._asked("apassage_embed", options, texts)
         arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
-        return asynchronous.run(self._model, lambda model: self._prefixed(model.passages, None), *arguments)
+        return asked.arun(lambda model: self._prefixed(model.passages, prefixes), *arguments)
 
-    def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
-        """Total number of tokens the model would see: after truncation, special tokens included."""
+    # -- parts of long texts ----------------------------------------------------------------------------------------
+
+    def embed_chunks(
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        *,
+        late_chunking: bool = False,
+        prefixes: bool | None = None,
+        **options: Unpack[VectorOptions],
+    ) -> Iterator[ChunkVectors]:
+        """Vectors of the chunks of documents, with the places of these: all of a long text, in parts.
+
+        A text with at most `chunk_size` tokens is one chunk. Others are cut at borders of paragraphs, sentences or
+        words where these fit. A vector is that of `passage_embed(text[start:stop])`. With `late_chunking` the model
+        reads the whole text, as far as it takes it, and the states of each chunk's tokens are averaged after that, so
+        that a chunk's vector knows what stands around it (Günther et al. 2024, arXiv:2409.04701): for models with a
+        long context and mean pooling.
+
+        Args:
+            documents: as `embed`.
+            batch_size: as `embed`; of chunks.
+            parallel: as `embed`.
+            late_chunking: pool chunks after the model has read the whole text.
+            prefixes: as `passage_embed`.
+            options: as `embed`. `chunk_size` is 256 tokens with `late_chunking`, if nothing else is said.
+
+        Returns:
+            An iterator of `ChunkVectors`, one per text, in order: vectors (chunks, dim), and spans in characters.
+
+        Raises:
+            ValueError: as `embed`, or `late_chunking` with a model that has another pooling than the mean.
+        """
+        asked = self._asked_chunks("embed_chunks", options, documents, late_chunking=late_chunking)
+        arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
+        return asked.run(self._of_chunks(prefixes, late_chunking=late_chunking), *arguments)
+
+    def aembed_chunks(
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        *,
+        late_chunking: bool = False,
+        prefixes: bool | None = None,
+        **options: Unpack[VectorOptions],
+    ) -> AsyncIterator[ChunkVectors]:
+        """`embed_chunks` for asyncio, as `aembed`."""
+        asked = self._asked_chunks("aembed_chunks", options, documents, late_chunking=late_chunking)
+        arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
+        return asked.arun(self._of_chunks(prefixes, late_chunking=late_chunking), *arguments)
+
+    def calibrate(self, texts: Iterable[str], truncate_dim: int | None = None) -> Vector:
+        """The ranges of a sample's vectors, for `output_dtype="int8"` and "uint8".
+
+        A thousand texts like those to come are a good sample, as passages. Keep the ranges: only vectors that were made
+        with the same ones can be compared.
+
+        Args:
+            texts: at least two.
+            truncate_dim: of the vectors to come.
+
+        Returns:
+            float32 (2, dim): the least and the greatest value of each dimension.
+        """
+        from fastrank.postprocess import quantization
+
+        return quantization.calibrate(
+            self.passage_embed(
+                inputs.documents(texts, "texts"), truncate_dim=truncate_dim, output_dtype="float32", ranges=None
+            )
+        )
+
+    @overload
+    def token_count(
+        self, texts: str | Iterable[str], batch_size: int = ..., *, truncate: bool = ..., each: Literal[False] = ...
+    ) -> int: ...
+
+    @overload
+    def token_count(
+        self, texts: str | Iterable[str], batch_size: int = ..., *, truncate: bool = ..., each: Literal[True]
+    ) -> list[int]: ...
+
+    def token_count(
+        self, texts: str | Iterable[str], batch_size: int = 1024, *, truncate: bool = True, each: bool = False
+    ) -> int | list[int]:
+        """Number of tokens that the model would see, special tokens included.
+
+        Args:
+            texts: one text, or an iterable of texts.
+            batch_size: number of texts tokenized at once.
+            truncate: count what is read of long texts; False: all of them.
+            each: return a list with the number of each text; False: the total.
+        """
         arguments = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
-        return self._model.get().documents.token_count(*arguments)
+        return calls.counted(self._model.get().documents.token_counts(*arguments, truncate=truncate), each=each)
+
+    def _asked(self, method: str, options: Mapping[str, Any], texts: Any) -> VectorCall:
+        """A call, checked."""
+        return self._checked_call(
+            calls.call(method, options, self._overflow, heads.mean, vectors.OPTIONS), options, texts
+        )
+
+    def _asked_chunks(self, method: str, options: Mapping[str, Any], texts: Any, *, late_chunking: bool) -> VectorCall:
+        """A call for chunks, checked."""
+        if late_chunking and self._model.is_loaded and self._model.get().late_chunks is None:
+            raise self._no_late_chunks()
+        call = calls.call(
+            method,
+            calls.in_chunks(options),
+            self._overflow,
+            heads.concatenated if late_chunking else heads.listed,
+            vectors.OPTIONS,
+        )
+        if call.overflow.chunking is not None:
+            whole = call.overflow.chunking._replace(late=late_chunking)
+            call = call._replace(overflow=call.overflow._replace(chunking=whole))
+        return self._checked_call(call, options, texts)
+
+    def _checked_call(self, call: calls.Call, options: Mapping[str, Any], texts: Any) -> VectorCall:
+        size = self._model.get().settings.dim if self._model.is_loaded else self._dim
+        form = vectors.form(options, self._form, size)
+        self._dimensions.check(form.dim, size)
+        return VectorCall(self._model, call, form, calls.total(texts))
+
+    def _of_chunks(self, prefixes: bool | None, *, late_chunking: bool) -> Callable[[DenseModel], Pipeline[Vector]]:
+        def choose(model: DenseModel) -> Pipeline[Vector]:
+            if not late_chunking:
+                return self._prefixed(model.passages, prefixes)
+            if model.late_chunks is None:
+                raise self._no_late_chunks()
+            return self._prefixed(model.late_chunks, prefixes)
+
+        return choose
+
+    def _no_late_chunks(self) -> ValueError:
+        return ValueError(
+            f"late_chunking averages the states of a chunk's tokens; {self.model_name} has another pooling than the "
+            "mean, or its graph pools by itself. Leave late_chunking out"
+        )
 
     def _documents(self, model: LoadedModel[Pipeline[Vector], Any, Any], task_id: int | None) -> Pipeline[Vector]:
         """The pipeline for documents, for a task."""
@@ -336,6 +528,7 @@ class TextEmbedding(PublicModel):
         max_length: int | None = None,
         query_prefix: str | None = None,
         passage_prefix: str | None = None,
+        truncate_dims: Sequence[int] | None = None,
     ) -> None:
         """Register a model in this process, so that the constructor accepts its name.
 
@@ -361,6 +554,7 @@ class TextEmbedding(PublicModel):
             max_length: maximum number of tokens per text. None: as the files say.
             query_prefix: put before texts by `query_embed`. Both prefixes None: the repository's prompts.
             passage_prefix: put before texts by `passage_embed`.
+            truncate_dims: the sizes of shorter vectors that it was trained for (Matryoshka); others are a warning.
 
         Raises:
             ValueError: the name is taken, or a name, path or option is invalid.
@@ -373,6 +567,7 @@ class TextEmbedding(PublicModel):
             normalize=None if normalization is None else bool(normalization),
             prefixes=None if own_prompts else Prefixes(query_prefix or "", passage_prefix or ""),
             output=output_name,
+            matryoshka=vectors.trained_for(truncate_dims),
         )
         spec = custom_spec(
             model,

@@ -9,9 +9,10 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from fastrank.engine import cpu
+from fastrank.engine import cpu, progress
 from fastrank.engine.batching import Tokens, spans, windows
 from fastrank.engine.loaded import DOCUMENTS, Lazy, Names, TextPipeline
+from fastrank.engine.overflow import Prepared
 from fastrank.engine.pipeline import Pipeline, check_finite
 from fastrank.engine.scheduler import Group, Part, Scheduler, Shape, Unit
 from fastrank.engine.tokenizer import Text
@@ -43,14 +44,28 @@ async def run(
 
     Raises:
         OutputError: the model returned NaN or infinity for a text.
+        TextTooLongError: a text is too long, and may not be cut.
     """
     pipeline = choose(model.get() if model.is_loaded else await asyncio.to_thread(model.get))
-    position = 0
-    async with aclosing(_results(pipeline, texts, batch_size, workers)) as results:
+    async with aclosing(_results(pipeline, texts, batch_size, workers, names)) as results:
         async for result in results:
-            check_finite(result, names, position)
             yield result
-            position += 1
+
+
+async def mapped(results: AsyncGenerator[T, None], change: Callable[[T], R]) -> AsyncGenerator[R, None]:
+    """The results, changed; closing the generator closes theirs."""
+    async with aclosing(results) as open_results:
+        async for result in open_results:
+            yield change(result)
+
+
+async def shown(results: AsyncGenerator[T, None], name: str, total: int | None) -> AsyncGenerator[T, None]:
+    """The results, with a progress bar."""
+    with progress.bar(name, total) as drawn:
+        async with aclosing(results) as open_results:
+            async for result in open_results:
+                yield result
+                drawn.update()
 
 
 async def gather(
@@ -123,28 +138,54 @@ def shape_of(tokens: Sequence[Tokens], unit: Unit) -> Shape:
 
 
 async def _results(
-    pipeline: TextPipeline[T], texts: Iterator[Any], batch_size: int, workers: int | None
+    pipeline: TextPipeline[T], texts: Iterator[Any], batch_size: int, workers: int | None, names: Names
 ) -> AsyncGenerator[T, None]:
+    first = 0
     if not isinstance(pipeline, Pipeline):
         for chunk in windows(texts, _CHUNK):
-            for result in await asyncio.to_thread(_listed, pipeline, chunk.items, batch_size):
+            for position, result in enumerate(await asyncio.to_thread(_listed, pipeline, chunk.items, batch_size)):
+                check_finite(result, names, first + position)
                 yield result
             if chunk.error:
                 raise chunk.error
+            first += len(chunk.items)
         return
     for window in windows(texts, max(pipeline.session.window, batch_size)):
-        tokens = await _tokenized(pipeline, window.items)
-        for part in spans([len(each.ids) for each in tokens]):
-            for result in await _of_part(pipeline, tokens[part], batch_size, workers):
+        prepared = await _prepared(pipeline, window.items, names, first)
+        pipeline.note(prepared, first)
+        results = _windowed(pipeline, prepared.tokens, batch_size, workers)
+        async with aclosing(results), aclosing(_joined(pipeline, prepared, results, names, first)) as joined:
+            async for result in joined:
                 yield result
-        if window.error:
-            raise window.error
+        if error := prepared.error or window.error:
+            raise error
+        first += len(window.items)
 
 
-async def _tokenized(pipeline: Pipeline[Any], texts: Sequence[Text]) -> list[Tokens]:
+async def _windowed(
+    pipeline: Pipeline[T], tokens: Sequence[Tokens], batch_size: int, workers: int | None
+) -> AsyncGenerator[T, None]:
+    for part in spans([len(each.ids) for each in tokens]):
+        for result in await _of_part(pipeline, tokens[part], batch_size, workers):
+            yield result
+
+
+async def _joined(
+    pipeline: Pipeline[T], prepared: Prepared, results: AsyncGenerator[T, None], names: Names, first: int
+) -> AsyncGenerator[T, None]:
+    """One result per text, as `Pipeline.joined`."""
+    for position in range(len(prepared.tokens) if prepared.groups is None else len(prepared.groups)):
+        runs = 1 if prepared.groups is None else prepared.groups[position].runs
+        parts = [await anext(results) for _ in range(runs)]
+        of_text = prepared._replace(groups=prepared.groups and prepared.groups[position : position + 1])
+        for result in pipeline.joined(of_text, iter(parts), names, first + position):
+            yield result
+
+
+async def _prepared(pipeline: Pipeline[Any], texts: Sequence[Text], names: Names, first: int) -> Prepared:
     if sum(len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in texts) <= _INLINE:
-        return pipeline.tokenize(texts)
-    return await asyncio.to_thread(pipeline.tokenize, texts)
+        return pipeline.prepare(texts, names, first)
+    return await asyncio.to_thread(pipeline.prepare, texts, names, first)
 
 
 async def _of_part(

@@ -26,6 +26,8 @@ class Tokens(NamedTuple):
     ids: NDArray[np.int32]  # (n,)
     types: NDArray[np.int32] | None = None  # (n,): 0 for the first text of a pair, 1 for the second; None: all 0
     attended: int | None = None  # number of leading tokens the attention mask keeps; None: all
+    cut: bool = False  # whether the text has more tokens than these
+    pieces: NDArray[np.int64] | None = None  # (pieces, 2): tokens from and to, which a head pools one by one
 
 
 class Batch(NamedTuple):
@@ -35,6 +37,7 @@ class Batch(NamedTuple):
     ids: NDArray[np.int64]  # (texts, longest)
     mask: NDArray[np.int64]  # (texts, longest): 1 for tokens, 0 for padding and tokens that are not attended to
     types: NDArray[np.int64]  # (texts, longest)
+    pieces: Sequence[NDArray[np.int64] | None] = ()  # of each text, as `Tokens` has them
 
 
 @dataclass(frozen=True)
@@ -119,4 +122,4 @@ def collate(tokens: Sequence[Tokens], positions: Sequence[int], pad_id: int, lon
         mask[row, : len(text.ids) if text.attended is None else text.attended] = 1
         if text.types is not None:
             types[row, : len(text.ids)] = text.types
-    return Batch(positions, ids, mask, types)
+    return Batch(positions, ids, mask, types, [tokens[position].pieces for position in positions])

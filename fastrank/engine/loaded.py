@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from fastrank.engine.forking import no_fork
+from fastrank.engine.overflow import Overflow
 
 T_co = TypeVar("T_co", covariant=True)
 
 Names: TypeAlias = Callable[[int], str]  # how errors call the n-th text
 DOCUMENTS: Names = "documents[{}]".format
+NO_PROMPTS = "this model weighs words one by one, so a prompt would be taken for words of the text"
 
 
 class TextPipeline(Protocol[T_co]):
@@ -23,8 +25,15 @@ class TextPipeline(Protocol[T_co]):
     def run(self, texts: Iterator[Any], batch_size: int, workers: int | None, names: Names = ...) -> Iterator[T_co]:
         """One result per text, in order."""
 
-    def token_count(self, texts: Iterator[Any], batch_size: int) -> int:
-        """Tokens of all texts."""
+    def asked(self, prompt: str | None, overflow: Overflow) -> TextPipeline[T_co]:
+        """The pipeline with this prompt, and this way with texts that are too long.
+
+        Raises:
+            ValueError: it takes no prompts, or no chunks.
+        """
+
+    def token_counts(self, texts: Iterator[Any], batch_size: int, *, truncate: bool = ...) -> Iterator[int]:
+        """Tokens of each text."""
 
 
 D = TypeVar("D", bound=TextPipeline[Any])

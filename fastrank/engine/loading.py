@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fastrank import store
-from fastrank.engine import precision
+from fastrank.engine import cpu, precision
 from fastrank.engine.options import Options
 from fastrank.engine.precision import Plan
 from fastrank.engine.session import Session, identity
@@ -131,13 +131,19 @@ def info(files: store.ModelFiles, opened: Opened, max_length: int) -> dict[str, 
         "file": str(plan.model.path),
         "source": files.origin,
         "precision": plan.name,
-        "reason": plan.reason,
+        "reason": f"{plan.reason}; this CPU {precision.NO_FASTER}" if _only_saves_memory(opened) else plan.reason,
         "provider": session.provider,
         **({} if session.on_cpu else {"devices": session.devices}),
         "threads": session.threads,
         "batching": batching,
         "max_length": max_length,
     }
+
+
+def _only_saves_memory(opened: Opened) -> bool:
+    """Whether a ready-made int8 graph runs on a CPU that gains no speed by it. Plans made here say so themselves."""
+    ready_made = opened.plan.name.startswith("int8-") and not opened.plan.model.build
+    return ready_made and opened.session.on_cpu and cpu.adds_bytes_exactly() is False
 
 
 @contextmanager

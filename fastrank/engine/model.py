@@ -45,9 +45,12 @@ class PublicModel:
     def info(self) -> dict[str, Any]:
         """How this model runs on this machine and why: file, precision, provider, threads. Loads the model.
 
-        The keys are for people to read and may change.
+        "truncated_texts" counts the texts so far that had more tokens than the model takes and were cut. The keys are
+        for people to read and may change.
         """
-        return dict(self._model.get().info)
+        loaded = self._model.get()
+        cuts = getattr(loaded.documents, "cuts", None)
+        return {**loaded.info, **({} if cuts is None else {"truncated_texts": cuts.texts})}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _construct, (type(self), *self._arguments, registry.custom(self.model_name))

@@ -14,13 +14,15 @@ import numpy as np
 
 from fastrank.engine import cpu
 from fastrank.engine.batching import Batch, Tokens, Window, collate, plan, spans, step, windows
+from fastrank.engine.chunking import chunked
 from fastrank.engine.concurrency import ahead, one_by_one
 from fastrank.engine.loaded import DOCUMENTS, Names
+from fastrank.engine.overflow import DEFAULT, Cuts, Group, Overflow, Prepared, too_long
 from fastrank.engine.pooling import Floats
 from fastrank.engine.scheduler import Flow
 from fastrank.engine.session import Session
 from fastrank.engine.tokenizer import Text, Tokenizer
-from fastrank.errors import ModelLoadError, OutputError
+from fastrank.errors import ModelLoadError, OutputError, TextTooLongError
 
 T = TypeVar("T")
 Head: TypeAlias = "Callable[[Floats, Batch], Sequence[T]]"
@@ -40,6 +42,8 @@ class Pipeline(Generic[T]):
         prefix: put before each text, and before the first of a pair.
         extra_inputs: scalar inputs that differ from the session's.
         head_for: the head for texts with another prefix; None: the same.
+        overflow: what is done with texts that have more tokens than the model takes.
+        cuts: counts those that were cut, for all pipelines of the model.
     """
 
     tokenizer: Tokenizer
@@ -51,6 +55,8 @@ class Pipeline(Generic[T]):
     prefix: str = ""
     extra_inputs: Mapping[str, int] = field(default_factory=dict)
     head_for: Callable[[str], Head[T]] | None = None
+    overflow: Overflow = DEFAULT
+    cuts: Cuts = field(default_factory=Cuts)
 
     def with_prefix(self, prefix: str) -> Pipeline[T]:
         """The same with another prefix."""
@@ -70,18 +76,65 @@ class Pipeline(Generic[T]):
 
         Raises:
             OutputError: the model returned NaN or infinity for a text.
+            TextTooLongError: a text is too long, and may not be cut.
         """
         limit = self.session.workers if workers is None else workers or cpu.available()
         read = windows(texts, max(self.session.window, batch_size))
-        position = 0
-        with self.session.scheduler.flow(limit) as flow, closing(self._tokenized(read)) as tokenized:
-            for window, tokens in tokenized:
-                for result in self._window(tokens, batch_size, flow):
-                    check_finite(result, names, position)
-                    yield result
-                    position += 1
-                if window.error:
-                    raise window.error
+        first = 0
+        with self.session.scheduler.flow(limit) as flow, closing(self._prepared(read, names)) as windows_prepared:
+            for window, prepared in windows_prepared:
+                self.note(prepared, first)
+                yield from self.joined(prepared, self._window(prepared.tokens, batch_size, flow), names, first)
+                if error := prepared.error or window.error:
+                    raise error
+                first += len(window.items)
+
+    def prepare(self, texts: Sequence[Text], names: Names = DOCUMENTS, first: int = 0) -> Prepared:
+        """The tokens of texts, or of their chunks. A text that is too long and may not be cut ends them.
+
+        Args:
+            texts: as `run`.
+            names: as `run`.
+            first: the number of the first.
+        """
+        if self.overflow.chunking is not None:
+            return self._chunked(texts, names, first)
+        tokens = self.tokenize(texts)
+        cut = [position for position, each in enumerate(tokens) if each.cut]
+        if not cut or self.overflow.mode != "error":
+            return Prepared(tokens, cut)
+        return Prepared(tokens[: cut[0]], [], error=too_long(names(first + cut[0]), self.tokenizer.max_length))
+
+    def note(self, prepared: Prepared, first: int) -> None:
+        """Count texts that were cut, and tell who wants to know; `first` is the number of the first text."""
+        if prepared.cut:
+            self.cuts.note(len(prepared.cut), self.tokenizer.max_length)
+            if self.overflow.on_truncated is not None:
+                for position in prepared.cut:
+                    self.overflow.on_truncated(first + position)
+
+    def joined(self, prepared: Prepared, results: Iterator[T], names: Names, first: int) -> Iterator[T]:
+        """One result per text, of the results of its chunks.
+
+        Raises:
+            OutputError: one is NaN or infinite.
+        """
+        if prepared.groups is None or self.overflow.join is None:
+            for position, result in enumerate(results, first):
+                check_finite(result, names, position)
+                yield result
+            return
+        for position, group in enumerate(prepared.groups, first):
+            parts = [next(results) for _ in range(group.runs)]
+            for part in parts:
+                check_finite(part, names, position)
+            yield self.overflow.join(parts, group.spans)
+
+    def asked(self, prompt: str | None, overflow: Overflow) -> Pipeline[T]:
+        """The pipeline as a call wants it: with this prompt (None: its own prefix), and this way with long texts."""
+        if prompt is None and overflow == self.overflow:
+            return self
+        return replace(self if prompt is None else self.with_prefix(prompt), overflow=overflow)
 
     def tokenize(self, texts: Sequence[Text]) -> list[Tokens]:
         """Token ids of each text, with the prefix, truncated to the model's limit."""
@@ -120,15 +173,38 @@ class Pipeline(Generic[T]):
             f"The model's output has shape {output.shape} for a batch of {tokens_of_batch} tokens: {reason}"
         )
 
-    def token_count(self, texts: Iterator[Text], batch_size: int) -> int:
-        """Tokens of all texts after truncation, special ones included."""
-        return _token_count(self.tokenize, texts, batch_size)
+    def token_counts(self, texts: Iterator[Text], batch_size: int, *, truncate: bool = True) -> Iterator[int]:
+        """Tokens of each text, special ones and a prefix included."""
+        return _token_counts(self.tokenizer, self.prefix, texts, batch_size, truncate=truncate)
 
-    def _tokenized(self, read: Iterator[Window[Text]]) -> Generator[tuple[Window[Text], list[Tokens]], None, None]:
-        def tokens(window: Window[Text]) -> list[Tokens]:
-            return self.tokenize(window.items)
+    def _chunked(self, texts: Sequence[Text], names: Names, first: int) -> Prepared:
+        chunking = self.overflow.chunking
+        assert chunking is not None  # noqa: S101 - the caller has looked
+        tokens: list[Tokens] = []
+        groups: list[Group] = []
+        error = None
+        for position, text in enumerate(texts, first):
+            try:
+                of_text, group = chunked(self.tokenizer, self.prefix, text, chunking, names(position))
+            except TextTooLongError as raised:
+                error = raised
+                break
+            tokens += of_text
+            groups.append(group)
+        return Prepared(tokens, [number for number, group in enumerate(groups) if group.cut], groups, error)
 
-        return one_by_one(tokens, read) if self.session.on_cpu else ahead(tokens, read)
+    def _prepared(
+        self, read: Iterator[Window[Text]], names: Names
+    ) -> Generator[tuple[Window[Text], Prepared], None, None]:
+        first = 0
+
+        def prepare(window: Window[Text]) -> Prepared:
+            nonlocal first
+            prepared = self.prepare(window.items, names, first)
+            first += len(window.items)
+            return prepared
+
+        return one_by_one(prepare, read) if self.session.on_cpu else ahead(prepare, read)
 
     def _window(self, tokens: Sequence[Tokens], batch_size: int, flow: Flow) -> Iterator[T]:
         for part in spans([len(each.ids) for each in tokens]):
@@ -161,32 +237,56 @@ class LookupPipeline(NamedTuple, Generic[T]):
     tokenizer: Tokenizer
     lookup: Callable[[Tokens], T]
     prefix: str = ""
+    overflow: Overflow = DEFAULT
+    cuts: Cuts | None = None
 
     def run(self, texts: Iterator[Text], batch_size: int, workers: int | None, names: Names = DOCUMENTS) -> Iterator[T]:
-        """One result per text, in order; arguments as `Pipeline.run` has them."""
-        del batch_size, workers, names
-        for text in texts:
-            yield self.lookup(self._encode([text])[0])
+        """One result per text, in order; arguments and errors as `Pipeline.run` has them."""
+        del batch_size, workers
+        for position, text in enumerate(texts):
+            tokens = self.tokenizer.encode([_prefixed(self.prefix, text) if self.prefix else text])[0]
+            if tokens.cut:
+                self._note(names, position)
+            yield self.lookup(tokens)
 
-    def token_count(self, texts: Iterator[Text], batch_size: int) -> int:
-        """Tokens of all texts after truncation, special ones included."""
-        return _token_count(self._encode, texts, batch_size)
+    def token_counts(self, texts: Iterator[Text], batch_size: int, *, truncate: bool = True) -> Iterator[int]:
+        """Tokens of each text, special ones included."""
+        return _token_counts(self.tokenizer, self.prefix, texts, batch_size, truncate=truncate)
 
-    def _encode(self, texts: Sequence[Text]) -> list[Tokens]:
-        return self.tokenizer.encode([_prefixed(self.prefix, text) for text in texts] if self.prefix else texts)
+    def asked(self, prompt: str | None, overflow: Overflow) -> LookupPipeline[T]:
+        """As `Pipeline.asked`.
+
+        Raises:
+            ValueError: there are no chunks here.
+        """
+        if overflow.mode == "chunk":
+            raise ValueError('this model looks texts up word by word; overflow="chunk" is for those that it runs on')
+        return self._replace(prefix=self.prefix if prompt is None else prompt, overflow=overflow)
+
+    def _note(self, names: Names, position: int) -> None:
+        if self.overflow.mode == "error":
+            raise too_long(names(position), self.tokenizer.max_length)
+        if self.cuts is not None:
+            self.cuts.note(1, self.tokenizer.max_length)
+        if self.overflow.on_truncated is not None:
+            self.overflow.on_truncated(position)
 
 
 def _prefixed(prefix: str, text: Text) -> Text:
     return prefix + text if isinstance(text, str) else (prefix + text[0], text[1])
 
 
-def _token_count(tokenize: Callable[[Sequence[Text]], list[Tokens]], texts: Iterator[Text], batch_size: int) -> int:
-    total = 0
+def _token_counts(
+    tokenizer: Tokenizer, prefix: str, texts: Iterator[Text], batch_size: int, *, truncate: bool
+) -> Iterator[int]:
     for window in windows(texts, batch_size):
+        items = [_prefixed(prefix, text) for text in window.items] if prefix else window.items
+        if truncate:
+            yield from (len(tokens.ids) for tokens in tokenizer.encode(items))
+        else:
+            yield from tokenizer.lengths(items)
         if window.error:
             raise window.error
-        total += sum(len(tokens.ids) for tokens in tokenize(window.items))
-    return total
 
 
 def check_finite(result: Any, names: Names, position: int) -> None:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastrank.engine.batching import Tokens
 from fastrank.engine.ending import native_calls
@@ -48,6 +49,20 @@ class Span(NamedTuple):
     special: bool
     start: int
     stop: int
+
+
+class Placed(NamedTuple):
+    """The tokens of a text that is not truncated, and where they stand in it.
+
+    Attributes:
+        ids: int32 (tokens,).
+        offsets: int64 (tokens, 2): from and to, in characters.
+        special: bool (tokens,): which are special tokens, that stand nowhere in the text.
+    """
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    special: NDArray[np.bool_]
 
 
 class Tokenizer:
@@ -136,7 +151,10 @@ class Tokenizer:
         self._cut = max(_SHORTEST_CUT, self.max_length * _CHARACTERS_A_TOKEN)
 
     def encode(self, texts: Sequence[Text]) -> list[Tokens]:
-        """Token ids of each text or pair, special ones included: one to `max_length`, less those that are reserved."""
+        """Token ids of each text or pair, special ones included: one to `max_length`, less those that are reserved.
+
+        Each says whether its text was cut.
+        """
         texts = [_stripped(text) for text in texts] if self._strip else texts
         shortened = [self._shortened(text) for text in texts]
         encodings = self._encoded(shortened)
@@ -144,8 +162,12 @@ class Tokenizer:
             if isinstance(text, str) and len(encodings[position]) < self._room and shortened[position] is not text:
                 encodings[position] = self._encoded([self._beginning(text)])[0]
         return [
-            self._tokens(encoding, pair=isinstance(text, tuple))
-            for encoding, text in zip(encodings, texts, strict=True)
+            self._tokens(
+                encoding,
+                pair=isinstance(text, tuple),
+                cut=len(encoding) >= self._room and self._is_cut(encoding, text, whole=beginning is text),
+            )
+            for encoding, text, beginning in zip(encodings, texts, shortened, strict=True)
         ]
 
     def prompt_length(self, prompt: str) -> int:
@@ -157,6 +179,38 @@ class Tokenizer:
             return 0
         ids = self.encode([prompt])[0].ids
         return len(ids) - (int(ids[-1]) in self.special_ids)
+
+    def lengths(self, texts: Sequence[Text]) -> list[int]:
+        """The number of tokens of each text or pair, special ones included, not truncated; 1 at least."""
+        texts = [_stripped(text) for text in texts] if self._strip else texts
+        with _no_panic("the tokenizer"):
+            encodings = self._untruncated.encode_batch_fast(texts, add_special_tokens=self._adds_special)
+        return [len(self._tokens(encoding, pair=False, cut=False).ids) for encoding in encodings]
+
+    def room(self, text: Text = "") -> int:
+        """How many more tokens fit beside those of a text, or of a pair, and the special ones; 0 or less: none."""
+        with _no_panic("the tokenizer"):
+            used = self._untruncated.encode_batch_fast([text], add_special_tokens=self._adds_special)
+        return self._room - len(used[0])
+
+    def placed(self, text: str, *, special: bool) -> Placed:
+        """The tokens of a text and where they stand in it, not truncated.
+
+        Args:
+            text: any text.
+            special: with special tokens, if the model has them.
+        """
+        with _no_panic("the tokenizer"):
+            encoding = self._untruncated.encode(text, add_special_tokens=special and self._adds_special)
+        placed = Placed(
+            np.asarray(encoding.ids, np.int32),
+            np.asarray(encoding.offsets, np.int64).reshape(-1, 2),
+            np.asarray(encoding.special_tokens_mask, bool),
+        )
+        if self._dropped is None:
+            return placed
+        kept = placed.ids != self._dropped
+        return Placed(*(each[kept] for each in placed))
 
     def is_truncated(self, text: Text) -> bool:
         """Whether a text, or pair, has more tokens than the limit, so that `encode` truncates it."""
@@ -205,6 +259,10 @@ class Tokenizer:
             if self._adds_special or token_id != self._dropped
         ]
         return spans or [Span(self.pad_id, "", True, 0, 0)]
+
+    def _is_cut(self, encoding: tokenizers.Encoding, text: Text, *, whole: bool) -> bool:
+        """Whether a text that has as many tokens as there may be has more; `whole`: all of it was encoded."""
+        return bool(encoding.overflowing) or (not whole and self.is_truncated(text))
 
     def _shortened(self, text: Text) -> Text:
         """A huge text's beginning, which most likely has more tokens than are used; of a pair, those that surely have.
@@ -321,12 +379,13 @@ class Tokenizer:
                     return list(self._other.encode_batch_fast(texts))
         return [self._encoded([text])[0] for text in texts]
 
-    def _tokens(self, encoding: tokenizers.Encoding, *, pair: bool) -> Tokens:
+    def _tokens(self, encoding: tokenizers.Encoding, *, pair: bool, cut: bool) -> Tokens:
         if not self._adds_special:
             kept = [token_id for token_id in encoding.ids if token_id != self._dropped]
-            return Tokens(self._int32(kept or [self.pad_id]), attended=len(kept))
+            return Tokens(self._int32(kept or [self.pad_id]), attended=len(kept), cut=cut)
         ids = self._int32(encoding.ids or [self.pad_id])
-        return Tokens(ids, np.asarray(encoding.type_ids or [0], np.int32) if pair and self._types else None)
+        types = np.asarray(encoding.type_ids or [0], np.int32) if pair and self._types else None
+        return Tokens(ids, types, cut=cut)
 
     def _int32(self, ids: list[int]) -> np.ndarray[Any, np.dtype[np.int32]]:
         found = np.asarray(ids, np.uint32).view(np.int32)  # ids in a file are unsigned

@@ -8,8 +8,10 @@ import numpy as np
 
 from fastrank.engine import modules
 from fastrank.engine.batching import Batch
+from fastrank.engine.overflow import ChunkVectors, Span
 from fastrank.engine.pipeline import Head
 from fastrank.engine.pooling import Floats, unit
+from fastrank.engine.vectors import Shortening
 from fastrank.errors import ModelLoadError
 from fastrank.late_interaction.settings import TokenModules
 from fastrank.postprocess.token_pooling import pool_tokens
@@ -86,6 +88,25 @@ def by_modules(chain: TokenModules, task: str, skiplist: Sequence[int], expand_t
         return [embeddings(states[tokens]) for states, tokens in zip(output, kept, strict=True)]
 
     return head
+
+
+def shortened(head: Head[Floats], dim: int) -> Head[Floats]:
+    """The head, whose embeddings are shortened to so many numbers and normalized again, if they are normalized."""
+
+    def short(output: Floats, batch: Batch) -> list[Floats]:
+        return [Shortening().of(rows, dim) for rows in head(output, batch)]
+
+    return short
+
+
+def concatenated(embeddings: Sequence[Floats], _spans: Sequence[Span]) -> Floats:
+    """Embeddings of a text's tokens, of those of its chunks."""
+    return embeddings[0] if len(embeddings) == 1 else np.concatenate(embeddings)
+
+
+def listed(embeddings: Sequence[Floats], spans: Sequence[Span]) -> ChunkVectors:
+    """The embeddings of a text's chunks, as they are."""
+    return ChunkVectors(list(embeddings), list(spans))
 
 
 def _check(output: Floats, name: str, dim: int) -> None:

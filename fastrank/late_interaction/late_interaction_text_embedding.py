@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from fastrank import inputs
+from fastrank.engine import calls, vectors
+from fastrank.engine.calls import OutputDtype, OverflowMode, TextOptions, VectorOptions
 from fastrank.engine.loaded import Lazy
 from fastrank.engine.loading import Request, checked
 from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider, Options
+from fastrank.engine.overflow import DEFAULT, ChunkVectors, Join
 from fastrank.engine.pooling import Floats
-from fastrank.late_interaction import loading
+from fastrank.engine.vectors import Dimensions, VectorCall
+from fastrank.late_interaction import heads, loading
 from fastrank.late_interaction.loading import LateInteractionModel
 from fastrank.late_interaction.tokens import LateInteractionTokenizer
 from fastrank.maxsim import maxsim
@@ -51,6 +56,11 @@ class LateInteractionTextEmbedding(PublicModel):
     Args:
         max_length: maximum number of tokens per document, prefix token and special tokens included. None: the model's
             limit.
+        truncate_dim: keep so many numbers of a token embedding, as in `TextEmbedding`.
+        output_dtype: the type of their numbers, as in `TextEmbedding`. Scores are computed in float32.
+        overflow: what is done with texts of more than `max_length` tokens. "truncate": their beginning is read;
+            "error": TextTooLongError; "chunk": all of it is read, in chunks. `embed` then returns the embeddings of all
+            chunks' tokens, and the score of a document in `rerank` is that of its best chunk.
     """
 
     def __init__(
@@ -72,6 +82,12 @@ class LateInteractionTextEmbedding(PublicModel):
         precision: str = "auto",
         verify: bool = False,
         special_tokens_in_text: bool = True,
+        truncate_dim: int | None = None,
+        output_dtype: OutputDtype = "float32",
+        ranges: Any = None,
+        overflow: OverflowMode = "truncate",
+        chunk_size: int | None = None,
+        chunk_overlap: int | None = None,
     ) -> None:
         if specific_model_path is None:
             spec = registry.find(model_name, LATE_INTERACTION)
@@ -80,7 +96,15 @@ class LateInteractionTextEmbedding(PublicModel):
         self.model_name = spec.name
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
-        self._dim = spec.task(LATE_INTERACTION, LateInteractionTask).dim
+        task = spec.task(LATE_INTERACTION, LateInteractionTask)
+        shortened = None if truncate_dim is None else inputs.positive(truncate_dim, "truncate_dim")
+        self._dim = vectors.size(task.dim or None, shortened)
+        self._form = vectors.form({"output_dtype": output_dtype, "ranges": ranges}, vectors.PLAIN, self._dim)
+        self._overflow = calls.overflow(
+            {"overflow": overflow, "chunk_size": chunk_size, "chunk_overlap": chunk_overlap}, join=heads.concatenated
+        )
+        self._dimensions = Dimensions(spec.name, task.matryoshka)
+        self._dimensions.check(shortened, task.dim)
         request = Request(
             spec,
             Lookup(cache_dir, specific_model_path, local_files_only, variant, verify),
@@ -89,15 +113,19 @@ class LateInteractionTextEmbedding(PublicModel):
             special_tokens_in_text,
         )
         request = checked(request)
-        self._settings = partial(loading.settings, request)
-        self._model: Lazy[LateInteractionModel] = Lazy(partial(loading.load, request))
+        self._settings = partial(loading.settings, request, truncate_dim=shortened)
+        self._model: Lazy[LateInteractionModel] = Lazy(partial(loading.load, request, shortened))
         if not lazy_load:
             self._model.get()
 
     # -- embedding --------------------------------------------------------------------------------------------------
 
     def embed(
-        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[VectorOptions],
     ) -> Iterator[Floats]:
         """Token embeddings of documents.
 
@@ -105,40 +133,125 @@ class LateInteractionTextEmbedding(PublicModel):
         errors are those of `TextEmbedding.embed`, as is laziness.
 
         Returns:
-            An iterator of float32 arrays of shape (tokens, dim), one per text, in order.
+            An iterator of arrays of shape (tokens, dim), one per text, in order: float32, unless `output_dtype` says
+            otherwise.
         """
-        return self._documents(inputs.texts(documents), batch_size, parallel)
+        asked = self._asked("embed", options, calls.total(documents))
+        arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
+        return asked.run(lambda model: model.documents, *arguments)
 
     def passage_embed(
-        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        texts: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[VectorOptions],
     ) -> Iterator[Floats]:
         """Token embeddings of passages: the same as `embed`."""
-        return self._documents(inputs.texts(texts, "texts"), batch_size, parallel)
+        asked = self._asked("passage_embed", options, calls.total(texts))
+        arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
+        return asked.run(lambda model: model.documents, *arguments)
 
     def query_embed(
-        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        query: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[VectorOptions],
     ) -> Iterator[Floats]:
         """Token embeddings of queries, those of expansion tokens included; otherwise as `embed`."""
+        asked = self._asked("query_embed", options, calls.total(query))
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
-        return self._model.get().queries.run(*arguments)
+        return asked.run(lambda model: model.queries, *arguments)
 
     def aembed(
-        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[VectorOptions],
     ) -> AsyncIterator[Floats]:
         """`embed` for asyncio; see `TextEmbedding.aembed`."""
-        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
-
+        asked = self._asked("aembed", options, calls.total(documents))
         arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
-        return asynchronous.run(self._model, lambda model: model.documents, *arguments)
+        return asked.arun(lambda model: model.documents, *arguments)
 
     def aquery_embed(
-        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        query: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[VectorOptions],
     ) -> AsyncIterator[Floats]:
         """`query_embed` for asyncio; see `TextEmbedding.aembed`."""
-        from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
-
+        asked = self._asked("aquery_embed", options, calls.total(query))
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
-        return asynchronous.run(self._model, lambda model: model.queries, *arguments)
+        return asked.arun(lambda model: model.queries, *arguments)
+
+    def embed_chunks(
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[VectorOptions],
+    ) -> Iterator[ChunkVectors]:
+        """Token embeddings of the chunks of documents, with the places of these; see `TextEmbedding.embed_chunks`.
+
+        Returns:
+            An iterator of `ChunkVectors`, one per text, in order: a list of arrays (tokens, dim), and spans in
+            characters.
+        """
+        asked = self._asked("embed_chunks", calls.in_chunks(options), calls.total(documents), heads.listed)
+        arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
+        return asked.run(lambda model: model.documents, *arguments)
+
+    def aembed_chunks(
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[VectorOptions],
+    ) -> AsyncIterator[ChunkVectors]:
+        """`embed_chunks` for asyncio; see `TextEmbedding.aembed`."""
+        asked = self._asked("aembed_chunks", calls.in_chunks(options), calls.total(documents), heads.listed)
+        arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
+        return asked.arun(lambda model: model.documents, *arguments)
+
+    def calibrate(self, texts: Iterable[str], truncate_dim: int | None = None) -> Floats:
+        """The ranges of the token embeddings of a sample, for `output_dtype="int8"` and "uint8": float32 (2, dim).
+
+        See `TextEmbedding.calibrate`.
+        """
+        from fastrank.postprocess import quantization
+
+        size = None if truncate_dim is None else inputs.positive(truncate_dim, "truncate_dim")
+        asked = self._asked("calibrate", {}, None)._replace(form=vectors.Form(size))
+        given = inputs.documents(texts, "texts")
+        return quantization.calibrate(asked.run(lambda model: model.documents, given, 256, None))
+
+    @overload
+    def token_count(
+        self,
+        texts: str | Iterable[str],
+        batch_size: int = ...,
+        is_doc: bool = ...,
+        include_extension: bool = ...,
+        *,
+        truncate: bool = ...,
+        each: Literal[False] = ...,
+    ) -> int: ...
+
+    @overload
+    def token_count(
+        self,
+        texts: str | Iterable[str],
+        batch_size: int = ...,
+        is_doc: bool = ...,
+        include_extension: bool = ...,
+        *,
+        truncate: bool = ...,
+        each: Literal[True],
+    ) -> list[int]: ...
 
     def token_count(
         self,
@@ -146,25 +259,35 @@ class LateInteractionTextEmbedding(PublicModel):
         batch_size: int = 1024,
         is_doc: bool = True,
         include_extension: bool = False,
-    ) -> int:
-        """Total number of tokens of all texts: after truncation, special tokens included.
+        *,
+        truncate: bool = True,
+        each: bool = False,
+    ) -> int | list[int]:
+        """Number of tokens, special tokens included.
 
         Args:
             texts: one text, or an iterable of texts.
             batch_size: number of texts tokenized at once.
             is_doc: whether the texts are documents; if not, queries.
             include_extension: whether prefix and expansion tokens count.
+            truncate: count what is read of long texts; False: all of them.
+            each: return a list with the number of each text; False: the total.
         """
         arguments = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
         pipeline = self._model.get().documents if is_doc else self._model.get().queries
         if not include_extension and isinstance(pipeline.tokenizer, LateInteractionTokenizer):
             pipeline = replace(pipeline, tokenizer=pipeline.tokenizer.plain())
-        return pipeline.token_count(*arguments)
+        return calls.counted(pipeline.token_counts(*arguments, truncate=truncate), each=each)
 
     # -- scores -----------------------------------------------------------------------------------------------------
 
     def rerank(
-        self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
+        self,
+        query: str,
+        documents: Iterable[str],
+        batch_size: int = 64,
+        parallel: int | None = None,
+        **options: Unpack[TextOptions],
     ) -> Iterator[float]:
         """MaxSim of the query and each document, in the order of the documents (`rank` sorts them).
 
@@ -175,18 +298,24 @@ class LateInteractionTextEmbedding(PublicModel):
             documents: texts.
             batch_size: maximum number of documents per batch, as in `embed`.
             parallel: as in `embed`.
+            options: as in `TextCrossEncoder.rerank`; `overflow` is about documents, `prompt` about the query.
 
         Returns:
             An iterator of Python floats. With L2-normalized embeddings a score is at most the number of query tokens.
 
         Raises:
-            TypeError: at the call, if the query is not a string, or `documents` is a string or not iterable; while
-                iterating, if a document is not a string. Scores of earlier documents are delivered first.
-            ValueError: `batch_size` or `parallel` is out of range.
+            TypeError: at the call, if the query is not a string, or `documents` is a string or not iterable, or an
+                option is unknown; while iterating, if a document is not a string. Scores of earlier documents are
+                delivered first.
+            ValueError: an argument is out of range.
             OutputError: the model returned NaN or infinity; the message names the document.
+            TextTooLongError: with `overflow="error"`, while iterating.
         """
-        query = inputs.text(query, "query")
-        return self._scores(query, self._documents(inputs.documents(documents), batch_size, parallel))
+        call = self._scoring("rerank", options)
+        query, given = inputs.text(query, "query"), inputs.documents(documents)
+        arguments = inputs.batching(batch_size, parallel)
+        embeddings = self._model.get().documents.asked(None, call.overflow).run(given, *arguments)
+        return call.shown(self._scores(query, call.prompt, embeddings), "rerank", calls.total(documents))
 
     def rank(
         self,
@@ -197,6 +326,7 @@ class LateInteractionTextEmbedding(PublicModel):
         parallel: int | None = None,
         *,
         field: str = "text",
+        **options: Unpack[TextOptions],
     ) -> list[RankedDocument]:
         """The documents, best first; ties keep the order of the documents.
 
@@ -207,6 +337,7 @@ class LateInteractionTextEmbedding(PublicModel):
             batch_size: as in `rerank`.
             parallel: as in `rerank`.
             field: the key of a mapping's text.
+            options: as in `rerank`.
 
         Raises:
             TypeError: as in `rerank`, or a mapping has no text under `field`.
@@ -214,15 +345,21 @@ class LateInteractionTextEmbedding(PublicModel):
         most = None if top_k is None else inputs.positive(top_k, "top_k")
         ranked = listed(documents)
         texts = [text_of(document, field, f"documents[{position}]") for position, document in enumerate(ranked)]
-        return best(list(self.rerank(query, texts, batch_size, parallel)), ranked, most)
+        return best(list(self.rerank(query, texts, batch_size, parallel, **options)), ranked, most)
 
     def arerank(
-        self, query: str, documents: Iterable[str], batch_size: int = 64, parallel: int | None = None
+        self,
+        query: str,
+        documents: Iterable[str],
+        batch_size: int = 64,
+        parallel: int | None = None,
+        **options: Unpack[TextOptions],
     ) -> AsyncIterator[float]:
         """`rerank` for asyncio, as `aembed`."""
+        call = self._scoring("arerank", options)
         query, texts = inputs.text(query, "query"), inputs.documents(documents)
         size, workers = inputs.batching(batch_size, parallel)
-        return self._ascores(query, texts, size, workers)
+        return self._ascores(query, texts, size, workers, call, calls.total(documents))
 
     async def arank(
         self,
@@ -233,12 +370,13 @@ class LateInteractionTextEmbedding(PublicModel):
         parallel: int | None = None,
         *,
         field: str = "text",
+        **options: Unpack[TextOptions],
     ) -> list[RankedDocument]:
         """`rank` for asyncio; cancelling the task stops what has not begun."""
         most = None if top_k is None else inputs.positive(top_k, "top_k")
         ranked = listed(documents)
         texts = [text_of(document, field, f"documents[{position}]") for position, document in enumerate(ranked)]
-        scores = [score async for score in self.arerank(query, texts, batch_size, parallel)]
+        scores = [score async for score in self.arerank(query, texts, batch_size, parallel, **options)]
         return best(scores, ranked, most)
 
     def explain(self, query: str, document: str) -> Explanation:
@@ -265,7 +403,8 @@ class LateInteractionTextEmbedding(PublicModel):
 
         query, document = inputs.text(query, "query"), inputs.text(document, "document")
         model = self._model.get()
-        asked, read = next(self.query_embed(query)), next(self.embed(document))
+        asked = next(model.queries.run(iter([query]), 1, None))  # float32, whatever `output_dtype` is
+        read = next(model.documents.run(iter([document]), 1, None))
         return explanation.Explanation(
             query,
             document,
@@ -274,23 +413,47 @@ class LateInteractionTextEmbedding(PublicModel):
             asked @ read.T,
         )
 
-    def _documents(self, texts: Iterator[str], batch_size: int, parallel: int | None) -> Iterator[Floats]:
-        arguments = inputs.batching(batch_size, parallel)
-        return self._model.get().documents.run(texts, *arguments)
+    def _asked(
+        self, method: str, options: Mapping[str, Any], total: int | None, join: Join = heads.concatenated
+    ) -> VectorCall:
+        """A call for embeddings, checked."""
+        call = calls.call(method, options, self._overflow, join, vectors.OPTIONS)
+        size = self._model.get().settings.dim if self._model.is_loaded else self._dim
+        form = vectors.form(options, self._form, size)
+        self._dimensions.check(form.dim, size)
+        return VectorCall(self._model, call, form, total)
 
-    def _scores(self, query: str, documents: Iterator[Floats]) -> Iterator[float]:
-        query_vectors = next(self.query_embed(query))
-        for vectors in documents:
-            yield float(maxsim(query_vectors, [vectors])[0])
+    def _scoring(self, method: str, options: Mapping[str, Any]) -> calls.Call:
+        """A call for scores, checked."""
+        return calls.call(method, options, self._overflow, heads.listed, set())
+
+    def _scores(self, query: str, prompt: str | None, documents: Iterator[Any]) -> Iterator[float]:
+        query_vectors = next(self._model.get().queries.asked(prompt, DEFAULT).run(iter([query]), 1, None))
+        for embeddings in documents:
+            yield _score(query_vectors, embeddings)
 
     async def _ascores(
-        self, query: str, texts: Iterator[str], batch_size: int, workers: int | None
-    ) -> AsyncIterator[float]:
+        self,
+        query: str,
+        texts: Iterator[str],
+        batch_size: int,
+        workers: int | None,
+        call: calls.Call,
+        total: int | None,
+    ) -> AsyncGenerator[float, None]:
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
-        asked = [vectors async for vectors in self.aquery_embed(query)][0]  # noqa: RUF015 - there is no anext for all
-        async for vectors in asynchronous.run(self._model, lambda model: model.documents, texts, batch_size, workers):
-            yield float(maxsim(asked, [vectors])[0])
+        queries = asynchronous.run(
+            self._model, lambda model: model.queries.asked(call.prompt, DEFAULT), iter([query]), 1, None
+        )
+        asked = [embeddings async for embeddings in queries][0]  # noqa: RUF015 - there is no anext for all
+        documents = asynchronous.run(
+            self._model, lambda model: model.documents.asked(None, call.overflow), texts, batch_size, workers
+        )
+        scores = asynchronous.mapped(documents, lambda each: _score(asked, each))
+        async with aclosing(asynchronous.shown(scores, "rerank", total) if call.show_progress else scores) as shown:
+            async for score in shown:
+                yield score
 
     # -- the model --------------------------------------------------------------------------------------------------
 
@@ -343,6 +506,7 @@ class LateInteractionTextEmbedding(PublicModel):
         normalize: Literal["both", "documents", "none"] = "both",
         projection: bool = True,
         output_name: str | None = None,
+        truncate_dims: Sequence[int] | None = None,
     ) -> None:
         """Register a model in this process, so that the constructor accepts its name.
 
@@ -365,6 +529,7 @@ class LateInteractionTextEmbedding(PublicModel):
             skiplist: texts whose first token gets no embedding in documents, such as `string.punctuation`.
             normalize: which embeddings are L2-normalized after the graph.
             projection: whether a checkpoint has Dense layers after the encoder.
+            truncate_dims: the sizes of shorter token embeddings that it was trained for (Matryoshka).
         """
         del size_in_gb
         if normalize not in NORMALIZED:
@@ -384,6 +549,7 @@ class LateInteractionTextEmbedding(PublicModel):
             normalize=normalize,
             projection=projection,
             output=output_name,
+            matryoshka=vectors.trained_for(truncate_dims),
         )
         spec = custom_spec(
             model,
@@ -397,3 +563,10 @@ class LateInteractionTextEmbedding(PublicModel):
             max_length=max_length,
         )
         registry.add(spec, LATE_INTERACTION)
+
+
+def _score(query: Floats, document: Any) -> float:
+    """MaxSim of a document, or of the best of its chunks."""
+    if isinstance(document, ChunkVectors):
+        return float(maxsim(query, document.vectors).max())
+    return float(maxsim(query, [document])[0])

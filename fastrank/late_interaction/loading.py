@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from fastrank import store
-from fastrank.engine import loading
+from fastrank.engine import loading, vectors
 from fastrank.engine.loaded import LoadedModel
 from fastrank.engine.loading import Request
+from fastrank.engine.overflow import Cuts
 from fastrank.engine.pipeline import Head, Pipeline
 from fastrank.engine.pooling import Floats
 from fastrank.engine.tokenizer import Tokenizer
@@ -22,22 +23,30 @@ from fastrank.models.spec import LATE_INTERACTION, LateInteractionTask
 LateInteractionModel: TypeAlias = LoadedModel[Pipeline[Floats], Pipeline[Floats], LateInteractionSettings]
 
 
-def load(request: Request) -> LateInteractionModel:
-    """A late interaction model in memory."""
+def load(request: Request, truncate_dim: int | None = None) -> LateInteractionModel:
+    """A late interaction model in memory; `truncate_dim`: how many numbers of an embedding the caller wants."""
     files = loading.find(request)
     with loading.advice(request, files):
-        return _assembled(request, files)
+        return _assembled(request, files, truncate_dim)
 
 
-def settings(request: Request, files: store.ModelFiles | None = None) -> LateInteractionSettings:
-    """The model's settings; its files are fetched if need be, but not loaded."""
+def settings(
+    request: Request, files: store.ModelFiles | None = None, truncate_dim: int | None = None
+) -> LateInteractionSettings:
+    """The model's settings; its files are fetched if need be, but not loaded.
+
+    Raises:
+        ValueError: the embeddings are shorter than the caller wants them.
+    """
     spec, files = request.spec, files or loading.find(request)
     task, given = spec.task(LATE_INTERACTION, LateInteractionTask), files.variant == store.GIVEN
-    return resolve(spec, task, request.max_length, files.folder, given=given)
+    found = resolve(spec, task, request.max_length, files.folder, given=given)
+    return found._replace(dim=vectors.size(found.dim, truncate_dim) or found.dim)
 
 
-def _assembled(request: Request, files: store.ModelFiles) -> LateInteractionModel:
+def _assembled(request: Request, files: store.ModelFiles, truncate_dim: int | None) -> LateInteractionModel:
     spec, of_model = request.spec, settings(request, files)
+    short = settings(request, files, truncate_dim)
     in_folder, in_text = (
         tokenization.read(files.folder, of_model.home, registered=of_model.in_registry),
         request.special_tokens_in_text,
@@ -50,19 +59,20 @@ def _assembled(request: Request, files: store.ModelFiles) -> LateInteractionMode
     documents = Pipeline(
         tokenizer,
         opened.session,
-        _head(spec.name, of_model, "document", skiplist),
+        _head(spec.name, of_model, "document", skiplist, truncate_dim),
         opened.output,
         opened.plan.uniform_length,
         opened.plan.max_batch,
         of_model.documents.prompt,
+        cuts=Cuts(spec.name),
     )
     queries = replace(
         documents,
         tokenizer=of_queries,
-        head=_head(spec.name, of_model, "query", skiplist),
+        head=_head(spec.name, of_model, "query", skiplist, truncate_dim),
         prefix=of_model.queries.prompt,
     )
-    return LoadedModel(documents, queries, of_model, loading.info(files, opened, tokenizer.max_length))
+    return LoadedModel(documents, queries, short, loading.info(files, opened, tokenizer.max_length))
 
 
 def skipped_ids(tokenizer: Tokenizer, of_model: LateInteractionSettings) -> list[int]:
@@ -74,7 +84,14 @@ def skipped_ids(tokenizer: Tokenizer, of_model: LateInteractionSettings) -> list
     return [token_id for token_id in ids if token_id is not None]
 
 
-def _head(name: str, of_model: LateInteractionSettings, task: str, skiplist: Sequence[int]) -> Head[Floats]:
+def _head(
+    name: str, of_model: LateInteractionSettings, task: str, skiplist: Sequence[int], truncate_dim: int | None
+) -> Head[Floats]:
+    head = _whole_head(name, of_model, task, skiplist)
+    return head if truncate_dim is None else heads.shortened(head, truncate_dim)
+
+
+def _whole_head(name: str, of_model: LateInteractionSettings, task: str, skiplist: Sequence[int]) -> Head[Floats]:
     queries = task == "query"
     if of_model.head is not None:
         from fastrank.engine.linear import linear  # few models have it

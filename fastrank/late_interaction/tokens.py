@@ -45,7 +45,12 @@ class LateInteractionTokenizer(Tokenizer):
 
     def encode(self, texts: Sequence[Text]) -> list[Tokens]:
         """Token ids of each text with prefix token and expansion; at most `max_length` where nothing is expanded."""
-        return [self._prefixed(tokens.ids) for tokens in super().encode(texts)]
+        return [self._prefixed(tokens.ids)._replace(cut=tokens.cut) for tokens in super().encode(texts)]
+
+    def lengths(self, texts: Sequence[Text]) -> list[int]:
+        """The number of tokens of each text with prefix token and expansion, not truncated."""
+        added = 0 if self._prefix_id is None else 1
+        return [max(length + added, self._expand_to) for length in super().lengths(texts)]
 
     def located(self, text: str) -> list[Span]:
         """The tokens that `encode` makes of a text and where they stand in it, prefix token and expansion included."""

@@ -184,6 +184,29 @@ class TaskInput(NamedTuple):
     passage: str
 
 
+class Matryoshka(NamedTuple):
+    """Sizes of vectors that a model was trained for, beside the whole: the first numbers are the most important.
+
+    Attributes:
+        dims: these.
+        least: any size from this one on; None: only `dims`.
+        layer_norm: whether mean and variance of a whole vector are normalized before it is shortened, and its length
+            after that, although the model's own vectors are not normalized.
+    """
+
+    dims: tuple[int, ...] = ()
+    least: int | None = None
+    layer_norm: bool = False
+
+    def fits(self, dim: int) -> bool:
+        """Whether vectors of this size are among them."""
+        return dim in self.dims or (self.least is not None and dim >= self.least)
+
+    def __str__(self) -> str:
+        sizes = [*map(str, sorted(self.dims)), *([f"{self.least} or more"] if self.least else [])]
+        return ", ".join(sizes)
+
+
 class DenseTask(NamedTuple):
     """How a dense vector is made of the model's output. What is None, the model's folder says.
 
@@ -196,6 +219,7 @@ class DenseTask(NamedTuple):
     prefixes: Prefixes | None = None
     output: str | None = None
     task_input: TaskInput | None = None
+    matryoshka: Matryoshka | None = None
     answers: tuple[Answer, ...] = ()
 
 
@@ -237,6 +261,7 @@ class LateInteractionTask(NamedTuple):
         projection: whether a checkpoint has Dense layers after the encoder. ONNX files include them.
         output: the output of an ONNX file to use; None: its first.
         linear: the file of the layer that makes them of the states of all tokens but the first; empty: the graph does.
+        matryoshka: sizes of shorter token embeddings that the model was trained for; None: not known.
         answers: reference results for `fastrank verify`.
     """
 
@@ -255,6 +280,7 @@ class LateInteractionTask(NamedTuple):
     projection: bool = True
     output: str | None = None
     linear: str = ""
+    matryoshka: Matryoshka | None = None
     answers: tuple[Answer, ...] = ()
 
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, overload
 
 from fastrank import inputs
-from fastrank.engine.loaded import DOCUMENTS, Lazy, Names
+from fastrank.engine import calls
+from fastrank.engine.calls import OverflowMode, TextOptions
+from fastrank.engine.loaded import DOCUMENTS, Lazy, Names, TextPipeline
 from fastrank.engine.loading import Request, checked
 from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider, Options
-from fastrank.engine.pipeline import Pipeline
 from fastrank.models import registry
 from fastrank.models.custom import custom_spec
 from fastrank.models.spec import ACTIVATIONS, CROSS_ENCODER, CrossEncoderTask, ModelSource
-from fastrank.rerank import loading
+from fastrank.rerank import heads, loading
 from fastrank.rerank.loading import CrossEncoderModel
 from fastrank.rerank.ranking import Document, RankedDocument, best, listed, text_of
 from fastrank.store.lookup import Lookup
@@ -45,6 +46,10 @@ class TextCrossEncoder(PublicModel):
         truncation: what is cut from pairs that are too long. "longest_first", as the reference implementations do, may
             cut the query; "only_second" cuts the document, and the query only if it alone is too long. Prompts of
             language models lose the end of the document, and keep what follows it.
+        overflow: what is done with documents that do not fit beside the query. "truncate": as `truncation` says;
+            "error": TextTooLongError; "chunk": all of a document is read, in chunks, and its score is that of the best.
+        chunk_size: the most tokens of a chunk, the query not counted. None: as many as the model takes.
+        chunk_overlap: the most tokens that a chunk shares with the one before. None: 0.
         activation: from logits to score: "none" for raw logits, "sigmoid", or "softmax" over the classes. "auto": as
             sentence-transformers does: the `activation_fn` in the model's folder, else a sigmoid for models with one
             label. None: raw logits, as in FastEmbed. A sigmoid changes scores, but not their order.
@@ -71,6 +76,9 @@ class TextCrossEncoder(PublicModel):
         precision: str = "auto",
         verify: bool = False,
         special_tokens_in_text: bool = True,
+        overflow: OverflowMode = "truncate",
+        chunk_size: int | None = None,
+        chunk_overlap: int | None = None,
     ) -> None:
         _check_choice("truncation", truncation, _TRUNCATIONS)
         _check_choice("activation", activation, (None, *ACTIVATIONS, "auto"))
@@ -90,6 +98,9 @@ class TextCrossEncoder(PublicModel):
             special_tokens_in_text,
         )
         task = task if activation is None else task._replace(activation=activation)
+        self._overflow = calls.overflow(
+            {"overflow": overflow, "chunk_size": chunk_size, "chunk_overlap": chunk_overlap}, join=heads.best
+        )
         self._model: Lazy[CrossEncoderModel] = Lazy(partial(loading.load, checked(request), task, truncation))
         if not lazy_load:
             self._model.get()
@@ -104,6 +115,7 @@ class TextCrossEncoder(PublicModel):
         parallel: int | None = None,
         *,
         instruction: str | None = None,
+        **options: Unpack[TextOptions],
     ) -> Iterator[float]:
         """The score of each document, in the order of the documents (`rank` sorts them).
 
@@ -117,19 +129,28 @@ class TextCrossEncoder(PublicModel):
                 machine; 0: one per CPU core.
             instruction: what makes a document relevant, for models whose prompt has a place for it (Qwen3-Reranker);
                 with sentence-transformers it is `prompt=`. None: the model's own.
+            options: `overflow`, `chunk_size`, `chunk_overlap`: as in the constructor, for this call. `prompt`: put
+                before the query, in place of the model's own; the same as `instruction` for models that take one.
+                `on_truncated`: a function that is called with the
+                position of each document whose pair was cut. `show_progress`: draw a progress bar (tqdm).
 
         Returns:
             An iterator of Python floats: raw logits, unless the model has another `activation`.
 
         Raises:
-            TypeError: at the call, if the query is not a string, or `documents` is a string or not iterable; while
-                iterating, if a document is not a string. Scores of earlier documents are delivered first.
-            ValueError: `batch_size` or `parallel` is out of range, or the model takes no instruction.
+            TypeError: at the call, if the query is not a string, or `documents` is a string or not iterable, or an
+                option is unknown; while iterating, if a document is not a string. Scores of earlier documents are
+                delivered first.
+            ValueError: an argument is out of range, or the model takes no instruction.
             OutputError: the model returned NaN or infinity; the message names the document.
+            TextTooLongError: with `overflow="error"`; with "chunk", if the query leaves no room for a document.
         """
+        call = self._call("rerank", options)
         query = inputs.text(query, "query")
         pairs = ((query, text) for text in inputs.documents(documents))
-        return self._scores(pairs, batch_size, parallel, instruction=instruction)
+        return call.shown(
+            self._scores(pairs, batch_size, parallel, call, instruction), "rerank", calls.total(documents)
+        )
 
     def rerank_pairs(
         self,
@@ -138,9 +159,12 @@ class TextCrossEncoder(PublicModel):
         parallel: int | None = None,
         *,
         instruction: str | None = None,
+        **options: Unpack[TextOptions],
     ) -> Iterator[float]:
         """The score of each (query, document) pair, in order; a single tuple is one pair."""
-        return self._scores(inputs.pairs(pairs), batch_size, parallel, "pairs[{}]".format, instruction)
+        call = self._call("rerank_pairs", options)
+        scores = self._scores(inputs.pairs(pairs), batch_size, parallel, call, instruction, "pairs[{}]".format)
+        return call.shown(scores, "rerank", calls.total(pairs))
 
     def rank(
         self,
@@ -152,6 +176,7 @@ class TextCrossEncoder(PublicModel):
         *,
         field: str = "text",
         instruction: str | None = None,
+        **options: Unpack[TextOptions],
     ) -> list[RankedDocument]:
         """The documents, best first; ties keep the order of the documents.
 
@@ -163,14 +188,16 @@ class TextCrossEncoder(PublicModel):
             parallel: as in `rerank`.
             field: the key of a mapping's text.
             instruction: as in `rerank`.
+            options: as in `rerank`.
 
         Raises:
             TypeError: as in `rerank`, or a mapping has no text under `field`.
         """
+        call = self._call("rank", options)
         ranked = listed(documents)
         pairs = _pairs(inputs.text(query, "query"), ranked, field, "documents")
         most = _most(top_k)
-        scores = self._scores(iter(pairs), batch_size, parallel, instruction=instruction)
+        scores = call.shown(self._scores(iter(pairs), batch_size, parallel, call, instruction), "rank", len(pairs))
         return best(list(scores), ranked, most)
 
     def rank_batch(
@@ -183,6 +210,7 @@ class TextCrossEncoder(PublicModel):
         *,
         field: str = "text",
         instruction: str | None = None,
+        **options: Unpack[TextOptions],
     ) -> list[list[RankedDocument]]:
         """`rank` for many queries, each with its own documents; queries share batches.
 
@@ -192,6 +220,7 @@ class TextCrossEncoder(PublicModel):
             OutputError: the model returned NaN or infinity; `documents[1][2]` is the third document of the second
                 query.
         """
+        call = self._call("rank_batch", options)
         lists = [listed(each, f"documents[{n}]") for n, each in enumerate(documents)]
         most = _most(top_k)
         query_list = list(inputs.documents(queries, "queries"))
@@ -208,7 +237,9 @@ class TextCrossEncoder(PublicModel):
             n = bisect_right(ends, position) - 1
             return f"documents[{n}][{position - ends[n]}]"
 
-        scores = list(self._scores(iter(pairs), batch_size, parallel, named, instruction))
+        scores = list(
+            call.shown(self._scores(iter(pairs), batch_size, parallel, call, instruction, named), "rank", len(pairs))
+        )
         return [
             best(scores[start:end], ranked, most) for ranked, start, end in zip(lists, ends, ends[1:], strict=False)
         ]
@@ -221,10 +252,13 @@ class TextCrossEncoder(PublicModel):
         parallel: int | None = None,
         *,
         instruction: str | None = None,
+        **options: Unpack[TextOptions],
     ) -> AsyncIterator[float]:
         """`rerank` for asyncio; see `TextEmbedding.aembed`."""
+        call = self._call("arerank", options)
         query = inputs.text(query, "query")
-        return self._ascores(((query, text) for text in inputs.documents(documents)), batch_size, parallel, instruction)
+        pairs = ((query, text) for text in inputs.documents(documents))
+        return self._ascores(pairs, batch_size, parallel, call, instruction, calls.total(documents))
 
     async def arank(
         self,
@@ -236,47 +270,81 @@ class TextCrossEncoder(PublicModel):
         *,
         field: str = "text",
         instruction: str | None = None,
+        **options: Unpack[TextOptions],
     ) -> list[RankedDocument]:
         """`rank` for asyncio; cancelling the task stops work that has not started."""
+        call = self._call("arank", options)
         ranked = listed(documents)
         pairs = _pairs(inputs.text(query, "query"), ranked, field, "documents")
         most = _most(top_k)
-        scores = [score async for score in self._ascores(iter(pairs), batch_size, parallel, instruction)]
+        scores = [
+            score async for score in self._ascores(iter(pairs), batch_size, parallel, call, instruction, len(pairs))
+        ]
         return best(scores, ranked, most)
 
-    def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
-        """Total number of tokens the model would see: after truncation, special tokens included."""
+    @overload
+    def token_count(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        batch_size: int = ...,
+        *,
+        truncate: bool = ...,
+        each: Literal[False] = ...,
+    ) -> int: ...
+
+    @overload
+    def token_count(
+        self, pairs: Iterable[tuple[str, str]], batch_size: int = ..., *, truncate: bool = ..., each: Literal[True]
+    ) -> list[int]: ...
+
+    def token_count(
+        self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024, *, truncate: bool = True, each: bool = False
+    ) -> int | list[int]:
+        """Number of tokens that the model would see, special tokens included; see `TextEmbedding.token_count`."""
         arguments = inputs.pairs(pairs), inputs.positive(batch_size, "batch_size")
-        return self._model.get().documents.token_count(*arguments)
+        return calls.counted(self._model.get().documents.token_counts(*arguments, truncate=truncate), each=each)
+
+    def _call(self, method: str, options: Mapping[str, Any]) -> calls.Call:
+        return calls.call(method, options, self._overflow, heads.best, set())
 
     def _scores(
         self,
         pairs: Iterator[tuple[str, str]],
         batch_size: int,
         parallel: int | None,
-        names: Names = DOCUMENTS,
+        call: calls.Call,
         instruction: str | None = None,
+        names: Names = DOCUMENTS,
     ) -> Iterator[float]:
         arguments = inputs.batching(batch_size, parallel)
-        return self._instructed(self._model.get(), instruction).run(pairs, *arguments, names)
+        return self._pipeline(self._model.get(), call, instruction).run(pairs, *arguments, names)
 
     def _ascores(
-        self, pairs: Iterator[tuple[str, str]], batch_size: int, parallel: int | None, instruction: str | None
+        self,
+        pairs: Iterator[tuple[str, str]],
+        batch_size: int,
+        parallel: int | None,
+        call: calls.Call,
+        instruction: str | None,
+        total: int | None,
     ) -> AsyncIterator[float]:
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
         arguments = inputs.batching(batch_size, parallel)
-        return asynchronous.run(self._model, lambda model: self._instructed(model, instruction), pairs, *arguments)
+        scores = asynchronous.run(
+            self._model, lambda model: self._pipeline(model, call, instruction), pairs, *arguments
+        )
+        return asynchronous.shown(scores, "rerank", total) if call.show_progress else scores
 
-    def _instructed(self, model: CrossEncoderModel, instruction: str | None) -> Pipeline[float]:
-        """The pipeline with this instruction in its prompts; None: the model's own."""
-        if instruction is None:
-            return model.documents
-        inputs.text(instruction, "instruction")
-        tokenizer = loading.instructed(model.documents.tokenizer, instruction)
-        if tokenizer is None:
+    def _pipeline(self, model: CrossEncoderModel, call: calls.Call, instruction: str | None) -> TextPipeline[float]:
+        """The pipeline as a call wants it; its prompt is the instruction of a model that takes one."""
+        asked = call.prompt if instruction is None else inputs.text(instruction, "instruction")
+        tokenizer = None if asked is None else loading.instructed(model.documents.tokenizer, asked)
+        if tokenizer is not None:
+            return replace(model.documents, tokenizer=tokenizer).asked(None, call.overflow)
+        if instruction is not None:
             raise ValueError(f"{self.model_name} takes no instruction: it has no prompt that one could be put into")
-        return replace(model.documents, tokenizer=tokenizer)
+        return call.pipeline(model.documents)
 
     # -- the model --------------------------------------------------------------------------------------------------
 

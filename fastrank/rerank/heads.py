@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fastrank.engine.batching import Batch
+from fastrank.engine.overflow import Span
 from fastrank.engine.pipeline import Head
 from fastrank.engine.pooling import Floats, without_prompt
 from fastrank.errors import ModelLoadError
@@ -32,6 +35,11 @@ def scores(name: str, settings: CrossEncoderSettings, prompt: int = 0) -> Head[f
     if not skipped:
         return lambda output, batch: score(logits(output, batch), batch)
     return lambda output, batch: score(logits(output, without_prompt(skipped, batch)), batch)
+
+
+def best(scores: Sequence[float], _spans: Sequence[Span]) -> float:
+    """The score of a document, of those of its chunks: the highest. Dai and Callan 2019 (MaxP)."""
+    return max(scores)
 
 
 def _scores(name: str, settings: CrossEncoderSettings) -> Head[float]:

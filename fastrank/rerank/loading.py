@@ -9,6 +9,7 @@ from fastrank import store
 from fastrank.engine import loading
 from fastrank.engine.loaded import LoadedModel
 from fastrank.engine.loading import Request
+from fastrank.engine.overflow import Cuts
 from fastrank.engine.pipeline import Pipeline
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import ModelLoadError
@@ -44,6 +45,7 @@ def load(request: Request, task: CrossEncoderTask, truncation: str) -> CrossEnco
             opened.plan.uniform_length,
             opened.plan.max_batch,
             settings.prefix,
+            cuts=Cuts(spec.name),
         )
     return LoadedModel(pairs, pairs, settings, loading.info(files, opened, tokenizer.max_length))
 

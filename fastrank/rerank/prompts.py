@@ -88,6 +88,14 @@ class PromptTokenizer(Tokenizer):
             encoded = [self._as_letters(pair) for pair in pairs]
         return [self._with_end(tokens) for tokens in encoded]
 
+    def lengths(self, texts: Sequence[Text]) -> list[int]:
+        """The number of tokens of the prompt of each pair, not truncated."""
+        return super().lengths([self.prompt(text) if isinstance(text, tuple) else text for text in texts])
+
+    def room(self, text: Text = "") -> int:
+        """How many more tokens fit into the prompt of a pair."""
+        return super().room(self.prompt(text) if isinstance(text, tuple) else text)
+
     def is_truncated(self, text: Text) -> bool:
         """Whether the prompt of a pair has more tokens than the limit."""
         return super().is_truncated(self.prompt(text)) if isinstance(text, tuple) else super().is_truncated(text)
@@ -149,4 +157,5 @@ class PromptTokenizer(Tokenizer):
             if found:
                 ids.append(self._special[found[0]])
             rest = rest[found.end() :] if found else ""
-        return Tokens(np.asarray(ids[: self._room] or [self.pad_id], np.int32))
+        cut = bool(rest) or len(ids) > self._room
+        return Tokens(np.asarray(ids[: self._room] or [self.pad_id], np.int32), cut=cut)

@@ -322,7 +322,7 @@ class ModelRunner:
             for start in range(0, len(texts), _SLICE):
                 part = list(texts[start : start + _SLICE])
                 rows += await asyncio.to_thread(_all, pipeline, part)
-        timing.tokens += await asyncio.to_thread(pipeline.token_count, iter(texts), _SLICE)
+        timing.tokens += await asyncio.to_thread(lambda: sum(pipeline.token_counts(iter(texts), _SLICE)))
         timing.inference += time.perf_counter() - begun
         return rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,3 +46,14 @@ class SparseEmbedding:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+def greatest(vectors: Sequence[SparseEmbedding], _spans: Sequence[Any]) -> SparseEmbedding:
+    """One vector of those of a text's chunks: of each id the greatest value, as SPLADE takes it over tokens."""
+    if len(vectors) == 1:
+        return vectors[0]
+    indices, places = np.unique(np.concatenate([vector.indices for vector in vectors]), return_inverse=True)
+    values = np.concatenate([vector.values for vector in vectors])
+    most = np.full(len(indices), -np.inf, values.dtype)
+    np.maximum.at(most, places.reshape(-1), values)
+    return SparseEmbedding(values=most, indices=indices)

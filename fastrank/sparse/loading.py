@@ -10,6 +10,7 @@ from fastrank import store
 from fastrank.engine import loading
 from fastrank.engine.batching import Tokens
 from fastrank.engine.loading import Request
+from fastrank.engine.overflow import Cuts
 from fastrank.engine.pipeline import LookupPipeline, Pipeline
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.models import tokenization
@@ -62,7 +63,7 @@ class _Way:
         self.limits = tokenization.read(
             files.folder, settings.home, registered=settings.in_registry, table=settings.table
         )
-        self._tokenizer = self._limited(None)
+        self._tokenizer, self._cuts = self._limited(None), Cuts(request.spec.name)
         self._opened: loading.Opened | None = None
         self._documents: SparsePipeline
         self._queries: SparsePipeline
@@ -104,6 +105,7 @@ class _Way:
 
     def _variant(self, pipeline: SparsePipeline, prefix: str, limit: int | None) -> SparsePipeline:
         if isinstance(pipeline, LookupPipeline):
+            pipeline = pipeline._replace(cuts=self._cuts)
             return pipeline._replace(prefix=prefix) if self.settings.table else pipeline
         if not isinstance(pipeline, Pipeline):
             return pipeline
@@ -114,7 +116,15 @@ class _Way:
         settings, tokenizer, folder, plan = self.settings, self._tokenizer, self._files.folder, opened.plan
 
         def pipeline(head: Any) -> Pipeline[SparseEmbedding]:
-            return Pipeline(tokenizer, opened.session, head, opened.output, plan.uniform_length, plan.max_batch)
+            return Pipeline(
+                tokenizer,
+                opened.session,
+                head,
+                opened.output,
+                plan.uniform_length,
+                plan.max_batch,
+                cuts=self._cuts,
+            )
 
         if settings.kind == "minicoil":
             from fastrank.sparse.minicoil import MiniCOIL

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-from fastrank.engine.loaded import DOCUMENTS, LoadedModel, Names, TextPipeline
+from fastrank.engine.loaded import DOCUMENTS, NO_PROMPTS, LoadedModel, Names, TextPipeline
+from fastrank.engine.overflow import Overflow
 from fastrank.sparse.bm25_encoder import BM25Encoder
 from fastrank.sparse.embedding import SparseEmbedding
 
@@ -37,9 +38,21 @@ class _BM25Pipeline(NamedTuple):
         del names
         return self.encode(texts, batch_size, workers)
 
-    def token_count(self, texts: Iterator[str], batch_size: int) -> int:
-        """Number of words in all texts, stop words included."""
-        return self.encoder.token_count(texts, batch_size)
+    def asked(self, prompt: str | None, overflow: Overflow) -> _BM25Pipeline:
+        """The same: no text is too long.
+
+        Raises:
+            ValueError: there are no prompts here.
+        """
+        del overflow
+        if prompt is not None:
+            raise ValueError(NO_PROMPTS)
+        return self
+
+    def token_counts(self, texts: Iterator[str], batch_size: int, *, truncate: bool = True) -> Iterator[int]:
+        """Number of words in each text, stop words included; no text is too long."""
+        del truncate
+        return (self.encoder.token_count(iter([text]), batch_size) for text in texts)
 
 
 def bm25(encoder: BM25Encoder) -> SparseModel:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from fastrank import inputs
 from fastrank.bm25 import BM25
+from fastrank.engine import calls
+from fastrank.engine.calls import OverflowMode, TextOptions
 from fastrank.engine.loaded import Lazy
 from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider, Options
@@ -16,7 +18,7 @@ from fastrank.models import registry
 from fastrank.models.custom import custom_spec
 from fastrank.models.spec import SPARSE_EMBEDDING, ModelSource, SparseTask
 from fastrank.sparse.bm25_encoder import BM25Encoder
-from fastrank.sparse.embedding import SparseEmbedding
+from fastrank.sparse.embedding import SparseEmbedding, greatest
 from fastrank.sparse.model import SparseModel
 from fastrank.sparse.model import bm25 as bm25_model
 from fastrank.store.lookup import Lookup
@@ -71,6 +73,9 @@ class SparseTextEmbedding(PublicModel):
         strip_accents: BM25: é -> e, ß -> ss; only with a named analyzer.
         dimensions: BM25: take ids modulo this number, for stores that limit them (pgvector's sparsevec: 1_000_000_000).
         alpha: BM42: exponent of the attention weights. Default: 0.5.
+        overflow: what is done with texts of more than `max_length` tokens; BM25 reads all. "truncate": their beginning
+            is read; "error": TextTooLongError; "chunk": all of it is read, in chunks, and a term's weight is the
+            greatest that it has in one. With `chunk_size` and `chunk_overlap` as in `TextEmbedding`.
 
     Raises:
         TypeError: an argument that this model does not have.
@@ -109,6 +114,9 @@ class SparseTextEmbedding(PublicModel):
         strip_accents: bool | None = None,
         dimensions: int | None = None,
         alpha: float | None = None,
+        overflow: OverflowMode = "truncate",
+        chunk_size: int | None = None,
+        chunk_overlap: int | None = None,
     ) -> None:
         arguments = {
             "language": language,
@@ -129,6 +137,9 @@ class SparseTextEmbedding(PublicModel):
             spec = registry.find(model_name, SPARSE_EMBEDDING)
         else:
             spec = registry.find_or_own(model_name, SPARSE_EMBEDDING, SparseTask("splade", activation=None))
+        self._overflow = calls.overflow(
+            {"overflow": overflow, "chunk_size": chunk_size, "chunk_overlap": chunk_overlap}, join=greatest
+        )
         self.model_name = spec.name
         self.cache_dir = cache_dir
         self.threads = None if threads is None else inputs.positive(threads, "threads")
@@ -158,7 +169,11 @@ class SparseTextEmbedding(PublicModel):
     # -- embedding --------------------------------------------------------------------------------------------------
 
     def embed(
-        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[TextOptions],
     ) -> Iterator[SparseEmbedding]:
         """Vectors of documents.
 
@@ -169,6 +184,10 @@ class SparseTextEmbedding(PublicModel):
             batch_size: maximum number of texts per batch.
             parallel: number of workers: processes for BM25 (scripts then need `if __name__ == "__main__":`), threads
                 for models. None: chosen for this machine; 0: one per CPU core.
+            options: `overflow`, `chunk_size`, `chunk_overlap`: as in the constructor, for this call. `prompt`: put
+                before each text, in place of the model's own; not for models that weigh words one by one.
+                `on_truncated`: a function that is called with the position of each text that was cut.
+                `show_progress`: draw a progress bar (tqdm).
 
         Returns:
             An iterator of `SparseEmbedding`, one per text, in order.
@@ -176,57 +195,105 @@ class SparseTextEmbedding(PublicModel):
         Raises:
             TypeError: at the call, if `documents` is neither a string nor an iterable; while iterating, if an item is
                 not a string. Results for earlier items are delivered first.
-            ValueError: `batch_size` or `parallel` is out of range, or `fit` must be called first.
+            ValueError: an argument is out of range, or `fit` must be called first.
             OutputError: the model returned NaN or infinity; the message names the text.
+            TextTooLongError: with `overflow="error"`, while iterating.
         """
+        call = self._call("embed", options)
         arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
-        return self._model.get().documents.run(*arguments)
+        vectors = call.pipeline(self._model.get().documents).run(*arguments)
+        return call.shown(vectors, "embed", calls.total(documents))
 
     def query_embed(
-        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        query: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[TextOptions],
     ) -> Iterator[SparseEmbedding]:
         """Vectors of queries. BM25, BM42 and models with `query_weights` run no model for them."""
+        call = self._call("query_embed", options)
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
-        return self._model.get().queries.run(*arguments)
+        vectors = call.pipeline(self._model.get().queries).run(*arguments)
+        return call.shown(vectors, "embed", calls.total(query))
 
     def passage_embed(
-        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        texts: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[TextOptions],
     ) -> Iterator[SparseEmbedding]:
         """Vectors of passages: the same as `embed`, but for a prompt of passages that the model's folder has."""
+        call = self._call("passage_embed", options)
         arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
-        return self._model.get().passages.run(*arguments)
+        vectors = call.pipeline(self._model.get().passages).run(*arguments)
+        return call.shown(vectors, "embed", calls.total(texts))
 
     def aembed(
-        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        documents: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[TextOptions],
     ) -> AsyncIterator[SparseEmbedding]:
         """`embed` for asyncio; see `TextEmbedding.aembed`."""
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
+        call = self._call("aembed", options)
         arguments = inputs.texts(documents), *inputs.batching(batch_size, parallel)
-        return asynchronous.run(self._model, lambda model: model.documents, *arguments)
+        vectors = asynchronous.run(self._model, lambda model: call.pipeline(model.documents), *arguments)
+        return asynchronous.shown(vectors, "embed", calls.total(documents)) if call.show_progress else vectors
 
     def aquery_embed(
-        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        query: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[TextOptions],
     ) -> AsyncIterator[SparseEmbedding]:
         """`query_embed` for asyncio; see `TextEmbedding.aembed`."""
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
+        call = self._call("aquery_embed", options)
         arguments = inputs.texts(query, "query"), *inputs.batching(batch_size, parallel)
-        return asynchronous.run(self._model, lambda model: model.queries, *arguments)
+        vectors = asynchronous.run(self._model, lambda model: call.pipeline(model.queries), *arguments)
+        return asynchronous.shown(vectors, "embed", calls.total(query)) if call.show_progress else vectors
 
     def apassage_embed(
-        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self,
+        texts: str | Iterable[str],
+        batch_size: int = 256,
+        parallel: int | None = None,
+        **options: Unpack[TextOptions],
     ) -> AsyncIterator[SparseEmbedding]:
         """`passage_embed` for asyncio; see `TextEmbedding.aembed`."""
         from fastrank.engine import asynchronous  # asyncio is loaded only where it is used
 
+        call = self._call("apassage_embed", options)
         arguments = inputs.texts(texts, "texts"), *inputs.batching(batch_size, parallel)
-        return asynchronous.run(self._model, lambda model: model.passages, *arguments)
+        vectors = asynchronous.run(self._model, lambda model: call.pipeline(model.passages), *arguments)
+        return asynchronous.shown(vectors, "embed", calls.total(texts)) if call.show_progress else vectors
 
-    def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
-        """Total number of tokens: after truncation, special tokens included; for BM25 words, stop words included."""
+    @overload
+    def token_count(
+        self, texts: str | Iterable[str], batch_size: int = ..., *, truncate: bool = ..., each: Literal[False] = ...
+    ) -> int: ...
+
+    @overload
+    def token_count(
+        self, texts: str | Iterable[str], batch_size: int = ..., *, truncate: bool = ..., each: Literal[True]
+    ) -> list[int]: ...
+
+    def token_count(
+        self, texts: str | Iterable[str], batch_size: int = 1024, *, truncate: bool = True, each: bool = False
+    ) -> int | list[int]:
+        """Number of tokens, special tokens included; for BM25 words, stop words included. See `TextEmbedding`'s."""
         arguments = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
-        return self._model.get().documents.token_count(*arguments)
+        return calls.counted(self._model.get().documents.token_counts(*arguments, truncate=truncate), each=each)
+
+    def _call(self, method: str, options: Mapping[str, Any]) -> calls.Call:
+        return calls.call(method, options, self._overflow, greatest, set())
 
     def fit(self, corpus: Iterable[str]) -> SparseTextEmbedding:
         """BM25: compute average length and IDF of a corpus, for `avg_len="auto"` and `idf=True`.

@@ -231,7 +231,9 @@ def test_signatures_begin_as_those_of_the_sisters(method):
     sister = TextCrossEncoder if method == "rerank" else TextEmbedding
     ours = list(inspect.signature(getattr(LateInteractionTextEmbedding, method)).parameters)
     theirs = list(inspect.signature(getattr(sister, method)).parameters)
-    assert ours == [name for name in theirs if name not in ("instruction", "normalize", "pooling", "prefixes", "task_id")]
+    assert ours == [
+        name for name in theirs if name not in ("instruction", "normalize", "pooling", "prefixes", "task_id")
+    ]
 
 
 def test_import_path():
