@@ -17,6 +17,7 @@ from fastrank.engine.loaded import DOCUMENTS, Lazy, Names, TextPipeline
 from fastrank.engine.loading import Request, checked
 from fastrank.engine.model import PublicModel
 from fastrank.engine.options import Device, OnnxProvider, Options
+from fastrank.engine.pipeline import Pipeline
 from fastrank.models import registry
 from fastrank.models.custom import custom_spec
 from fastrank.models.spec import ACTIVATIONS, CROSS_ENCODER, CrossEncoderTask, ModelSource
@@ -338,13 +339,21 @@ class TextCrossEncoder(PublicModel):
 
     def _pipeline(self, model: CrossEncoderModel, call: calls.Call, instruction: str | None) -> TextPipeline[float]:
         """The pipeline as a call wants it; its prompt is the instruction of a model that takes one."""
-        asked = call.prompt if instruction is None else inputs.text(instruction, "instruction")
-        tokenizer = None if asked is None else loading.instructed(model.documents.tokenizer, asked)
-        if tokenizer is not None:
-            return replace(model.documents, tokenizer=tokenizer).asked(None, call.overflow)
-        if instruction is not None:
+        if call.prompt is not None and instruction is None:
+            tokenizer = loading.instructed(model.documents.tokenizer, call.prompt)
+            if tokenizer is not None:
+                return replace(model.documents, tokenizer=tokenizer).asked(None, call.overflow)
+        return call.pipeline(self._instructed(model, instruction))
+
+    def _instructed(self, model: CrossEncoderModel, instruction: str | None) -> Pipeline[float]:
+        """The pipeline with this instruction in its prompts; None: the model's own."""
+        if instruction is None:
+            return model.documents
+        inputs.text(instruction, "instruction")
+        tokenizer = loading.instructed(model.documents.tokenizer, instruction)
+        if tokenizer is None:
             raise ValueError(f"{self.model_name} takes no instruction: it has no prompt that one could be put into")
-        return call.pipeline(model.documents)
+        return replace(model.documents, tokenizer=tokenizer)
 
     # -- the model --------------------------------------------------------------------------------------------------
 
