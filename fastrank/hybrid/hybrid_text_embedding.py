@@ -223,7 +223,7 @@ class HybridTextEmbedding(PublicModel):
     def token_count(self, texts: str | Iterable[str], batch_size: int = 1024) -> int:
         """Total number of tokens the model would see: after truncation, special tokens included."""
         arguments = inputs.texts(texts, "texts"), inputs.positive(batch_size, "batch_size")
-        return self._model.get().documents.token_count(*arguments)
+        return sum(self._model.get().documents.token_counts(*arguments))
 
     def _wanted(
         self,
