@@ -34,10 +34,11 @@ class BM25Index:
     that is twice in the query counts twice. Stop words count in a query that has no other word; lengths never count
     them.
 
-    >>> index = BM25Index.build(["A cat sat on the mat.", "Dogs bark."])
-    >>> positions, scores = index.search("barking dog")
-    >>> positions.tolist()
-    [1]
+    Examples:
+        >>> index = BM25Index.build(["A cat sat on the mat.", "Dogs bark."])
+        >>> positions, scores = index.search("barking dog")
+        >>> positions.tolist()
+        [1]
 
     Documents have the ids that are given with them, else numbers in the order of adding, from 0; no number is used
     twice. Scores are always those of an index built from the documents that are there now.

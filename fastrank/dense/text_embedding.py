@@ -38,10 +38,13 @@ _POOLINGS = {
 class TextEmbedding(PublicModel):
     """Dense embeddings: one vector per text. Names, order and defaults are FastEmbed's.
 
-    >>> from fastrank import TextEmbedding
-    >>> model = TextEmbedding("sentence-transformers/all-MiniLM-L6-v2")
-    >>> [vector.shape for vector in model.embed(["first text", "second text"])]
-    [(384,), (384,)]
+    Examples:
+        >>> from fastrank import TextEmbedding
+        >>> model = TextEmbedding("sentence-transformers/all-MiniLM-L6-v2")
+        >>> for vector in model.embed(["first text", "second text"]):
+        ...     print(vector.shape, vector.dtype)
+        (384,) float32
+        (384,) float32
 
     Threads may share an instance; it holds one loaded model. Texts longer than `max_length` tokens are truncated.
 

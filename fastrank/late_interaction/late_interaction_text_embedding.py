@@ -36,12 +36,15 @@ if TYPE_CHECKING:
 class LateInteractionTextEmbedding(PublicModel):
     """Token embeddings: one vector per token. Names, order and defaults are FastEmbed's.
 
-    >>> from fastrank import LateInteractionTextEmbedding
-    >>> model = LateInteractionTextEmbedding("sentence-transformers/all-MiniLM-L6-v2")
-    >>> [vectors.shape for vectors in model.embed(["first text", "a longer second text"])]
-    [(4, 384), (6, 384)]
-    >>> list(model.rerank("capital of France", ["Paris is its capital.", "Berlin is not."]))
-    [4.0..., 1.5...]
+    Examples:
+        >>> from fastrank import LateInteractionTextEmbedding
+        >>> model = LateInteractionTextEmbedding("sentence-transformers/all-MiniLM-L6-v2")
+        >>> for vectors in model.embed(["first text", "a longer second text"]):
+        ...     print(vectors.shape)
+        (4, 384)
+        (6, 384)
+        >>> list(model.rerank("capital of France", ["Paris is its capital.", "Berlin is not."]))
+        [4.0..., 1.5...]
 
     Query and document are compared by MaxSim: the highest similarity of each query token with any document token,
     summed over the query's tokens. Khattab and Zaharia, 2020. Threads may share an instance.

@@ -24,10 +24,11 @@ class _MultiVectorModel(Protocol):
 class Muvera:
     """Fixed-dimensional encodings of token embeddings, whose inner products approximate MaxSim.
 
-    >>> muvera = Muvera.from_multivector_model(model)
-    >>> documents = [muvera.process_document(vectors) for vectors in model.embed(texts)]
-    >>> query = muvera.process_query(next(model.query_embed(question)))
-    >>> scores = np.stack(documents) @ query
+    Examples:
+        >>> muvera = Muvera.from_multivector_model(model)
+        >>> documents = [muvera.process_document(vectors) for vectors in model.embed(texts)]
+        >>> query = muvera.process_query(next(model.query_embed(question)))
+        >>> scores = np.stack(documents) @ query
 
     Random hyperplanes split the space into clusters (SimHash). The tokens of each cluster are summed (query) or
     averaged (document), and the result is projected to fewer dimensions. The encoding concatenates several such

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 def pool_tokens(vectors: ArrayLike, pool_factor: float, protected_tokens: int = 1) -> NDArray[np.float32]:
     """The token vectors of a document, shrunk to one in `pool_factor`.
 
-    >>> [pool_tokens(vectors, 2) for vectors in model.embed(texts)]
+    Examples:
+        >>> [pool_tokens(vectors, 2) for vectors in model.embed(texts)]
 
     Takes time and memory that grow with the square of the tokens: 8 bytes a pair of them. For documents, not queries.
 

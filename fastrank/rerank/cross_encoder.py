@@ -32,10 +32,11 @@ _TRUNCATIONS = ("longest_first", "only_second")
 class TextCrossEncoder(PublicModel):
     """Cross-encoder scores of documents for a query. Names, order and defaults are FastEmbed's.
 
-    >>> from fastrank import TextCrossEncoder
-    >>> model = TextCrossEncoder("Xenova/ms-marco-MiniLM-L-6-v2")
-    >>> list(model.rerank("capital of France", ["Paris is its capital.", "Berlin is not."]))
-    [8.5..., -2.5...]
+    Examples:
+        >>> from fastrank import TextCrossEncoder
+        >>> model = TextCrossEncoder("Xenova/ms-marco-MiniLM-L-6-v2")
+        >>> list(model.rerank("capital of France", ["Paris is its capital.", "Berlin is not."]))
+        [8.5..., -2.5...]
 
     A cross-encoder reads query and document together: slower than comparing vectors, and more accurate, so it reranks a
     few candidates. Pairs, also of several queries, are sorted by length and batched with little padding.

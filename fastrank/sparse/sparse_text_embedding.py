@@ -41,10 +41,11 @@ OPTIONS = {
 class SparseTextEmbedding(PublicModel):
     """Sparse embeddings: ids and weights of a text's terms. Names, order and defaults are FastEmbed's.
 
-    >>> from fastrank import SparseTextEmbedding
-    >>> model = SparseTextEmbedding("Qdrant/bm25")
-    >>> next(model.embed("hello world")).as_dict()
-    {613153351: 1.6832..., 74040069: 1.6832...}
+    Examples:
+        >>> from fastrank import SparseTextEmbedding
+        >>> model = SparseTextEmbedding("Qdrant/bm25")
+        >>> next(model.embed("hello world")).as_dict()
+        {613153351: 1.6832..., 74040069: 1.6832...}
 
     BM25 needs no files and no connection; ids and values equal FastEmbed's. The vector store applies the IDF (in
     Qdrant: `modifier=models.Modifier.IDF`); for stores that cannot, `idf=True` and `fit` multiply it into document

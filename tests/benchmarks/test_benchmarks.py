@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from support import tiny_models
 
+SVG = "{http://www.w3.org/2000/svg}"
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -23,7 +25,7 @@ def bench():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
         before = set(sys.modules)
-        names = ("embed", "common.engines", "gpu", "precision", "report", "common.texts")
+        names = ("embed", "common.engines", "gpu", "precision", "report", "common.texts", "common.charts")
         yield SimpleNamespace(**{name.rpartition(".")[2]: importlib.import_module(name) for name in names})
     for name in set(sys.modules) - before:
         if (BENCHMARKS / f"{name.replace('.', '/')}.py").is_file():
@@ -95,25 +97,39 @@ def test_engines_of_a_gpu_are_not_compared_on_a_cpu(bench):
     assert bench.embed.parser("", bench.engines.ON_CPU).parse_args([]).only == bench.engines.ON_CPU
 
 
-def test_a_report_of_results(bench, tmp_path):
+def test_a_report_of_results_of_ones_own(bench, tmp_path, capsys):
     machine = {"cpu": "A & B", "cores": 2, "system": "S", "python": "3", "torch": "not installed", "numpy": "2.4"}
     marks = {"fastrank fp32": [{"seconds": 0.2, "peak": 100.0}] * 3, "FastEmbed": [{"seconds": 0.5, "peak": 220.0}] * 3}
     result = {"machine": machine, "model": "m", "threads": 2, "marks": marks}
     (tmp_path / "cold_start.json").write_text(json.dumps(result), encoding="utf-8")
     assert bench.report.main([str(tmp_path)]) == 0
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "| fastrank fp32 | 200 | 100 | 2.50x |\n| FastEmbed | 500 | 220 | 1.00x |" in text
-    assert "numpy 2.4." in text
-    assert "torch" not in text
-    picture = ET.fromstring((tmp_path / "speed.svg").read_text(encoding="utf-8"))  # noqa: S314 - made above
-    ground, *bars = picture.iter("{http://www.w3.org/2000/svg}rect")
+    text = capsys.readouterr().out
+    assert "| fastrank fp32 | 200 | 100 MB | 2.50x |\n| FastEmbed | 500 | 220 MB | 1.00x |" in text
+    assert "2 cores of A & B (instruction set not recorded), S, Python 3, numpy 2.4." in text
+    with pytest.raises(SystemExit):
+        bench.report.main([str(tmp_path.parent)])
+    assert "has no results" in capsys.readouterr().err
+
+
+def test_a_chart_sorts_its_bars_and_says_which_end_is_better(bench):
+    bars = {"FastEmbed": 500.0, "fastrank fp32": 200.0}
+    picture = ET.fromstring(bench.charts.chart([bench.charts.Panel("a & b, ms", bars, more=False)], ["2 cores"]))  # noqa: S314
+    texts = ["".join(each.itertext()) for each in picture.iter(f"{SVG}text")]
+    assert texts == ["a & b, ms less is better", "fastrank fp32", "200", "FastEmbed", "500", "2 cores"]
+    ground, *drawn = picture.iter(f"{SVG}rect")
     assert ground.get("class") == "ground"
-    widths = [float(bar.get("width")) for bar in bars]
-    assert widths[0] / widths[1] == pytest.approx(0.4)
+    assert float(drawn[0].get("width")) / float(drawn[1].get("width")) == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="9 bars are more than a reader compares"):
+        bench.charts.chart([bench.charts.Panel("many", dict.fromkeys("abcdefghi", 1.0), more=True)])
 
 
-def test_the_readme_has_the_figures_of_the_results(bench):
-    page = bench.report.README.read_text(encoding="utf-8")
-    assert bench.report.inserted(page, bench.report.readme_table(bench.report.RESULTS)) == page
+def test_the_documentation_has_the_figures_of_the_results(bench):
+    assert bench.report.main(["--check"]) == 0, "run python benchmarks/report.py"
     with pytest.raises(ValueError, match="the page has no <!-- figures"):
-        bench.report.inserted("nothing here", "")
+        bench.report.inserted("nothing here", "readme", "")
+
+
+def test_the_prose_has_no_figures_of_speed_of_its_own(bench):
+    """Seconds, ratios and rates are filled in: none stands in the template as it is."""
+    prose = bench.report.TEMPLATE.read_text(encoding="utf-8")
+    assert not re.findall(r"\b\d[\d.,]*(?:x| ms| MB| GFLOP/s| a second)(?![\w}])", prose)
