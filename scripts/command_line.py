@@ -53,7 +53,7 @@ def _row(action: argparse.Action) -> str:
     names = ", ".join(action.option_strings) + value if action.option_strings else value.strip()
     if not action.option_strings and action.nargs in ("*", "?"):
         names = f"[{names}]"
-    about = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
+    about = argparse.HelpFormatter("fastrank")._expand_help(action) if action.help else ""  # noqa: SLF001 - as --help
     return f"| `{names.replace('|', chr(92) + '|')}` | {re.sub(r'[|<>]', lambda found: chr(92) + found[0], about)} |\n"
 
 

@@ -1,7 +1,9 @@
-"""Draw docs/pictures/engine.svg: how a text goes through the engine.
+"""Draw docs/pictures/engine.svg, how a text goes through the engine, and maxsim.svg, a heat map.
 
 python scripts/pictures.py            # after a change of this file
-python scripts/pictures.py --check    # exit status 1 if the picture differs
+python scripts/pictures.py --check    # exit status 1 if the engine's picture differs
+
+The heat map is what `explain` makes with all-MiniLM-L6-v2's token vectors; its last digits may differ by CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +19,11 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from common.charts import picture  # noqa: E402 - where the benchmarks have their ground and colours
 
+from fastrank import LateInteractionTextEmbedding  # noqa: E402
+
 PICTURE = ROOT / "docs" / "pictures" / "engine.svg"
+MAXSIM = PICTURE.with_name("maxsim.svg")
+QUERY, DOCUMENT = "how do I quieten brakes", "Squealing brakes want new pads."
 WIDE, HIGH, GAP, LEFT = 168, 64, 22, 12  # pixels: a box, the arrow between two, the margin
 STYLE = """
 .box { fill: #f6f8fa; stroke: #8c959f }
@@ -116,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if same else 1
     PICTURE.parent.mkdir(exist_ok=True)
     PICTURE.write_text(drawn(), encoding="utf-8", newline="\n")
+    model = LateInteractionTextEmbedding("sentence-transformers/all-MiniLM-L6-v2")
+    MAXSIM.write_text(model.explain(QUERY, DOCUMENT).svg() + "\n", encoding="utf-8", newline="\n")
     return 0
 
 

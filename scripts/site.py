@@ -43,9 +43,11 @@ API = {
         "fastrank.ModelSource",
         "fastrank.Device",
     ],
+    "Bulk": ["fastrank.bulk.Embedder"],
     "BM25": ["fastrank.bm25.BM25Index", "fastrank.bm25.BM25"],
     "Functions": [
         "fastrank.fusion.reciprocal_rank_fusion",
+        "fastrank.fusion.explain_fusion",
         "fastrank.maxsim.maxsim",
         "fastrank.postprocess.Muvera",
         "fastrank.postprocess.pool_tokens",

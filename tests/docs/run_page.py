@@ -105,7 +105,7 @@ def main(page, server):
     names, left_out, printed = {"__name__": "__main__"}, False, ""
     for block in blocks(read(page), "python"):
         if "output" in block.marks:
-            if not left_out and block.language == "text" and printed is not None:
+            if not left_out and block.language in ("", "text") and printed is not None:
                 assert printed == block.text, f"{page}:{block.line}: it prints\n{printed}and not\n{block.text}"
             continue
         if "not run" in block.marks:
