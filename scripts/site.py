@@ -20,6 +20,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import fastrank  # noqa: E402 - its names; nothing else of it is loaded, and nothing it depends on is needed
+
 DOCS, BUILD = ROOT / "docs", ROOT / "build"
 COMMANDS = {
     "zensical": [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f"],
@@ -31,20 +35,12 @@ CSS = """.md-typeset table:not([class]) { font-size: .68rem }
 .md-typeset code { overflow-wrap: anywhere }
 .md-typeset table code { overflow-wrap: normal }
 """
+FIRST = ["TextEmbedding", "SparseTextEmbedding", "LateInteractionTextEmbedding", "TextCrossEncoder"]  # of fastrank
+ERRORS = [name for name in fastrank.__all__ if name.endswith("Error")]
 API = {
-    "Dense, sparse, late interaction, reranking": [
-        "fastrank.TextEmbedding",
-        "fastrank.SparseTextEmbedding",
-        "fastrank.LateInteractionTextEmbedding",
-        "fastrank.TextCrossEncoder",
-        "fastrank.SparseEmbedding",
-        "fastrank.RankedDocument",
-        "fastrank.PoolingType",
-        "fastrank.ModelSource",
-        "fastrank.Device",
-    ],
-    "Bulk": ["fastrank.bulk.Embedder"],
+    "Models": [f"fastrank.{name}" for name in [*FIRST, *sorted(set(fastrank.__all__) - {*FIRST, *ERRORS})]],
     "BM25": ["fastrank.bm25.BM25Index", "fastrank.bm25.BM25"],
+    "Bulk": ["fastrank.bulk.Embedder"],
     "Functions": [
         "fastrank.fusion.reciprocal_rank_fusion",
         "fastrank.fusion.explain_fusion",
@@ -52,17 +48,7 @@ API = {
         "fastrank.postprocess.Muvera",
         "fastrank.postprocess.pool_tokens",
     ],
-    "Errors": [
-        "fastrank.FastrankError",
-        "fastrank.ModelNotFoundError",
-        "fastrank.ModelNotCachedError",
-        "fastrank.ModelLoadError",
-        "fastrank.DownloadError",
-        "fastrank.IntegrityError",
-        "fastrank.OutputError",
-        "fastrank.ProviderError",
-        "fastrank.RegistryError",
-    ],
+    "Errors": [f"fastrank.{name}" for name in ERRORS],
 }
 LINK = re.compile(r"(!?)\[([^\]]+)\]\(([^)\s]+)\)")
 
