@@ -64,9 +64,7 @@ def prepare(folder: Path, model: str, max_length: int) -> None:
         return
     made = precision.plan(spec, files, "encoder", Options(precision="int8"), None)
     # Ours has no mask, as it never pads.
-    padded = graph.build(
-        folder, weights=made.model.path, activations=graph.ActivationQuantization(qmax=precision.exact_levels())
-    )
+    padded = graph.build(folder, weights=made.model.path)
     graphs = {"onnx": (graph.build(folder), folder), "int8": (padded, made.model.path.parent)}
     for name, (built, weights) in graphs.items():
         (folder / name).mkdir()

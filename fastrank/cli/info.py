@@ -62,14 +62,15 @@ def _machine() -> dict[str, Any]:
     from fastrank.engine.providers import runtime
 
     version, providers = runtime()
-    exact = precision.exact_levels() == precision.ALL_LEVELS
     return {
         "fastrank": fastrank.__version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "onnxruntime": version,
         "providers": providers,
         "CPU threads": f"{cpu.available()} (affinity and container quota)",
-        "8-bit products": "exact" if exact else "sums of two saturate at 16 bits: int8 uses 7 bits of activations",
+        "8-bit products": "exact"
+        if precision.adds_exactly()
+        else "sums of two saturate at 16 bits: int8 uses unsigned weights, which are exact and about as fast as fp32",
         "cache": str(environment.cache_root()) if environment.has_cache_root() else "none: set FASTRANK_CACHE",
         "offline": environment.offline(),
     }

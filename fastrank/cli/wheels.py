@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fastrank import store
+from fastrank.engine import quantize
 from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError
 from fastrank.models import packages, registry
 from fastrank.models.spec import CLASSES, NAME, PATH, FileSpec, HubSource, ModelSpec, Variant, is_checkpoint
@@ -265,7 +266,7 @@ def _quantized(full: Bundle, scratch: Path | None) -> Bundle:
         model = getattr(fastrank, CLASSES[task])
         with model(full.like or full.model.name, scratch, specific_model_path=full.folder, precision="int8"):
             pass  # loading it quantizes the weights
-    made = sorted(scratch.glob("derived/*/int8-*.safetensors"))
+    made = [_signed(path) for path in sorted(scratch.glob("derived/*/*int8-*.safetensors"))]
     target = scratch / "int8"
     for file in full.variant.files:
         if "/" in file.path or not is_checkpoint(file.path):
@@ -277,6 +278,15 @@ def _quantized(full: Bundle, scratch: Path | None) -> Bundle:
     origin = next(file for file in full.variant.files if file.path == full.variant.model)
     variant = Variant("int8", "int8-weights", made[0].name, files, full.variant.sources)
     return _hashed(full.model, variant, target)._replace(like=full.like, made_of=origin)
+
+
+def _signed(made: Path) -> Path:
+    """Int8 weights in the form that is fastest on most CPUs; those that have another change it when they load it."""
+    if quantize.form_of(made.name) == quantize.INT8:
+        return made
+    target = made.with_name(made.name.removeprefix("u"))
+    quantize.change_sign(made, target)
+    return target
 
 
 def _own_variant(variant: Variant, folder: Path) -> Variant:

@@ -78,8 +78,8 @@ class TextEmbedding(PublicModel):
             "tasks"); only for jinaai/jina-embeddings-v3. None: passages.
         device_id: one GPU; the same as `device_ids=[device_id]`.
         enable_cpu_mem_arena: whether onnxruntime uses its memory arena on the CPU.
-        precision: "fp32", "fp16" (for GPUs), "int8" or "int8-fast" (for CPUs); all but "fp32" are built from a
-            safetensors checkpoint (docs/precision.md). "auto": the precision of the model's files.
+        precision: "fp32", "fp16" (for GPUs), "int8", "int8-fast" or, for decoders, "int4" (for CPUs); "fp16" and "int4"
+            are built from a safetensors checkpoint (docs/precision.md). "auto": the precision of the model's files.
         verify: check the SHA-256 of the model's files at every load, not only after a download.
         special_tokens_in_text: whether "[SEP]" in a text is read as the special token, as the reference implementations
             do; such a text can fake the end of a segment. False: it is read as plain characters.

@@ -19,7 +19,7 @@ from fastrank import store
 from fastrank.engine import cpu, precision
 from fastrank.engine.options import Options
 from fastrank.engine.precision import Plan
-from fastrank.engine.session import Session, identity
+from fastrank.engine.session import Session, Use, identity
 from fastrank.errors import ModelLoadError
 from fastrank.models import registry
 from fastrank.models.spec import ModelSpec
@@ -91,12 +91,20 @@ def open_session(
         ProviderError: a provider that was asked for is not available.
         ValueError: `files` are in the caller's own folder, and none is for this precision.
     """
-    plan = precision.plan(request.spec, files, graph_head, request.options, request.lookup.cache_dir, score_tokens)
+    plan = precision.plan(
+        request.spec,
+        files,
+        graph_head,
+        request.options,
+        request.lookup.cache_dir,
+        score_tokens,
+        Use(output, extra_inputs),
+    )
     if shared:
         session = _shared_session(plan, graph_head, extra_inputs)
     else:
         session = Session(plan.model, plan.options, extra_inputs)
-    if plan.model.build:
+    if plan.model.build and not plan.as_exported:
         from fastrank.graph import OUTPUT  # a ready-made graph does not need it
 
         output = OUTPUT[graph_head]
@@ -109,7 +117,7 @@ _sharing = threading.Lock()
 
 def _shared_session(plan: Plan, graph_head: str, extra_inputs: Mapping[str, int]) -> Session:
     """The session of models that differ only in what they make of its output."""
-    head = graph_head if plan.model.build else None
+    head = graph_head if plan.model.build and not plan.as_exported else None
     key = (identity(plan.model.path), plan.model.path, head, plan.name, repr(plan.options), *extra_inputs.items())
     with _sharing:
         session = _shared.get(key)

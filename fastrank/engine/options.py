@@ -13,7 +13,7 @@ OnnxProvider: TypeAlias = "str | tuple[str, dict[Any, Any]]"
 
 _MOST_THREADS = 4096
 
-PRECISIONS = ("auto", "fp32", "fp16", "int8", "int8-fast")
+PRECISIONS = ("auto", "fp32", "fp16", "int8", "int8-fast", "int4")
 
 
 class Device(StrEnum):
@@ -42,7 +42,7 @@ class Options:
             raise ValueError(f"cuda must be True, False, 'auto', 'cuda' or 'cpu', not {self.cuda!r}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not {self.precision!r}")
-        if self.in_int8 and (self.demands_cuda or self.providers is not None):
+        if self.quantized and (self.demands_cuda or self.providers is not None):
             raise ValueError(
                 f"precision={self.precision!r} is for the CPU and chooses its provider itself. On a GPU use "
                 "precision='fp16'; leave out `cuda` and `providers` otherwise"
@@ -68,6 +68,11 @@ class Options:
     def in_int8(self) -> bool:
         """Whether weights are int8."""
         return self.precision in ("int8", "int8-fast")
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights are int8 or int4, which only CPUs run."""
+        return self.in_int8 or self.precision == "int4"
 
     @property
     def demands_cuda(self) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,18 +14,24 @@ from fastrank import store
 from fastrank.engine import cpu, session
 from fastrank.engine.batching import Batch
 from fastrank.engine.options import Options
-from fastrank.engine.session import Model
+from fastrank.engine.session import Model, Use
 from fastrank.engine.tokenizer import Tokenizer
 from fastrank.errors import ModelLoadError
 from fastrank.models import tokenization
 from fastrank.models.spec import CHECKPOINTS, ModelSpec, Variant, is_checkpoint
 from fastrank.store.lookup import Lookup
 
-ALL_LEVELS = 127  # the largest magnitude of 8 bits
-_FEW_LEVELS = 63
-NO_FASTER = "adds 8-bit products in 16 bits (it has no VNNI), so int8 is no faster than fp32: it saves memory only"
+NO_FASTER = "has no VNNI, so int8 is no faster than fp32: it saves memory only"
+
+if TYPE_CHECKING:
+    from fastrank.graph import ActivationQuantization
 
 _ONNX_INT8 = "int8"  # the registry calls ready-made graphs "int8-dynamic" and "int8-weights"
+_FLOAT32 = ("fp32", "unknown")
+_MADE = ("int8-", "uint8-", "int4-")  # begin the names of files that `engine.quantize` makes
+
+
+_FIRST_OUTPUT = Use()
 
 
 class Candidates(NamedTuple):
@@ -49,6 +56,7 @@ class Plan(NamedTuple):
         max_batch: 1: no texts do, for the same reason; None: any number.
         name: the precision, for people.
         reason: why it was chosen.
+        as_exported: the outputs are those of an ONNX file, not those of a head of `graph.build`.
     """
 
     model: Model
@@ -57,6 +65,7 @@ class Plan(NamedTuple):
     reason: str
     uniform_length: bool = False
     max_batch: int | None = None
+    as_exported: bool = False
 
 
 def candidates(spec: ModelSpec, options: Options, lookup: Lookup) -> Candidates:
@@ -72,6 +81,12 @@ def candidates(spec: ModelSpec, options: Options, lookup: Lookup) -> Candidates:
     names: tuple[str, ...] | None = CHECKPOINTS
     if options.in_int8:
         able = (*checkpoints, *(each for each in variants if each.precision.startswith(_ONNX_INT8)))
+        graphs = tuple(each for each in variants if not is_checkpoint(each.model) and each.precision in _FLOAT32)
+        if own:
+            names = (*CHECKPOINTS, *(each.model for each in graphs if each.model))
+        able = able or (() if own else graphs)
+    elif options.precision == "int4":
+        able = checkpoints
     elif options.precision == "fp16":
         able = (
             *(each for each in variants if each.precision == "fp16"),
@@ -79,7 +94,7 @@ def candidates(spec: ModelSpec, options: Options, lookup: Lookup) -> Candidates:
             *(each for each in variants if each.precision == "unknown"),
         )
     else:
-        able, names = tuple(each for each in variants if each.precision in ("fp32", "unknown")), None
+        able, names = tuple(each for each in variants if each.precision in _FLOAT32), None
     if named and checkpoints:
         names = None
     if not able and not (own and names):
@@ -108,10 +123,11 @@ def plan(
     options: Options,
     cache_dir: str | Path | None,
     score_tokens: tuple[int, int | None] | None = None,
+    use: Use = _FIRST_OUTPUT,
 ) -> Plan:
-    """How these files run in this precision. An int8 checkpoint is made now, if it is wanted and not there.
+    """How these files run in this precision. Quantized weights are made now, if they are wanted and not there.
 
-    `score_tokens` is for the head "logit-score", as `graph.build` has it.
+    `score_tokens` is for the head "logit-score", as `graph.build` has it; `use` is for ONNX graphs.
 
     Raises:
         ValueError: `files` are in the caller's own folder, and none is for this precision.
@@ -122,42 +138,118 @@ def plan(
     if score_tokens is not None and not is_checkpoint(files.model):
         raise ModelLoadError(f"{path}: a score from the logits of tokens is made on a checkpoint, {CHECKPOINTS[0]}")
     if not is_checkpoint(files.model):
-        stated = next((each.precision for each in spec.variants if each.model == files.model), "unknown")
-        if options.in_int8 and not stated.startswith(_ONNX_INT8):
-            raise ValueError(
-                f"precision={options.precision!r} is made from a checkpoint, and {files.folder} has {files.model} and "
-                f"no {CHECKPOINTS[0]}. Put it there, or leave `precision` out to run the graph as it is"
-            )
-        # A dynamically quantized graph has one scale for all that runs together.
-        alone = 1 if stated == "int8-dynamic" else None
-        return Plan(Model(path), options, stated, f"the only file available is {files.model}", max_batch=alone)
-    if not options.in_int8 and not files.model.startswith("int8-"):
-        return _as_built(path, head, options, score_tokens)
+        return _ready_made(spec, files, options, cache_dir, use)
+    from fastrank import graph
+
+    build = partial(graph.build, path.parent, head, score_tokens=score_tokens)
+    if not options.quantized and not files.model.startswith(_MADE):
+        return _as_built(path, build, options)
     from fastrank.engine import quantize  # the others do not need it
 
-    if quantize.is_made(files.model):
-        return _packed(path, head, options, score_tokens)
-    if not options.in_int8:
-        return _as_built(path, head, options, score_tokens)
+    if packed := quantize.form_of(files.model):
+        if path.name != quantize.file_name(head, packed):
+            raise ModelLoadError(
+                f"{path} was packed for another use or by another version of fastrank, which wants "
+                f"{quantize.file_name(head, packed)}: pack the model again, with this one"
+            )
+        return _packed(files, build, options, head, cache_dir)
+    if not options.quantized:
+        return _as_built(path, build, options)
+    if options.precision == "int4":
+        _refuse_int4_of_encoders(path.parent)
+    form = _form(options)
+
+    def write(target: Path) -> None:
+        # With the folder's own tokenizer: what is kept must not depend on who came first.
+        tokenizer = Tokenizer(tokenization.read(files.folder, messages=True))
+        quantize.quantize(path, head, tokenizer, target, options.threads, form)
+
+    made = files.folder / quantize.file_name(head, form)  # where `fastrank pack` puts it
+    if not made.is_file():
+        made = _derived(files, made.name, write, cache_dir)
+    return _quantized(made, build, options, f"made from {files.model}")
+
+
+def _ready_made(
+    spec: ModelSpec, files: store.ModelFiles, options: Options, cache_dir: str | Path | None, use: Use
+) -> Plan:
+    """An ONNX graph."""
+    stated = next((each.precision for each in spec.variants if each.model == files.model), "unknown")
+    if options.in_int8 and not stated.startswith(_ONNX_INT8):
+        return _exported_in_int8(files, options, cache_dir, use)
+    if options.quantized and not stated.startswith(_ONNX_INT8):
+        raise ValueError(
+            f"precision={options.precision!r} is made from a checkpoint, and {files.folder} has {files.model} and "
+            f"no {CHECKPOINTS[0]}. Put it there, use precision='int8', or leave `precision` out to run the graph as "
+            "it is"
+        )
+    # A dynamically quantized graph has one scale for all that runs together.
+    alone = 1 if stated == "int8-dynamic" else None
+    model = Model(files.folder / files.model)
+    return Plan(model, options, stated, f"the only file available is {files.model}", max_batch=alone)
+
+
+def _exported_in_int8(files: store.ModelFiles, options: Options, cache_dir: str | Path | None, use: Use) -> Plan:
+    """An ONNX graph whose products are int8."""
+    from fastrank.engine import quantize_onnx
+    from fastrank.graph import onnx_int8
+
+    path, form = files.folder / files.model, _form(options)
+
+    def write(target: Path) -> None:
+        tokenizer = Tokenizer(tokenization.read(files.folder))
+        quantize_onnx.quantize_onnx(path, use, tokenizer, target, options.threads, form)
+
+    name = quantize_onnx.file_name(files.model, form)
+    made = _derived(files, name, write, cache_dir)
+    arithmetic = _arithmetic(options)
+    return Plan(
+        Model(made, partial(onnx_int8.build, made, arithmetic.activations)),
+        options,
+        arithmetic.name,
+        _with_nearness(f"made from {files.model}", made, "results", arithmetic.reason),
+        uniform_length=arithmetic.alike,
+        max_batch=1 if arithmetic.alone else None,
+        as_exported=True,
+    )
+
+
+def _with_nearness(reason: str, made: Path, of: str, more: str) -> str:
+    from fastrank.engine import quantize
+
+    if near := quantize.nearness(made):
+        reason += f", {near.mean:.4f} the cosine of its {of} to fp32 on calibration texts"
+    return f"{reason}; {more}"
+
+
+def _derived(files: store.ModelFiles, name: str, write: Callable[[Path], None], cache_dir: str | Path | None) -> Path:
+    from fastrank.engine import quantize
     from fastrank.store.derived import derive
 
-    made = files.folder / quantize.file_name(head)  # where `fastrank pack` puts it
-    if not made.is_file():
-        made = derive(
-            files.folder,
-            files.model,
-            made.name,
-            # With the folder's own tokenizer: what is kept must not depend on who came first.
-            lambda target: quantize.quantize(
-                path, head, Tokenizer(tokenization.read(files.folder, messages=True)), target, options.threads
-            ),
-            quantize.is_whole,
-            store.find_root(cache_dir),
+    return derive(files.folder, files.model, name, write, quantize.is_whole, store.find_root(cache_dir))
+
+
+def _form(options: Options) -> str:
+    """The form of weights for a precision on this CPU."""
+    from fastrank.engine import quantize
+
+    if options.precision == "int4":
+        return quantize.IN_INT4
+    return quantize.INT8 if adds_exactly() else quantize.UINT8
+
+
+def _refuse_int4_of_encoders(folder: Path) -> None:
+    from fastrank import graph
+
+    if not graph.in_int4(kind := graph.model_type(folder)):
+        able = ", ".join(each for each in graph.model_types() if graph.in_int4(each))
+        raise ValueError(
+            f"precision='int4' is for decoders ({able}), most of whose memory are weights; {folder} has a model of "
+            f"the type {kind!r}: use precision='int8'"
         )
-    return _in_int8(path, made, head, options, f"made from {files.model}", score_tokens)
 
 
-def _as_built(path: Path, head: str, options: Options, score_tokens: tuple[int, int | None] | None) -> Plan:
+def _as_built(path: Path, build: Callable[..., bytes], options: Options) -> Plan:
     """A checkpoint in fp32, or in fp16 if a GPU runs it: a CPU would cast it back."""
     from fastrank import graph
 
@@ -167,64 +259,88 @@ def _as_built(path: Path, head: str, options: Options, score_tokens: tuple[int, 
             name = "fp16"
         else:
             reason += "; fp16 is for GPUs, and this runs on a CPU"
-    build = partial(graph.build, path.parent, head, half=name == "fp16", score_tokens=score_tokens)
-    return Plan(Model(path, build), options, name, reason)
+    return Plan(Model(path, partial(build, half=name == "fp16")), options, name, reason)
 
 
-def _packed(path: Path, head: str, options: Options, score_tokens: tuple[int, int | None] | None) -> Plan:
-    """An int8 checkpoint that stands alone."""
+def _packed(
+    files: store.ModelFiles,
+    build: Callable[..., bytes],
+    options: Options,
+    head: str,
+    cache_dir: str | Path | None,
+) -> Plan:
+    """A quantized checkpoint that stands alone."""
     from fastrank.engine import quantize
 
-    if options.precision in ("fp32", "fp16"):
-        raise ValueError(f"{path} is int8, not {options.precision}: leave `precision` out")
-    if path.name != quantize.file_name(head):
-        raise ModelLoadError(
-            f"{path} was packed for another use or by another version of fastrank, which wants "
-            f"{quantize.file_name(head)}: pack the model again, with this one"
-        )
-    if not options.in_int8:
-        options = replace(options, precision="int8")  # whose kernels are the CPU's
-    return _in_int8(path, path, head, options, f"the only file available is {path.name}", score_tokens)
+    path = files.folder / files.model
+    packed = quantize.form_of(path.name)
+    name = "int4" if packed == quantize.IN_INT4 else "int8"
+    if options.precision not in ("auto", name, f"{name}-fast"):
+        raise ValueError(f"{path} is {name}, not {options.precision}: leave `precision` out")
+    if not options.quantized:
+        options = replace(options, precision=name)  # whose kernels are the CPU's
+    made, form = path, _form(options)
+    if packed != form:  # made where products are added in another way
+        made = _derived(files, quantize.file_name(head, form), partial(quantize.change_sign, path), cache_dir)
+    return _quantized(made, build, options, f"the only file available is {path.name}")
 
 
-def _in_int8(
-    path: Path, made: Path, head: str, options: Options, reason: str, score_tokens: tuple[int, int | None] | None
-) -> Plan:
-    from fastrank import graph
-
-    levels = exact_levels()
-    per_token = options.precision == "int8" or levels < ALL_LEVELS
-    activations = graph.ActivationQuantization(per_token=per_token, qmax=levels)
-    build = partial(
-        graph.build,
-        path.parent,
-        head,
-        weights=made,
-        activations=activations,
-        unpadded=True,
-        score_tokens=score_tokens,
-    )
-    exact = "adds 8-bit products exactly" if levels == ALL_LEVELS else NO_FASTER
+def _quantized(made: Path, build: Callable[..., bytes], options: Options, reason: str) -> Plan:
+    """How quantized weights run: those of `made`."""
+    arithmetic = _arithmetic(options)
+    unpadded = arithmetic.alike or arithmetic.alone
+    build = partial(build, weights=made, activations=arithmetic.activations, unpadded=unpadded)
     return Plan(
         Model(made, build, optimize=False),  # onnxruntime would find little, and takes half of the start for it
         options,
-        f"int8, activations scaled per {'token' if per_token else 'text'}, {levels} levels",
-        f"{reason}; this CPU {exact}",
-        uniform_length=per_token,
-        max_batch=None if per_token else 1,
+        arithmetic.name,
+        _with_nearness(reason, made, "token states", arithmetic.reason),
+        uniform_length=arithmetic.alike,
+        max_batch=1 if arithmetic.alone else None,
     )
 
 
-@cache
-def exact_levels() -> int:
-    """The largest magnitude of quantized activations: 127, or 63 where pairs of products are summed in 16 bits.
+class _Arithmetic(NamedTuple):
+    """How quantized weights are multiplied by: with which texts together (of the same length, or none), and why."""
 
-    x86 CPUs without VNNI saturate there. Where the system does not report the CPU's features, a product is tried.
+    activations: ActivationQuantization
+    name: str
+    reason: str
+    alike: bool = False
+    alone: bool = False
+
+
+def _arithmetic(options: Options) -> _Arithmetic:
+    """What is best for a precision on this CPU, as docs/precision.md has measured it."""
+    from fastrank.graph import ActivationQuantization
+
+    exact = adds_exactly()
+    if options.precision == "int4":
+        rounded = "rounded to 8 bits in blocks" if exact else "in fp32"
+        reason = "which is fast with VNNI" if exact else "which is faster without VNNI"
+        return _Arithmetic(ActivationQuantization(of_int4=exact), f"int4, activations {rounded}", reason)
+    reason = (
+        "this CPU adds 8-bit products exactly" if exact else "unsigned weights, whose products this CPU adds exactly"
+    )
+    if options.precision == "int8-fast" and exact:
+        return _Arithmetic(
+            ActivationQuantization(per_token=False), "int8, activations scaled per text", reason, alone=True
+        )
+    if options.precision == "int8-fast":
+        reason += "; int8-fast would be no faster on it, so this is int8"
+    return _Arithmetic(ActivationQuantization(), "int8, activations scaled per token", reason, alike=True)
+
+
+@cache
+def adds_exactly() -> bool:
+    """Whether the CPU adds products of unsigned and signed bytes exactly; else their sums saturate at 16 bits.
+
+    x86 CPUs without VNNI saturate. Where the system does not report the CPU's features, a product is tried.
     """
     if (exact := cpu.adds_bytes_exactly()) is not None:
-        return ALL_LEVELS if exact else _FEW_LEVELS
+        return exact
     from fastrank import graph
 
     one = np.full((1, 1), 255, np.int64)
     result = session.run_once(graph.trial(), Batch([0], one, one, one))
-    return ALL_LEVELS if np.all(result == graph.TRIAL_ANSWER) else _FEW_LEVELS
+    return bool(np.all(result == graph.TRIAL_ANSWER))

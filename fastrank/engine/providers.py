@@ -121,7 +121,7 @@ def devices(options: Options, available: Sequence[str]) -> list[ExecutionDevice]
     """
     if options.providers is not None:
         wanted: list[OnnxProvider] = list(options.providers)
-    elif options.demands_cuda or (options.cuda == Device.AUTO and CUDA in available and not options.in_int8):
+    elif options.demands_cuda or (options.cuda == Device.AUTO and CUDA in available and not options.quantized):
         # TF32, which onnxruntime would use for float32, keeps 10 bits of a fraction: no more than float16.
         exact = {"use_tf32": 0}
         if gpus := options.devices:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _TEXTS_A_THREAD = 64  # of a window
+_LARGE = 400_000_000  # bytes of weights of which no second copy is worth its memory
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
@@ -46,6 +47,18 @@ class Model(NamedTuple):
     optimize: bool = True
 
 
+class Use(NamedTuple):
+    """How an ONNX graph is run.
+
+    Attributes:
+        output: the output that counts; None: its first.
+        extra_inputs: scalar inputs beside the tokens.
+    """
+
+    output: str | None = None
+    extra_inputs: Mapping[str, int] = MappingProxyType({})
+
+
 class _FilesChangedError(ModelLoadError):
     """The model's files are not those that it was loaded from."""
 
@@ -60,7 +73,9 @@ class Session:
 
     On a CPU there are two onnxruntime sessions over the same weights, each opened when first needed: `intra_op` uses
     all threads inside one run, which is best for a single text; the other uses one thread per run, which is best when
-    many batches run in parallel. Of several GPUs each has a session of its own; a batch goes to the least busy one.
+    many batches run in parallel. Each packs the weights for itself, so that large models have the first only: their
+    products are large enough to gain nothing by the other. Of several GPUs each has a session of its own; a batch goes
+    to the least busy one.
 
     Args:
         model: what to open.
@@ -76,6 +91,7 @@ class Session:
         self._model, self._options, self._extra_inputs = model, options, extra_inputs
         self._onnxruntime = providers.load_onnxruntime()
         self._files = identity(model.path)
+        self._is_large = sum(size for _, size, *_ in self._files) > _LARGE
         self._graph: bytes | None = None
         self._devices = providers.devices(options, self._onnxruntime.get_available_providers())
         self.threads = options.threads or cpu.available()
@@ -228,6 +244,7 @@ class Session:
 
     def _open(self, device: int, *, intra_op: bool) -> _Opened:
         with self._lock:
+            intra_op = intra_op or self._is_large
             key = (device, intra_op or self.threads == 1)
             if key not in self._opened:
                 try:
@@ -290,6 +307,30 @@ def runs_on_gpu(options: Options, graph: bytes) -> bool:
 def run_once(graph: bytes, batch: Batch) -> NDArray[np.float32]:
     """The first output of a graph without weights, for one batch, on one thread of the CPU."""
     return Session(Model(Path("a trial of onnxruntime"), lambda: graph), Options(threads=1, cuda=False)).run(batch)
+
+
+def normalise(path: Path, target: Path, data: str) -> None:
+    """Write an ONNX graph anew to the file `target`, by onnxruntime, with constants folded and nothing fused.
+
+    Weights of a kilobyte and more go to the file `data` beside it.
+
+    Raises:
+        ModelLoadError: onnxruntime cannot load it.
+    """
+    onnxruntime = providers.load_onnxruntime()
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.log_severity_level = 3  # errors
+    settings.intra_op_num_threads = 1
+    settings.optimized_model_filepath = str(target)
+    settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", data)
+    settings.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    settings.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        with no_fork:
+            onnxruntime.InferenceSession(str(path), settings, providers=[CPU], enable_fallback=0)
+    except Exception as error:
+        raise ModelLoadError(f"onnxruntime {onnxruntime.__version__} cannot load {path}: {error}") from error
 
 
 def identity(path: Path) -> tuple[tuple[str, int, int, int], ...]:

@@ -40,6 +40,8 @@ __all__ = [
     "Recipe",
     "Tensor",
     "build",
+    "in_int4",
+    "model_type",
     "model_types",
     "recipe",
     "supported_heads",
@@ -109,6 +111,20 @@ class Recipe(NamedTuple):
 def model_types() -> tuple[str, ...]:
     """Every `model_type` that `build` supports, sorted. No architecture is imported."""
     return tuple(sorted({*_modules(), *_ALIASES}))
+
+
+def model_type(folder: Path) -> str:
+    """The `model_type` of the checkpoint in `folder`.
+
+    Raises:
+        ModelLoadError: There is no checkpoint, or no architecture for it.
+    """
+    return _model_type(_config(folder, checkpoint.read(folder).tensors))
+
+
+def in_int4(model_type: str) -> bool:
+    """Whether 4-bit weights were measured for a `model_type` and pay: in decoders, most of whose memory they are."""
+    return getattr(_architecture(model_type), "IN_INT4", False)
 
 
 def supported_heads(model_type: str) -> tuple[str, ...]:
@@ -217,13 +233,11 @@ def _graph(
     else:
         stored = checkpoint.Checkpoint(weights, read_header(weights.resolve()))
     config = _config(folder, stored.tensors)
-    model_type = _model_type(config)
-    architecture = _architecture(model_type)
+    kind = _model_type(config)
+    architecture = _architecture(kind)
     if not _has_head(architecture, head):
-        supported = ", ".join(map(repr, supported_heads(model_type)))
-        raise ModelLoadError(
-            f"{config.path}: no head {head!r} for the model type {model_type!r}; supported: {supported}"
-        )
+        supported = ", ".join(map(repr, supported_heads(kind)))
+        raise ModelLoadError(f"{config.path}: no head {head!r} for the model type {kind!r}; supported: {supported}")
     graph = Graph(
         stored.path,
         stored.tensors,

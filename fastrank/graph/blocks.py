@@ -62,11 +62,11 @@ def product(
     Raises:
         ModelLoadError: A tensor is missing or not as expected.
     """
-    in_int8 = graph.is_int8(weight)
-    weights = "" if in_int8 else graph.weight(weight, size_out, size_in, float32=float32)
+    quantized = quantized_matmul.form(graph, weight)
+    weights = "" if quantized else graph.weight(weight, size_out, size_in, float32=float32)
     biases = [graph.weight(bias, size_out, alias=bias_alias, float32=float32)] if bias is not None else []
-    if in_int8:
-        return quantized_matmul.product(graph, x, weight, biases, size_in, size_out)
+    if quantized:
+        return quantized(graph, x, weight, biases, size_in, size_out)
     if float32:
         x = graph.to_float32(x)
     elif record:

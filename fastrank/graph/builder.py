@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from fastrank.errors import ModelLoadError
@@ -22,6 +23,16 @@ _DTYPES: Final = {
     "F64": onnx_proto.DOUBLE,
 }
 _INTEGERS: Final = (onnx_proto.INT8, onnx_proto.INT32, onnx_proto.INT64)
+_STORED: Final = _DTYPES | {
+    "BOOL": onnx_proto.BOOL,
+    "F64": onnx_proto.DOUBLE,
+    "I8": onnx_proto.INT8,
+    "I32": onnx_proto.INT32,
+    "I64": onnx_proto.INT64,
+    "U8": onnx_proto.UINT8,
+}
+_OF_BYTES: Final = {"I8": onnx_proto.INT8, "U8": onnx_proto.UINT8}
+INT4: Final = ".int4"  # ends the name of a weight in 4 bits
 T = TypeVar("T")
 
 
@@ -30,12 +41,11 @@ class ActivationQuantization(NamedTuple):
 
     Attributes:
         per_token: One scale per row (token); else one scale per tensor.
-        qmax: The largest quantized magnitude: 127; or 63 for CPUs without VNNI, which add pairs of products in
-            16 bits.
+        of_int4: Whether the activations of 4-bit weights are, in blocks, inside the product; else they stay float32.
     """
 
     per_token: bool = True
-    qmax: int = 127
+    of_int4: bool = False
 
 
 _PER_TOKEN: Final = ActivationQuantization()
@@ -51,6 +61,8 @@ class Graph:
         half: Compute in float16; what overflows there stays float32, and so do outputs.
         unpadded: Every token is text, so attention needs no mask.
         hidden_count: The states of tokens that the mask hides count too.
+        scope: Begins the name of every value that is made here.
+        domains: The versions of operators, by domain; that of ONNX's own is empty.
     """
 
     def __init__(
@@ -62,6 +74,8 @@ class Graph:
         half: bool = False,
         unpadded: bool = False,
         hidden_count: bool = False,
+        scope: str = "",
+        domains: Mapping[str, int] = MappingProxyType({"": onnx_proto.OPSET}),
     ) -> None:
         self.prefix = ""
         """An optional prefix of tensor names; checkpoints saved with a head have one ("bert.")."""
@@ -70,8 +84,11 @@ class Graph:
         self.score_tokens: tuple[int, int | None] | None = None
         """The ids of the tokens that mean yes and no, for the head "logit-score"."""
         self.activations = activations
-        self.in_int8 = any(tensor.dtype == "I8" for tensor in tensors.values())
-        """Whether the checkpoint has int8 weights."""
+        self.in_int8 = any(
+            tensor.dtype in _OF_BYTES and (f"{name}.scale" in tensors or name.endswith(INT4))
+            for name, tensor in tensors.items()
+        )
+        """Whether the checkpoint has integer weights, made by `engine.quantize`; such graphs are not optimized."""
         self.half = half
         """Whether the graph computes in float16; else in float32."""
         self.unpadded = unpadded
@@ -83,7 +100,10 @@ class Graph:
         self._nodes: list[bytes] = []
         self._initializers: dict[str, bytes] = {}
         self._casts: dict[tuple[str, int], str] = {}
-        self._domains = {"": onnx_proto.OPSET}
+        self._scope = scope
+        self._domains = dict(domains)
+        self.opset = domains[""]
+        """The version of ONNX's own operators."""
         self._cached: dict[str, object] = {}
         self.used: dict[str, Tensor] = {}
         """The checkpoint's tensors that the graph uses, by full name."""
@@ -117,16 +137,50 @@ class Graph:
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: onnx_proto.Attribute) -> str:
         """Add a node with one output, of ONNX's own domain or of another."""
-        name = f"{kind}_{len(self._nodes)}"
+        name = f"{self._scope}{kind}_{len(self._nodes)}"
         self._domains.setdefault(domain, 1)
         self._nodes.append(onnx_proto.node(kind, inputs, [name], attributes, domain))
         return name
 
     def ops(self, kind: str, count: int, *inputs: str, **attributes: onnx_proto.Attribute) -> list[str]:
         """Add a node of ONNX's own domain with `count` outputs."""
-        names = [f"{kind}_{len(self._nodes)}_{part}" for part in range(count)]
+        names = [f"{self._scope}{kind}_{len(self._nodes)}_{part}" for part in range(count)]
         self._nodes.append(onnx_proto.node(kind, inputs, names, attributes))
         return names
+
+    def add_node(self, message: bytes) -> None:
+        """Add a NodeProto as it is."""
+        self._nodes.append(message)
+
+    def add_initializer(self, name: str, message: bytes) -> None:
+        """Add a TensorProto as it is."""
+        self._initializers[name] = message
+
+    def take_interface(self, inputs: Sequence[bytes], outputs: Sequence[bytes]) -> None:
+        """Add ValueInfoProto messages of inputs, and of outputs that nodes yet to be added will make."""
+        self._inputs += inputs
+        self._outputs += outputs
+
+    def stored(self, name: str) -> str:
+        """A tensor of the checkpoint of any dtype, as it is; or a value of this name."""
+        if name in self._tensors:
+            tensor = self._tensors[name]
+            self._initializers[name] = onnx_proto.external_tensor(
+                name, _STORED[tensor.dtype], tensor.shape, tensor.file.name, offset=tensor.offset, length=tensor.length
+            )
+        return name
+
+    def reduce_max(self, x: str, axis: int) -> str:
+        """The largest number along an axis, which goes away."""
+        if self.opset < 18:
+            return self.op("ReduceMax", x, axes=[axis], keepdims=0)
+        return self.op("ReduceMax", x, self.integers(axis), keepdims=0)
+
+    def quantize(self, x: str, scale: str, zero: str, *, axis: int | None = None) -> str:
+        """`QuantizeLinear`; with an axis, each slice along it has a scale and a zero point of its own."""
+        domain = "" if self.opset >= 13 else onnx_proto.ONNXRUNTIME  # before, ONNX's has one scale only
+        axes = {} if axis is None else {"axis": axis}
+        return self.op("QuantizeLinear", x, scale, zero, domain=domain, **axes)
 
     def split(self, value: str, count: int) -> list[str]:
         """Split a value into equal parts along its last axis."""
@@ -180,6 +234,8 @@ class Graph:
         Raises:
             ModelLoadError: The tensor is missing, or has no first size or an empty one.
         """
+        if self.is_int4(name):
+            return self._tensors[self._find(name + INT4)].shape[0]
         full_name = self._find(name)
         shape = self._tensors[full_name].shape
         if not shape or not shape[0]:
@@ -256,16 +312,24 @@ class Graph:
         return self._to_compute_dtype(initializer, dtype)
 
     def int8(self, name: str, *shape: int) -> str:
-        """An int8 tensor of the checkpoint.
+        """A tensor of bytes of the checkpoint, signed or not.
 
         Raises:
             ModelLoadError: The tensor is missing, or its shape or dtype is not the expected one.
         """
-        return self._stored(name, shape, dtypes={"I8": onnx_proto.INT8})[0]
+        return self._stored(name, shape, dtypes=_OF_BYTES)[0]
 
     def is_int8(self, name: str) -> bool:
-        """Whether this weight of the checkpoint is int8."""
-        return self.has(f"{name}.scale") and self.has(name) and self._tensors[self._find(name)].dtype == "I8"
+        """Whether this weight of the checkpoint is in 8 bits."""
+        return self.has(f"{name}.scale") and self.has(name) and self._tensors[self._find(name)].dtype in _OF_BYTES
+
+    def is_unsigned(self, name: str) -> bool:
+        """Whether this tensor of the checkpoint is of unsigned bytes."""
+        return self._tensors[self._find(name)].dtype == "U8"
+
+    def is_int4(self, name: str) -> bool:
+        """Whether this weight of the checkpoint is in 4 bits."""
+        return self.has(name + INT4)
 
     def record_matmul(self, x: str, weight: str) -> None:
         """Record that a weight of the checkpoint multiplies `x`, for `graph.recipe`."""
@@ -311,6 +375,7 @@ class Graph:
         )
 
     def _constant(self, name: str, dtype: int, shape: list[int], raw: bytes) -> str:
+        name = self._scope + name
         self._initializers[name] = onnx_proto.inline_tensor(name, dtype, shape, raw)
         return name
 

@@ -77,12 +77,49 @@ def read_float32(name: str, tensor: Tensor, rows: slice = slice(None)) -> NDArra
     return values.astype(np.float32)
 
 
+def read_bytes(name: str, tensor: Tensor) -> NDArray[np.uint8]:
+    """The bytes of a tensor, uint8 of its shape with its last size in bytes; they stay in the file until they are used.
+
+    Raises:
+        ModelLoadError: The file cannot be read.
+    """
+    import numpy as np
+
+    shape = (*tensor.shape[:-1], -1) if tensor.shape else (1, -1)
+    if not tensor.length:
+        return np.zeros(tensor.shape, np.uint8)
+    try:
+        return np.memmap(tensor.file, np.uint8, "r", tensor.offset, (tensor.length,)).reshape(shape)
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{tensor.file}: tensor {name!r:.200} cannot be read: {error}") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The strings that whoever wrote the file put into its header; empty if it has none.
+
+    Raises:
+        ModelLoadError: As `read_header`.
+    """
+    found = _header(path)[0].get("__metadata__", {})
+    return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
+
+
 def read_header(path: Path) -> dict[str, Tensor]:
     """The tensors of the file by name, in the order of their data.
 
     Raises:
         ModelLoadError: The file cannot be read or breaks the format; the message names the file and the fault.
     """
+    entries, start, size = _header(path)
+    entries.pop("__metadata__", None)
+    tensors = {name: _tensor(path, name, entry, start) for name, entry in entries.items()}
+    tensors = dict(sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].length)))
+    _check_cover(path, tensors, start, size)
+    return tensors
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header of a file as it stands there, where its data begin, and the file's size in bytes."""
     try:
         if not path.is_file():  # opening a pipe would wait for ever
             raise ModelLoadError(f"{path}: there is no such file")
@@ -103,12 +140,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
         raise ModelLoadError(f"{path}: the header is not valid JSON: {error}") from error
     if not isinstance(entries, dict):
         raise ModelLoadError(f"{path}: the header is not a JSON object")
-    entries.pop("__metadata__", None)
-    start = 8 + header_length
-    tensors = {name: _tensor(path, name, entry, start) for name, entry in entries.items()}
-    tensors = dict(sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].length)))
-    _check_cover(path, tensors, start, size)
-    return tensors
+    return entries, 8 + header_length, size
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -202,8 +202,10 @@ def _place(folder: Path, source: Path, root: Path) -> Path:
 
 
 def _identity(source: Path) -> str:
-    """Of a file that may be replaced by another at any time, with its shards and its configuration."""
+    """Of a file that may be replaced by another at any time, with its shards or data and its configuration."""
     files = {source, *source.parent.glob("*.safetensors"), *source.parent.glob("config.json")}
+    if source.suffix == ".onnx":  # and its external data
+        files |= {path for path in source.parent.iterdir() if path.name.startswith(source.name) and path.is_file()}
     facts = [(path.name, (s := path.stat()).st_size, s.st_mtime_ns) for path in sorted(files)]
     return hashlib.sha256(json.dumps([str(source.resolve()), facts]).encode()).hexdigest()[:32]
 

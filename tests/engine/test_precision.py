@@ -11,7 +11,6 @@ import support
 import tokenizers
 from conftest import REAL
 from support.processes import run_python
-from support.tiny_models import write_model
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
@@ -23,6 +22,8 @@ from fastrank.engine import quantize as quantizing
 from fastrank.engine.batching import Batch, Tokens
 from fastrank.engine.options import Device, Options
 from fastrank.engine.session import Model, Session
+from fastrank.graph import blocks as blocks_of_graph
+from fastrank.graph import onnx_proto
 from fastrank.graph.safetensors import read_header
 from fastrank.store import derived
 
@@ -74,19 +75,12 @@ def alike(found, expected):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    "rounding",
-    [
-        graph.ActivationQuantization(),
-        graph.ActivationQuantization(per_token=False),
-        graph.ActivationQuantization(qmax=63),
-    ],
-    ids=["row", "all", "63"],
-)
-def test_every_architecture_in_int8_is_near_itself(name, rounding, tmp_path):
-    folder = FIXTURES / name
+@pytest.mark.parametrize(("per_token", "form"), [(True, "int8"), (False, "int8"), (True, "uint8")])
+def test_every_architecture_in_int8_is_near_itself(name, per_token, form, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantizing, "_measured", lambda *_: None)  # what this does here
+    folder, rounding = FIXTURES / name, graph.ActivationQuantization(per_token=per_token)
     for head in {"encoder", head_of(name)}:
-        quantizing.quantize(folder / "model.safetensors", head, Letters(40), tmp_path / "int8")
+        quantizing.quantize(folder / "model.safetensors", head, Letters(40), tmp_path / "int8", form=form)
         ids = [[7, 9, 23, 11, 30, 2, 8]]
         expected = outputs(folder, head, ids)
         found = outputs(folder, head, ids, checkpoint=tmp_path / "int8", rounding=rounding)
@@ -230,28 +224,175 @@ def test_info_says_what_runs_and_why(tiny_bert):
     assert "BM25" in SparseTextEmbedding("Qdrant/bm25").info()["file"]
 
 
-def test_a_processor_whose_sums_saturate_gets_fewer_levels(tiny_bert, monkeypatch):
-    expected = next(tiny_bert(precision="int8").embed("a red cat"))
-    monkeypatch.setattr(precision, "exact_levels", lambda: 63)
-    for kind in ("int8", "int8-fast"):  # one scale for all always has 127 levels
-        model = tiny_bert(precision=kind)
-        found = next(model.embed("a red cat"))
-        assert found @ expected > 0.99
-        assert not np.array_equal(found, expected)
-        assert "63 levels" in model.info()["precision"]
+@pytest.fixture
+def saturating(monkeypatch):
+    """As on an x86 CPU without VNNI."""
+    monkeypatch.setattr(precision, "adds_exactly", lambda: False)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int8-fast"])
+def test_a_processor_whose_sums_saturate_gets_unsigned_weights(kind, tiny_bert, saturating):
+    """A file of its own, all 8 bits of activations; int8-fast would gain nothing there."""
+    model = tiny_bert(precision=kind)
+    vectors, exact = (np.array(list(each.embed(TEXTS))) for each in (model, tiny_bert()))
+    assert (vectors * exact).sum(axis=1).min() > 0.98
+    file = Path(model.info()["file"])
+    assert file.name.startswith("uint8-encoder-")
+    weights = {tensor.dtype for name, tensor in read_header(file).items() if name.endswith("query.weight")}
+    assert weights == {"U8"}
+    assert "scaled per token" in model.info()["precision"]
+    assert "equal length" in model.info()["batching"]
+    assert ("int8-fast would be no faster" in model.info()["reason"]) == (kind == "int8-fast")
+
+
+@pytest.mark.skipif(not precision.adds_exactly(), reason="signed weights saturate on this CPU")
+def test_unsigned_weights_are_the_same_numbers(tiny_bert, monkeypatch):
+    signed = np.array(list(tiny_bert(precision="int8").embed(TEXTS)))
+    monkeypatch.setattr(precision, "adds_exactly", lambda: False)
+    assert np.array_equal(np.array(list(tiny_bert(precision="int8").embed(TEXTS))), signed)
+
+
+@pytest.mark.parametrize("packed_there", [True, False], ids=["with VNNI", "without"])
+def test_a_packed_model_is_changed_where_products_are_added_in_another_way(
+    packed_there, tiny_bert, folder, monkeypatch
+):
+    monkeypatch.setattr(precision, "adds_exactly", lambda: packed_there)
+    first = tiny_bert(precision="int8")
+    expected = np.array(list(first.embed(TEXTS)))
+    packed = folder / Path(first.info()["file"]).name
+    shutil.copyfile(first.info()["file"], packed)
+    (folder / "model.safetensors").unlink()
+    TextEmbedding.add_custom_model("acme/packed", PoolingType.MEAN, True, ModelSource(hf=NAME), 32, packed.name)
+    for there in (packed_there, not packed_there):
+        monkeypatch.setattr(precision, "adds_exactly", lambda there=there: there)
+        model = TextEmbedding("acme/packed", specific_model_path=folder)
+        assert Path(model.info()["file"]).name.startswith("int8-" if there else "uint8-")
+        if cpu.adds_bytes_exactly() or not there:
+            assert np.array_equal(np.array(list(model.embed(TEXTS))), expected)
+    assert read_header(packed)["encoder.layer.0.attention.self.query.weight"].dtype == ("I8" if packed_there else "U8")
 
 
 def test_the_trial_of_products_finds_saturation(monkeypatch):
-    precision.exact_levels.cache_clear()
-    stated = precision.exact_levels()
-    precision.exact_levels.cache_clear()
+    precision.adds_exactly.cache_clear()
+    stated = precision.adds_exactly()
+    precision.adds_exactly.cache_clear()
     known = cpu.adds_bytes_exactly()
     monkeypatch.setattr(cpu, "adds_bytes_exactly", lambda: None)
-    assert precision.exact_levels() in ((stated,) if known else (63, 127))
-    precision.exact_levels.cache_clear()
+    assert precision.adds_exactly() in ((stated,) if known else (False, True))
+    precision.adds_exactly.cache_clear()
     monkeypatch.setattr(Session, "run", lambda *_: np.full((64, 64), 64 * 32767 / 2, np.float32))
-    assert precision.exact_levels() == 63
-    precision.exact_levels.cache_clear()
+    assert precision.adds_exactly() is False
+    precision.adds_exactly.cache_clear()
+
+
+@pytest.mark.parametrize("form", ["int8", "uint8"])
+def test_how_near_it_is_was_measured_and_is_said(form, tmp_path, tiny_bert, folder):
+    quantizing.quantize(folder / "model.safetensors", "encoder", Letters(), tmp_path / "made", form=form)
+    near = quantizing.nearness(tmp_path / "made")
+    assert 0.99 < near.least < near.mean < 1
+    quantizing.change_sign(tmp_path / "made", tmp_path / "other")
+    assert quantizing.nearness(tmp_path / "other") == near
+    quantizing.change_sign(tmp_path / "other", tmp_path / "again")
+    assert (tmp_path / "again").read_bytes()[-1000:] == (tmp_path / "made").read_bytes()[-1000:]
+    model = tiny_bert(precision="int8")
+    stated = quantizing.nearness(Path(model.info()["file"])).mean
+    assert f"{stated:.4f} the cosine of its token states to fp32" in model.info()["reason"]
+
+
+# -- four bits ------------------------------------------------------------------------------------------------------
+
+DECODERS = [name for name in NAMES if name.startswith(("qwen", "gemma"))]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("rounded", [True, False])
+def test_every_decoder_in_int4_is_near_itself(name, rounded, tmp_path, monkeypatch):
+    """Not very near: of 32 features, whose errors are those of 32 numbers, not of a thousand."""
+    monkeypatch.setattr(quantizing, "_measured", lambda *_: None)  # what this does here
+    folder = FIXTURES / name
+    for head in {"encoder", head_of(name)}:
+        quantizing.quantize(folder / "model.safetensors", head, Letters(40), tmp_path / "int4", form="int4")
+        ids = [[7, 9, 23, 11, 30, 2, 8]]
+        expected = outputs(folder, head, ids)
+        rounding = graph.ActivationQuantization(of_int4=rounded)
+        found = outputs(folder, head, ids, checkpoint=tmp_path / "int4", rounding=rounding)
+        if head in ("logit-score", "sequence-classification"):
+            np.testing.assert_allclose(found, expected, atol=0.5)
+        else:
+            assert 0.85 < alike(found, expected) < 0.99999
+
+
+@pytest.mark.parametrize(("size_in", "size_out"), [(32, 3), (96, 5), (100, 4), (8, 2), (128, 32)])
+def test_a_product_in_int4_is_that_of_the_numbers_in_the_file(size_in, size_out, tmp_path):
+    """Unpacked by hand; every number is at most half a step of its block from the weight, but for what is cut off."""
+    weight = np.random.default_rng(0).standard_normal((size_out, size_in)).astype(np.float32)
+    packed, scale, zero = quantizing.in_blocks(weight)
+    blocks = -(-size_in // 32)
+    steps = np.stack([packed & 15, packed >> 4], axis=-1).reshape(size_out, blocks, 32).astype(np.float32)
+    pairs = zero.reshape(size_out, -1)
+    zeros = np.stack([pairs & 15, pairs >> 4], axis=-1).reshape(size_out, -1)[:, :blocks]
+    scales = scale.reshape(size_out, blocks)
+    rounded = ((steps - zeros[..., None]) * scales[..., None]).reshape(size_out, -1)[:, :size_in]
+    widest = np.repeat(scales, 32, axis=1)[:, :size_in]
+    assert (np.abs(rounded - weight) <= 2.6 * widest).all()
+    assert np.square(rounded - weight).mean() < 0.01
+
+    pieces = {"w.int4": ("U8", packed), "w.zero": ("U8", zero), "w.scale": ("F32", scale)}
+    file = tmp_path / "w.safetensors"
+    quantizing.write(((name, *piece) for name, piece in pieces.items()), file, pieces)
+    built = graph.builder.Graph(file, read_header(file))
+    x = built.op("Cast", built.input("input_ids", onnx_proto.INT64, ["rows", "width"]), to=onnx_proto.FLOAT)
+    built.output(
+        "y", blocks_of_graph.product(built, x, "w", None, size_in, size_out), onnx_proto.FLOAT, ["rows", "out"]
+    )
+    x = np.random.default_rng(1).integers(-9, 9, (7, size_in))
+    found = Session(Model(file, built.to_bytes), Options(threads=1, cuda=Device.CPU)).run(batch(x))
+    np.testing.assert_allclose(found, x @ rounded.T, atol=1e-3)
+
+
+@pytest.fixture
+def tiny_qwen(tmp_path, folder):
+    target = tmp_path / "qwen"
+    shutil.copytree(FIXTURES / "qwen3", target, copy_function=shutil.copyfile)
+    shutil.copyfile(folder / "tokenizer.json", target / "tokenizer.json")
+    TextEmbedding.add_custom_model(
+        "acme/qwen", PoolingType.LAST_TOKEN, True, sources=ModelSource(hf=NAME), dim=32, model_file="model.safetensors"
+    )
+    return lambda **options: TextEmbedding("acme/qwen", specific_model_path=target, **options)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_int4_through_the_public_class(exact, tiny_qwen, monkeypatch):
+    monkeypatch.setattr(precision, "adds_exactly", lambda: exact)
+    model = tiny_qwen(precision="int4")
+    vectors, expected = (np.array(list(each.embed(TEXTS))) for each in (model, tiny_qwen()))
+    assert 0.85 < (vectors * expected).sum(axis=1).min() < 0.9999
+    alone = np.array([next(model.embed(text)) for text in TEXTS])
+    np.testing.assert_allclose(vectors, alone, atol=1e-5)
+    facts = model.info()
+    assert Path(facts["file"]).name.startswith("int4-encoder-")
+    assert facts["precision"] == f"int4, activations {'rounded to 8 bits in blocks' if exact else 'in fp32'}"
+    assert facts["provider"] == "CPUExecutionProvider"
+
+
+def test_int4_of_an_encoder_is_refused_with_what_to_do(tiny_bert):
+    with pytest.raises(ValueError, match=r"for decoders \(gemma3_text, qwen2, qwen3\).*type 'bert'.*precision='int8'"):
+        tiny_bert(precision="int4")
+    with pytest.raises(ValueError, match="for the CPU"):
+        tiny_bert(precision="int4", cuda=True)
+    with pytest.raises(ValueError, match=r"no files for precision='int4'.*It has: "):
+        TextEmbedding("BAAI/bge-small-zh-v1.5", precision="int4", lazy_load=True)
+
+
+def test_a_large_model_is_in_memory_once(tiny_bert, monkeypatch):
+    expected = np.array(list(tiny_bert(threads=2).embed(TEXTS)))
+    monkeypatch.setattr("fastrank.engine.session._LARGE", 1000)
+    opened = []
+    load = Session._load
+    monkeypatch.setattr(Session, "_load", lambda self, *options: opened.append(options) or load(self, *options))
+    model = tiny_bert(threads=2)
+    np.testing.assert_allclose(np.array(list(model.embed(TEXTS, parallel=2))), expected, atol=1e-6)
+    assert [threads for _, threads in opened] == [2]
 
 
 def test_the_int8_checkpoint_is_made_once_and_anew_for_another_checkpoint(tiny_bert, folder, tmp_path, monkeypatch):
@@ -308,18 +449,15 @@ def test_of_an_open_repository_the_checkpoint_is_fetched(hub, folder):
 # -- what cannot be -------------------------------------------------------------------------------------------------
 
 
-def test_precisions_that_are_none_or_not_there(tiny, tiny_bert, tmp_path):
+def test_precisions_that_are_none_or_not_there(tiny, tiny_bert):
     with pytest.raises(ValueError, match="precision must be one of"):
-        tiny_bert(precision="int4")
+        tiny_bert(precision="int3")
     with pytest.raises(ValueError, match="for the CPU"):
         tiny_bert(precision="int8", cuda=True)
     with pytest.raises(ValueError, match="for the CPU"):
         tiny_bert(precision="int8", providers=["CPUExecutionProvider"])
     with pytest.raises(ValueError, match=r"no files for precision='fp16'.*It has: .*fp32"):
         TextCrossEncoder("jinaai/jina-reranker-v1-tiny-en", precision="fp16", lazy_load=True)
-    only_onnx = write_model(tmp_path / "onnx")
-    with pytest.raises(ValueError, match=r"has onnx/model.onnx and no model.safetensors"):
-        TextEmbedding("BAAI/bge-small-en-v1.5", specific_model_path=only_onnx, precision="int8")
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda _content: b""])

@@ -5,5 +5,6 @@ head with weights of its own, `(Graph, Config, Encoded) -> None`: `masked_lm`, `
 `logit_score`, `token_weights`.
 `WITHOUT_HEADS` names those of the shared heads (`encoder`, `attention`, `colbert` ...) that make no sense for it, or
 that it does not write.
+`IN_INT4` is true where 4-bit weights were measured and pay.
 Where there are `IGNORED_FIELDS`, a field of `config.json` that is neither read nor in them is refused by name.
 """

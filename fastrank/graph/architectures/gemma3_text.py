@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WITHOUT_HEADS: Final = ("layer-states",)
 IGNORED_FIELDS: Final[frozenset[str]] = frozenset()
+IN_INT4: Final = True
 
 sequence_classification = decoder_heads.sequence_classification
 

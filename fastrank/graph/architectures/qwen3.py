@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 WITHOUT_HEADS: Final = ("layer-states",)
 IGNORED_FIELDS: Final[frozenset[str]] = frozenset()
+IN_INT4: Final = True
 
 sequence_classification = decoder_heads.sequence_classification
 logit_score = decoder_heads.logit_score
