@@ -16,6 +16,7 @@ from fastrank.cli.options import (
     documents,
     model_arguments,
     positive,
+    refuse_forgotten_query,
 )
 
 _METHODS = ("colbert", "bm25", "hybrid")
@@ -74,6 +75,7 @@ def _rows(options: argparse.Namespace) -> tuple[Sequence[Row], str]:
         if options.file != "-":
             raise ValueError(f"--text and {options.file}: name one of them")
         return [Row(options.text, {})], "--text"
+    refuse_forgotten_query(options, "explain")
     source = documents(options)
     return list(source.rows()), source.name
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
 from fastrank.bm25 import LANGUAGES
@@ -94,6 +96,15 @@ def documents(options: argparse.Namespace) -> reading.Documents:
     if len(files) != 1:
         raise ValueError(f"one file becomes one output, not {len(files)}: for several name a folder, --output FOLDER/")
     return reading.Documents(files[0], options.format, options.field, options.encoding)
+
+
+def refuse_forgotten_query(options: argparse.Namespace, command: str) -> None:
+    """`fastrank rerank documents.txt` would wait for documents from the terminal."""
+    waits = options.file == "-" and sys.stdin is not None and sys.stdin.isatty()
+    if waits and Path(options.query).is_file():
+        raise ValueError(
+            f"{options.query} is a file, and the query is missing. Run: fastrank {command} QUERY {options.query}"
+        )
 
 
 def positive(value: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from fastrank.cli.options import (
     documents,
     model_arguments,
     positive,
+    refuse_forgotten_query,
 )
 from fastrank.errors import DownloadError, ModelNotCachedError
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     """Rank and print."""
     if options.sample:
         options.file, options.format, options.field, options.encoding = str(SAMPLE), "text", None, None
-    _refuse_forgotten_query(options)
+    refuse_forgotten_query(options, "rerank")
     source = documents(options)
     rows = list(source.rows())
     kept = _kept_fields(options, source, rows)
@@ -87,15 +87,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print_table(hits, rows, method.score)
     return 0
-
-
-def _refuse_forgotten_query(options: argparse.Namespace) -> None:
-    """`fastrank rerank documents.txt` would wait for documents from the terminal."""
-    waits = options.file == "-" and sys.stdin is not None and sys.stdin.isatty()
-    if waits and Path(options.query).is_file():
-        raise ValueError(
-            f"{options.query} is a file, and the query is missing. Run: fastrank rerank QUERY {options.query}"
-        )
 
 
 def _kept_fields(

@@ -1,5 +1,6 @@
 """`fastrank explain` over tiny models."""
 
+import io
 import json
 from xml.etree import ElementTree as ET
 
@@ -117,3 +118,14 @@ def test_mistakes(explain, documents, tmp_path, monkeypatch, arguments, message)
     status, out, err = explain("cat", documents, *arguments)
     assert (status, out) == (1, "")
     assert message in err
+
+
+def test_a_forgotten_query_does_not_wait(explain, documents, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    status, _, err = explain(documents)
+    assert status == 1
+    assert f"the query is missing. Run: fastrank explain QUERY {documents}" in err
