@@ -207,7 +207,8 @@ class BM25Index:
     def explain(self, query: str, document: str) -> BM25Explanation:
         """What each term of a query adds to the score of a text, which need not be in the index.
 
-        >>> print(index.explain("running dogs", "A dog runs.").text())
+        Examples:
+            >>> print(index.explain("running dogs", "A dog runs.").text())
 
         Args:
             query: one text.

@@ -382,16 +382,18 @@ class LateInteractionTextEmbedding(PublicModel):
         scores = [score async for score in self.arerank(query, texts, batch_size, parallel, **options)]
         return best(scores, ranked, most)
 
-    def explain(self, query: str, document: str) -> Explanation:
+    def explain(self, query: str, document: str, *, prompt: str | None = None) -> Explanation:
         """Which token of a document each token of a query meets best: what `rerank` adds up.
 
-        >>> explanation = model.explain("capital of France", "Paris is its capital.")
-        >>> print(explanation.text())
-        >>> Path("heat.svg").write_text(explanation.svg())
+        Examples:
+            >>> explanation = model.explain("capital of France", "Paris is its capital.")
+            >>> print(explanation.text())
+            >>> Path("heat.svg").write_text(explanation.svg())
 
         Args:
             query: one text.
-            document: one text.
+            document: one text; of one that is too long the beginning is explained, whatever `overflow` is.
+            prompt: put before the query; None: the model's own.
 
         Returns:
             An `Explanation`: tokens with their places in the texts, similarities of all pairs (float32, query tokens x
@@ -406,12 +408,13 @@ class LateInteractionTextEmbedding(PublicModel):
 
         query, document = inputs.text(query, "query"), inputs.text(document, "document")
         model = self._model.get()
-        asked = next(model.queries.run(iter([query]), 1, None))  # float32, whatever `output_dtype` is
+        queries = model.queries.asked(None if prompt is None else inputs.text(prompt, "prompt"), DEFAULT)
+        asked = next(queries.run(iter([query]), 1, None))  # float32, whatever `output_dtype` is
         read = next(model.documents.run(iter([document]), 1, None))
         return explanation.Explanation(
             query,
             document,
-            explanation.tokens(model.queries, model.settings, query, query=True, count=len(asked)),
+            explanation.tokens(queries, model.settings, query, query=True, count=len(asked)),
             explanation.tokens(model.documents, model.settings, document, query=False, count=len(read)),
             asked @ read.T,
         )

@@ -73,6 +73,16 @@ def test_without_markers(tiny):
     assert [token.text for token in found.query_tokens] == ["[CLS]", "Red", "cat", "?", "[SEP]"]
 
 
+def test_a_prompt_stands_nowhere_in_the_query(tiny):
+    late = model(tiny, projection=False)
+    found = late.explain("Red cat?", "the red cat", prompt="the dog: ")
+    assert found.score == pytest.approx(next(late.rerank("Red cat?", ["the red cat"], prompt="the dog: ")), rel=1e-5)
+    assert [(token.text, token.start) for token in found.query_tokens] == [
+        *(("[CLS]", None), ("the", None), ("dog", None), (":", None)),
+        *(("Red", 0), ("cat", 4), ("?", 7), ("[SEP]", None)),
+    ]
+
+
 def test_long_texts_are_cut(tiny):
     LateInteractionTextEmbedding.add_custom_model("acme/cut", ModelSource(hf="acme/cut"), DIM, projection=False)
     late = LateInteractionTextEmbedding("acme/cut", specific_model_path=tiny, max_length=6)
