@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import FIXTURES
+from support import FIXTURES, tiny_models
 from support.hub import HubStandIn
 from support.waiting import wait_until
 
@@ -17,7 +17,6 @@ from fastrank.models.spec import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDI
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 TINY = {
     TEXT_EMBEDDING: "sentence_encoder",
-    CROSS_ENCODER: "pair_classifier",
     SPARSE_EMBEDDING: "sparse_encoder",
     LATE_INTERACTION: "late_interaction/pylate_bert",
 }
@@ -26,6 +25,7 @@ SPECIAL = {  # models of which pages show what others do not have
     "Qwen/Qwen3-Embedding-0.6B": "families/qwen3_embedding",
     "Qwen/Qwen3-Reranker-0.6B": "families/qwen3_reranker",
 }
+CLASSIFIER = tiny_models.model_files(tiny_models.tiny_cross_encoder())  # of texts of 512 tokens, as hosts ask for
 
 
 def files(folder):
@@ -43,7 +43,12 @@ def tiny_hub():
     with HubStandIn() as hub:
         for spec in registry.builtin():
             for task in spec.tasks:
-                hub.add_repo(spec.name, files(FIXTURES / SPECIAL.get(spec.name, TINY[task])))
+                if task == CROSS_ENCODER and spec.name not in SPECIAL:
+                    hub.add_repo(spec.name, CLASSIFIER)
+                else:
+                    hub.add_repo(spec.name, files(FIXTURES / SPECIAL.get(spec.name, TINY[task])))
+        for name in SPECIAL.keys() - {spec.name for spec in registry.builtin()}:
+            hub.add_repo(name, files(FIXTURES / SPECIAL[name]))
         hub.add_repo("organisation/repository", files(FIXTURES / TINY[TEXT_EMBEDDING]))
         hub.add_repo("lightonai/GTE-ModernColBERT-v1", files(FIXTURES / TINY[LATE_INTERACTION]))
         yield hub
