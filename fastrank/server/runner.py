@@ -176,13 +176,20 @@ class ModelRunner:
         document = await self._run(read, call, timing, [call.document])
         settings = found.model.get().load().settings
         of_query, of_document = query.results[0], document.results[0]
-        explanation = Explanation(
-            call.query,
-            call.document,
-            tokens(asked.pipeline, settings, call.query, query=True, count=len(of_query)),
-            tokens(read.pipeline, settings, call.document, query=False, count=len(of_document)),
-            np.asarray(of_query @ of_document.T, np.float32),
-        )
+
+        def explained() -> Explanation:
+            return Explanation(
+                call.query,
+                call.document,
+                tokens(asked.pipeline, settings, call.query, query=True, count=len(of_query)),
+                tokens(read.pipeline, settings, call.document, query=False, count=len(of_document)),
+                np.asarray(of_query @ of_document.T, np.float32),
+            )
+
+        try:
+            explanation = await asyncio.to_thread(explained)
+        except ValueError as error:  # its embeddings are pooled
+            raise ApiError(Kind.WRONG_TASK, str(error), "model") from error
         return calls.Matches(found.model.name, explanation.as_dict(), _cost(timing))
 
     async def _tokenize(self, call: calls.Tokenize, timing: Timing) -> calls.Pieces:

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -202,6 +203,25 @@ def test_the_heat_map_has_the_tokens_that_have_a_vector(live, library):
     assert np.array(answer["scores"]) == pytest.approx(query @ document.T, abs=1e-5)
     assert "," not in answer["document"]
     assert answer["document"][2:4] == ["a", "red"]
+
+
+def test_the_heat_map_is_the_librarys_explanation(live, library):
+    answer, _ = ask(live, "/page/match", query="red cat", document="a red cat, it is.")
+    expected = library["late"].explain("red cat", "a red cat, it is.").as_dict()
+    assert answer["document_tokens"] == expected["document_tokens"]
+    assert answer["query_tokens"] == expected["query_tokens"]
+    assert answer["score"] == pytest.approx(expected["score"], rel=1e-5)
+    assert [match["document"] for match in answer["matches"]] == [match["document"] for match in expected["matches"]]
+
+
+def test_pooled_embeddings_have_no_heat_map(tmp_path):
+    folder = shutil.copytree(FIXTURES / "folders" / "multi_vector", tmp_path / "pooled")
+    config = folder / "4_HierarchicalTokenPooling" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "pool_factor": 2}))
+    with serve(start.Plan([f"late:{folder}"])) as live:
+        status, _, answer = live.post("/page/match", {"query": "red", "document": "the red cat, is fast and is not"})
+        assert status == 400
+        assert "they are pooled" in answer["error"]["message"]
 
 
 def test_tokens_stand_where_they_stand(live):
