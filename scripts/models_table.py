@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fastrank.models import registry
-from fastrank.models.spec import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDING, TEXT_EMBEDDING, ModelSpec
+from fastrank.models.spec import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDING, TEXT_EMBEDDING, VERIFIED, ModelSpec
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- models: written by scripts/models_table.py -->\n", "<!-- models: end -->\n"
@@ -29,10 +29,12 @@ def table(specs: Sequence[ModelSpec]) -> str:
     counts = [f"{sum(task in spec.tasks for spec in specs)} {title}" for task, title in TASKS.items()]
     return (
         f"{len(specs)} models: {', '.join(counts)}.\n\n"
-        "| model | task | dims | tokens | size | licence | pinned |\n|---|---|---:|---:|---:|---|---|\n"
+        "| model | task | dims | tokens | size | licence | pinned | verified |\n|---|---|---:|---:|---:|---|---|---|\n"
         + "".join(f"| {' | '.join(_cells(spec))} |\n" for spec in specs)
         + "\nSize is the download of the default variant; ~ is approximate. Pinned: every file has a SHA-256 (yes),\n"
         "only the commit is fixed (commit), or neither (no). Licences in italics forbid commercial use.\n"
+        + "\nVerified:\n\n"
+        + "".join(f"- {name}: {meaning}.\n" for name, meaning in VERIFIED.items())
     )
 
 
@@ -48,6 +50,7 @@ def _cells(spec: ModelSpec) -> Iterator[str]:
         yield "yes"
     else:
         yield "commit" if any(getattr(source, "revision", None) for source in default.sources) else "no"
+    yield spec.verification
 
 
 def written(page: str, made: str) -> str:

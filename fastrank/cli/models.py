@@ -142,6 +142,7 @@ def _facts(spec: ModelSpec) -> dict[str, Any]:
         "variants": [variant.name for variant in spec.variants],
         "sizes": {variant.name: variant.size or variant.size_approx for variant in spec.variants},
         "unpinned": [variant.name for variant in spec.variants if not variant.pinned],
+        "verified": spec.verification,
         "description": spec.description,
     }
 

@@ -145,7 +145,9 @@ def _replay(spec: ModelSpec, copy: store.ModelFiles | None, report: _Report) -> 
 
 
 def _compare(model: Any, answer: Answer, report: _Report, task: str, *, exact: bool) -> None:
-    if isinstance(answer.input, tuple):
+    if answer.method == "similarity":
+        found = [_similarity(model, *answer.input)]
+    elif isinstance(answer.input, tuple):
         found = list(model.rerank_pairs(answer.input))
     else:
         found = next(getattr(model, answer.method)(answer.input))
@@ -155,6 +157,17 @@ def _compare(model: Any, answer: Answer, report: _Report, task: str, *, exact: b
     if not (largest <= answer.tolerance if exact else math.isfinite(largest)):
         how = "in its shape or its indices" if math.isinf(largest) else f"by {largest:.2g}"
         report.problems.append(f"{task} {answer.method}({answer.input!r}) differs {how}")
+
+
+def _similarity(model: Any, query: str, passage: str) -> float:
+    """The dot product of a query's vector and a passage's; of sparse vectors, over the tokens that both have."""
+    import numpy as np
+
+    ours, theirs = next(model.query_embed(query)), next(model.passage_embed(passage))
+    if hasattr(ours, "indices"):
+        _, left, right = np.intersect1d(ours.indices, theirs.indices, return_indices=True)
+        return float(ours.values[left] @ theirs.values[right])
+    return float(ours @ theirs)
 
 
 def _largest_difference(found: Any, answer: Answer) -> float:

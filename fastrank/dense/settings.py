@@ -145,7 +145,7 @@ def _shortened(dim: int | None, truncate_dim: int | None) -> int | None:
 def _pooled(name: str, task: DenseTask, folder: Path, route: str | None) -> Pooled | None:
     if task.pooling == "none":
         return None
-    if task.pooling is not None:
+    if task.pooling is not None and not task.modules:
         return Pooled((task.pooling,), None, (), normalize=False, dim=task.dim or _hidden_size(folder))
     from fastrank.models import router, sentence_transformers  # models of the registry do not need them
 

@@ -152,6 +152,7 @@ class TextEmbedding(PublicModel):
         task = entry._replace(
             pooling=entry.pooling if pooling is None else _POOLINGS[PoolingType(pooling)],
             normalize=entry.normalize if normalize is None else normalize,
+            modules=entry.modules and pooling is None,
         )
         shortened = None if truncate_dim is None else inputs.positive(truncate_dim, "truncate_dim")
         self._dim, self._task_input = vectors.size(task.dim, shortened), task.task_input

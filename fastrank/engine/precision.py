@@ -94,7 +94,8 @@ def candidates(spec: ModelSpec, options: Options, lookup: Lookup) -> Candidates:
             *(each for each in variants if each.precision == "unknown"),
         )
     else:
-        able, names = tuple(each for each in variants if each.precision in _FLOAT32), None
+        able = tuple(each for each in variants if each.precision in _FLOAT32 or each.model in CHECKPOINTS)
+        names = None
     if named and checkpoints:
         names = None
     if not able and not (own and names):

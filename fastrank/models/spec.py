@@ -164,6 +164,7 @@ class Answer(NamedTuple):
 
     `values` are the first components of a dense vector; the score of a (query, document) pair; the weights at the
     first `indices` (ascending) of a sparse vector; or the first components of each of `rows` token vectors, row by row.
+    The method "similarity" has one value: the dot product of the vectors of a query and of a passage.
     """
 
     method: str
@@ -210,7 +211,8 @@ class Matryoshka(NamedTuple):
 class DenseTask(NamedTuple):
     """How a dense vector is made of the model's output. What is None, the model's folder says.
 
-    Models of the registry leave nothing to it: their vectors must not depend on where the files come from.
+    Models of the registry leave nothing to it: their vectors must not depend on where the files come from. `modules`:
+    Dense and LayerNorm modules follow the pooling; the entry has their files, and modules.json names them.
     """
 
     dim: int | None = None
@@ -220,6 +222,7 @@ class DenseTask(NamedTuple):
     output: str | None = None
     task_input: TaskInput | None = None
     matryoshka: Matryoshka | None = None
+    modules: bool = False
     answers: tuple[Answer, ...] = ()
 
 
@@ -312,8 +315,18 @@ SETTINGS: Mapping[str, type[Task]] = {
 }
 
 
+RUN, ANSWERS, ARCHITECTURE, SETTINGS_ONLY = "run", "answers", "architecture", "settings"
+VERIFIED = {
+    RUN: "run with its real weights where fastrank is developed",
+    ANSWERS: "published values are in the entry; `fastrank verify` compares them on your machine",
+    ARCHITECTURE: "a tiny checkpoint of the same architecture equals the reference; no published values are known",
+    SETTINGS_ONLY: "settings are those of the model's card or of FastEmbed; no published values are known",
+}
+"""How entries of the registry are verified: name -> what it means."""
+
+
 class ModelSpec(NamedTuple):
-    """One entry of the registry."""
+    """One entry of the registry. `verified` is a name in `VERIFIED`, where it does not follow from the rest."""
 
     name: str
     description: str
@@ -324,6 +337,16 @@ class ModelSpec(NamedTuple):
     aliases: tuple[str, ...] = ()
     year: int | None = None
     max_length: int | None = None
+    verified: str = ""
+
+    @property
+    def verification(self) -> str:
+        """How the entry was verified, a name in `VERIFIED`."""
+        if self.verified:
+            return self.verified
+        if any(task.answers for task in self.tasks.values()):
+            return ANSWERS
+        return ARCHITECTURE if any(is_checkpoint(variant.model) for variant in self.variants) else SETTINGS_ONLY
 
     @property
     def noncommercial(self) -> bool:

@@ -29,9 +29,9 @@ PICKLES = (
 _SETTINGS = (
     *("config.json", "tokenizer_config.json"),
     *("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "artifact.metadata"),
-    *("router_config.json", "chat_template.jinja"),
+    "router_config.json",
 )
-_TOKEN_HEADS = ("sparse_linear.pt", "colbert_linear.pt")  # of BGE-M3
+_SOMETIMES = ("chat_template.jinja", "sparse_linear.pt", "colbert_linear.pt")  # of rerankers and of BGE-M3
 _SHARD = r"model-\d{5}-of-\d{5}\.safetensors"
 _MODULE_FILES = (
     *(r"config\.json", r"model\.safetensors", r"model\.safetensors\.index\.json", _SHARD, r"router_config\.json"),
@@ -64,7 +64,7 @@ def choose(variant: Variant, listed: Sequence[FileSpec] | None) -> Variant:
     missing = [path for path in needed if path not in found]
     if missing or not model:
         raise DownloadError(_lack(missing, found))
-    helpful = [path for path in found if path in (*_SETTINGS, *_TOKEN_HEADS) or re.fullmatch(_OF_MODULES, path)]
+    helpful = [path for path in found if path in (*_SETTINGS, *_SOMETIMES) or re.fullmatch(_OF_MODULES, path)]
     weights = [path for path in found if _belongs(path, model)]
     files = tuple(found[path] for path in dict.fromkeys([*needed, *weights, *helpful]))
     return variant._replace(model=model, files=files, open=False)

@@ -261,3 +261,25 @@ def test_a_text_with_nan_is_named():
 def test_it_is_listed():
     listed = [each["model"] for each in HybridTextEmbedding.list_supported_models()]
     assert "BAAI/bge-m3" in listed
+
+
+@pytest.mark.parametrize(
+    ("name", "fixture", "parts"),
+    [("BAAI/bge-m3", M3, PARTS[M3]), ("Alibaba-NLP/gte-multilingual-base", GTE, PARTS[GTE])],
+)
+def test_entries_of_the_registry_say_what_their_folders_say(name, fixture, parts, monkeypatch):
+    from fastrank.models import registry
+    from fastrank.models.spec import LATE_INTERACTION, TEXT_EMBEDDING
+
+    spec = registry.find(name)
+    tasks = dict(spec.tasks) | {TEXT_EMBEDDING: spec.tasks[TEXT_EMBEDDING]._replace(dim=32, answers=())}
+    if LATE_INTERACTION in tasks:
+        tasks[LATE_INTERACTION] = tasks[LATE_INTERACTION]._replace(dim=24)
+    tiny = spec._replace(tasks=tasks)
+    monkeypatch.setattr(registry, "find_or_own", lambda *_: tiny)
+    expected = EXPECTED[fixture]
+    with HybridTextEmbedding(name, specific_model_path=FIXTURES / fixture, max_length=60) as model:
+        assert model.embeddings == parts
+        for n, made in enumerate(model.embed(expected["texts"])):
+            for part in parts:
+                assert_equal(getattr(made, part), expected[part][n], part)

@@ -7,6 +7,7 @@ tables. It says nothing of the weights: `fastrank verify` does, where there is a
 import functools
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +147,7 @@ def check_scores(model, _task):
 
 
 def check_token_vectors(model, task):
-    marks = task.document_prefix_token is not None
+    marks = (task.document_prefix_token is not None) - bool(task.linear)  # whose first token has no vector
     texts = [TEXT, TEXT + ",!"]
     plain, punctuated = model.embed(texts)
     assert plain.shape == (model.token_count(TEXT) + marks, task.dim)
@@ -212,6 +213,7 @@ def repository(task, variant, scratch):
             {"vocab": ["cat"], "stem_mapping": {"cat": "cat"}}
         ).encode()
         contents["minicoil.triplet.model.npy"] = npy(np.random.default_rng(0).normal(size=(2, 16, 4)))
+    contents |= {"sparse_linear.pt": torch_linear(1), "colbert_linear.pt": torch_linear(getattr(task, "dim", 1))}
     contents.setdefault("onnx/Constant_7_attr__value", b"a constant of the real graph")
     return {file.path: contents[file.path] for file in variant.files}
 
@@ -228,6 +230,32 @@ def table(dim):
     header = {"embeddings": {"dtype": "F32", "shape": rows.shape, "data_offsets": [0, rows.nbytes]}}
     head = json.dumps(header).encode()
     return len(head).to_bytes(8, "little") + head + rows.tobytes()
+
+
+def torch_linear(outputs, hidden=32):
+    """A linear layer as torch.save writes it: the description of two tensors as a pickle, and their numbers."""
+
+    def tensor(name, key, shape):
+        sizes = b"".join(b"M" + size.to_bytes(2, "little") for size in shape)
+        strides = b"M" + hidden.to_bytes(2, "little") + b"K\x01" if len(shape) == 2 else b"K\x01"
+        end = b"\x86" if len(shape) == 2 else b"\x85"
+        storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu")
+        count = b"J" + int(np.prod(shape)).to_bytes(4, "little")
+        called = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + count + b"tQK\x00" + sizes + end + strides + end
+        return text(name) + called + b"\x89ccollections\nOrderedDict\n)RtR"
+
+    def text(value):
+        return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+    shapes = {"weight": (outputs, hidden), "bias": (outputs,)}
+    parts = [tensor(name, str(n), shape) for n, (name, shape) in enumerate(shapes.items())]
+    stream, random = io.BytesIO(), np.random.default_rng(0)
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("linear/data.pkl", b"\x80\x02}(" + b"".join(parts) + b"u.")
+        for n, shape in enumerate(shapes.values()):
+            values = random.normal(3 * n, 0.1, size=shape)  # a bias that leaves most weights of tokens above 0
+            archive.writestr(f"linear/data/{n}", values.astype("<f4").tobytes())
+    return stream.getvalue()
 
 
 def npy(array):
@@ -255,10 +283,10 @@ def graph_for(task):
             return with_number(made, task.task_input.name)
         return second(made, task.output) if task.output else made
     if isinstance(task, LateInteractionTask):
-        return encoder(task.dim)
-    if task.kind == "splade":
-        return encoder(len(tiny_models.vocabulary()))
-    return attentions(task.output) if task.kind == "bm42" else encoder(16)
+        return encoder(32 if task.linear else task.dim)
+    if task.kind == "bm42":
+        return attentions(task.output)
+    return encoder({"token-weights": 32, "splade": len(tiny_models.vocabulary())}.get(task.kind, 16))
 
 
 def tokenizer_for(task):

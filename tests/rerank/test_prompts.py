@@ -243,3 +243,61 @@ def test_int8_scores_are_near(name):
     np.testing.assert_allclose(alone, scores, rtol=0, atol=1e-6)
     expected = EXPECTED[name]["plain"]["logits"]
     assert 0 < np.abs(np.subtract(scores, expected)).max() < 0.2 * np.std(expected) + 0.05
+
+
+# -- the registry's prompts -----------------------------------------------------------------------------------------
+
+JUDGE = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: {}\n'
+    "<Query>: {}\n<Document>: {}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+)
+SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
+EXPERT = (
+    "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>user\n{}query: {}\ndocument: {}\nYou are a search relevance expert who evaluates how well documents "
+    "match search queries. For each query-document pair, carefully analyze the semantic relationship between them, "
+    "then provide your binary relevance judgment (0 for not relevant, 1 for relevant).\nRelevance:<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
+HARD = [("what?", "it is:\n\n a cat \n"), ("", ""), ("{{ x }}", "{% if %} <|im_end|>")]
+
+
+@pytest.mark.parametrize(
+    ("name", "score_tokens", "plain", "instructed"),
+    [
+        ("Qwen/Qwen3-Reranker-0.6B", ("yes", "no"), (JUDGE, SEARCH), (JUDGE, "Find cats")),
+        ("tomaarsen/Qwen3-Reranker-0.6B-seq-cls", (), (JUDGE, SEARCH), (JUDGE, "Find cats")),
+        ("mixedbread-ai/mxbai-rerank-base-v2", ("1", "0"), (EXPERT, ""), (EXPERT, "instruction: Find cats\n")),
+    ],
+)
+def test_prompts_of_the_registry_are_those_of_the_authors(name, score_tokens, plain, instructed, monkeypatch):
+    from fastrank.models import chat_template, pair_prompt, registry
+    from fastrank.models.spec import CROSS_ENCODER
+
+    monkeypatch.setattr(chat_template, "_with_jinja", None)  # none of them needs it
+    task = registry.find(name).tasks[CROSS_ENCODER]
+    assert task.score_tokens == score_tokens
+    prompt = pair_prompt.registered(task.template)
+    for query, document in HARD:
+        assert prompt.text(query, document) == plain[0].format(plain[1], query, document)
+        made = prompt._replace(instruction="Find cats").text(query, document)
+        assert made == instructed[0].format(instructed[1], query, document)
+
+
+def test_a_model_of_the_registry_is_scored_by_its_entry(tmp_path):
+    """Whatever the folder's own template says; the files that the entry lists are enough."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in ("config.json", "model.safetensors", "tokenizer.json"):
+        shutil.copyfile(FIXTURES / "qwen3_reranker" / file, folder / file)
+    with (
+        TextCrossEncoder("Qwen/Qwen3-Reranker-0.6B", specific_model_path=folder) as model,
+        load(FIXTURES / "qwen3_reranker") as own,
+    ):
+        scores, others = list(model.rerank("cat", ["red", "cat"])), list(own.rerank("cat", ["red", "cat"]))
+        tokenizer, ours = pipeline(model).tokenizer, pipeline(own).tokenizer
+        assert tokenizer.prompt(("cat", "red")) == JUDGE.format(SEARCH, "cat", "red")
+        assert np.abs(np.subtract(scores, others)).min() > 1e-4  # of the shorter prompt
+        assert tokenizer._ending == ours._ending
+        assert list(model.rerank("cat", ["red"], instruction="find cats")) != scores[:1]
