@@ -6,7 +6,8 @@
 
 `FastrankEncoder` has mteb's encoder protocol, `FastrankCrossEncoder` that of cross-encoders, `FastrankLateInteraction`
 and `FastrankSparse` (BM25 too) that of search. A model is loaded once per process, at its first use; queries and
-documents get the prompts that fastrank's model has, not those that mteb keeps for models it knows. Works with mteb 2.
+documents get the prompts that fastrank's model has, not those that mteb keeps for models it knows. Works with mteb 2.26
+and newer.
 """
 
 from __future__ import annotations
