@@ -27,7 +27,7 @@ ALLOWED = {
     "models rerank sparse",
     "bulk": "engine environment errors fastrank inputs log models store",
     "cli": "bm25 bulk dense engine environment errors evaluation fastrank fusion inputs models server store",
-    "server": "bm25 dense engine environment errors fastrank inputs late_interaction maxsim models postprocess",
+    "server": "bm25 dense engine environment errors fastrank inputs late_interaction maxsim models postprocess rerank",
     "fastrank": "dense engine errors hybrid late_interaction models rerank sparse",  # for type checkers only
     "__main__": "cli",
 }

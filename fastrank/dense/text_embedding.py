@@ -494,6 +494,11 @@ class TextEmbedding(PublicModel):
         """
         return self._dim or self._settings().dim or len(next(self.embed("")))
 
+    def note_dim(self, dim: int | None) -> None:
+        """Warn, once, if the model is not known to be trained for vectors of this size; for those who cut them."""
+        if dim is not None and dim < self.embedding_size:
+            self._dimensions.check(dim, self.embedding_size)
+
     @classmethod
     def get_embedding_size(cls, model_name: str) -> int:
         """The size of a model's vectors, without loading it.

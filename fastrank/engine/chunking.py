@@ -122,6 +122,29 @@ def _one_run(tokenizer: Tokenizer, prefix: str, text: str, size: int, overlap: i
     return pooled_by(placed.ids, placed.offsets - len(prefix), inside, spans, tokenizer.pad_id), spans
 
 
+def parts_of_one(
+    tokenizer: Tokenizer, prefix: str, parts: Sequence[str], name: str = "texts"
+) -> tuple[list[Tokens], Group]:
+    """The tokens of one text that is made of these parts, whose states are pooled part by part.
+
+    Raises:
+        TextTooLongError: together they have more tokens than the model takes.
+    """
+    spans: list[Span] = []
+    for part in parts:
+        start = spans[-1][1] + 1 if spans else 0
+        spans.append((start, start + len(part)))
+    placed = tokenizer.placed(prefix + " ".join(parts), special=True)
+    if len(placed.ids) > tokenizer.max_length:
+        raise TextTooLongError(
+            f"{name} are read as one text, and together have {len(placed.ids)} tokens; the model takes "
+            f"{tokenizer.max_length}"
+        )
+    inside = ~placed.special & (placed.offsets[:, 1] > len(prefix))
+    tokens = pooled_by(placed.ids, placed.offsets - len(prefix), inside, spans, tokenizer.pad_id)
+    return [tokens], Group(1, spans)
+
+
 def pooled_by(
     ids: NDArray[np.int32], offsets: NDArray[np.int64], inside: NDArray[np.bool_], spans: Sequence[Span], pad_id: int
 ) -> Tokens:

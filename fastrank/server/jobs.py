@@ -11,11 +11,12 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fastrank.engine import asynchronous, cpu
 from fastrank.engine.batching import Tokens
+from fastrank.engine.overflow import DEFAULT, Overflow, Prepared
 from fastrank.engine.pipeline import Pipeline
 from fastrank.engine.scheduler import Group, Part
 from fastrank.server import cutting
@@ -35,6 +36,7 @@ _MOST_RETRY = 30  # seconds
 _STUCK = 60.0  # seconds that a unit may take before the server calls itself ill
 
 Text = str | tuple[str, str]
+Prepare = Callable[[Sequence[Text]], Prepared]
 
 
 class Lane:
@@ -92,6 +94,9 @@ class Jobs:
         truncate: bool | None = None,
         side: Side = "right",
         field: str = "documents",
+        prompt: str | None = None,
+        overflow: Overflow = DEFAULT,
+        prepare: Prepare | None = None,
     ) -> Run:
         """The results of texts.
 
@@ -102,6 +107,9 @@ class Jobs:
             truncate: whether texts that are too long are cut; None: as the server does.
             side: where.
             field: what errors call the texts.
+            prompt: put before each text, in place of the pipeline's own.
+            overflow: with chunks, long texts are read in chunks.
+            prepare: makes tokens of the texts, in place of the pipeline.
 
         Raises:
             ApiError: too much waits already, a text is too long and must not be cut, or the model failed.
@@ -112,16 +120,28 @@ class Jobs:
             texts = [cutting.shortened(text, self._characters, side) for text in texts]
         with self.admitted(_estimate(texts, pipeline.tokenizer.max_length)) as reservation:
             begun = time.perf_counter()
-            tokens, cut = await self._tokenized(pipeline, texts, side)
+            asked = pipeline.asked(prompt, overflow)
+            prepared = await self._prepared(asked, texts, side, prepare)
             timing.tokenization += time.perf_counter() - begun
-            cut |= huge
+            cut = huge.union(prepared.cut)
+            if prepared.error is not None:
+                raise ApiError(Kind.TOO_LONG, str(prepared.error).replace("documents[", f"{field}["), field)
             if cut and not (self._truncate if truncate is None else truncate):
                 raise _too_long(field, min(cut), pipeline.tokenizer.max_length)
-            lengths = [len(each.ids) for each in tokens]
+            if cut:
+                pipeline.cuts.note(len(cut), pipeline.tokenizer.max_length)
+            lengths = [len(each.ids) for each in prepared.tokens]
             timing.tokens += sum(lengths)
             timing.truncated += len(cut)
             reservation.change(sum(lengths))
-            results = await self._submitted(lane, tokens, lengths, timing, reservation)
+            results = await self._submitted(lane, prepared.tokens, lengths, timing, reservation)
+            if prepared.groups is not None and overflow.join is not None:
+                parts, of_chunks = iter(results), iter(lengths)
+                taken = [group.runs for group in prepared.groups]
+                results = [
+                    overflow.join([next(parts) for _ in range(group.runs)], group.spans) for group in prepared.groups
+                ]
+                lengths = [sum(next(of_chunks) for _ in range(runs)) for runs in taken]
             return Run(results, [-length if n in cut else length for n, length in enumerate(lengths)])
 
     @contextlib.contextmanager
@@ -151,28 +171,34 @@ class Jobs:
         """Whether no run takes suspiciously long."""
         return all(time.monotonic() - begun < _STUCK for begun in list(self._running.values()))
 
-    async def _tokenized(
-        self, pipeline: Pipeline[Any], texts: Sequence[Text], side: Side
-    ) -> tuple[list[Tokens], set[int]]:
-        """The tokens, and the positions of texts that were cut."""
+    async def _prepared(
+        self, pipeline: Pipeline[Any], texts: Sequence[Text], side: Side, prepare: Prepare | None
+    ) -> Prepared:
+        """The tokens of texts or of their chunks, and the positions of texts that were cut."""
 
-        def tokenize(start: int, part: Sequence[Text]) -> tuple[list[Tokens], set[int]]:
-            fitting = [cutting.ending(pipeline, text) for text in part] if side == "left" else part
-            found = pipeline.tokenize(fitting)
+        def of_part(start: int, part: Sequence[Text]) -> Prepared:
+            if side == "right" or pipeline.overflow.chunking is not None:
+                return pipeline.prepare(part, first=start)
+            tokens = pipeline.tokenize([cutting.ending(pipeline, text) for text in part])
             limit = pipeline.tokenizer.max_length
-            long = [n for n, each in enumerate(found) if len(each.ids) >= limit and cutting.is_long(pipeline, part[n])]
-            return found, {start + n for n in long}
+            long = [n for n, each in enumerate(tokens) if len(each.ids) >= limit and cutting.is_long(pipeline, part[n])]
+            return Prepared(tokens, long)
 
+        if prepare is not None:
+            return await asyncio.to_thread(prepare, texts)
         if sum(map(_length, texts)) <= _INLINE:
-            return tokenize(0, texts)
-        tokens: list[Tokens] = []
-        cut: set[int] = set()
+            return of_part(0, texts)
+        whole = Prepared([], [], None if pipeline.overflow.chunking is None else [])
         async with self._tokenizing:
             for start in range(0, len(texts), _SLICE):
-                found, of_slice = await asyncio.to_thread(tokenize, start, texts[start : start + _SLICE])
-                tokens += found
-                cut |= of_slice
-        return tokens, cut
+                found = await asyncio.to_thread(of_part, start, texts[start : start + _SLICE])
+                whole.tokens.extend(found.tokens)
+                whole.cut.extend(start + position for position in found.cut)
+                if whole.groups is not None:
+                    whole.groups.extend(found.groups or [])
+                if found.error is not None:
+                    return whole._replace(error=found.error)
+        return whole
 
     async def _submitted(
         self, lane: Lane, tokens: list[Tokens], lengths: list[int], timing: Timing, reservation: _Reservation

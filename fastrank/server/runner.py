@@ -13,11 +13,15 @@ import numpy as np
 from fastrank.bm25 import BM25, BM25Index
 from fastrank.dense import heads
 from fastrank.engine.batching import Batch
+from fastrank.engine.chunking import parts_of_one
+from fastrank.engine.overflow import DEFAULT, Chunking, ChunkVectors, Join, Overflow, Prepared
 from fastrank.engine.pipeline import Pipeline
 from fastrank.engine.scheduler import Scheduler
-from fastrank.errors import FastrankError
+from fastrank.errors import FastrankError, TextTooLongError
+from fastrank.late_interaction import heads as of_tokens
 from fastrank.late_interaction.explanation import Explanation, tokens
 from fastrank.maxsim import maxsim
+from fastrank.rerank import heads as of_pairs
 from fastrank.server import cutting
 from fastrank.server.catalog import Catalog, Found, Task
 from fastrank.server.jobs import Jobs, Lane, Run
@@ -127,15 +131,41 @@ class ModelRunner:
 
     async def _embed(self, call: calls.Embed, timing: Timing) -> calls.Vectors:
         found = await self._model(call.model, ["dense"], timing)
-        lane = self._dense(found.model, call.role or self._settings.default_role, raw=call.normalize is False)
-        ran = await self._run(lane, call, timing)
-        rows = np.stack(ran.results)
+        role = call.role or self._settings.default_role
+        if call.one_document:
+            rows = await self._parts(found.model, call, timing)
+        else:
+            lane = self._dense(found.model, role, raw=call.normalize is False)
+            ran = await self._run(lane, call, timing, join=heads.mean)
+            rows = np.stack(ran.results)
         _check_finite(rows, call.field)
         if call.normalize:
             rows = numbers.normalized(rows)
         wanted = found.dimensions if call.dimensions is None else call.dimensions
-        rows = numbers.fitted(rows, wanted, found.most_dimensions)
+        found.model.get().note_dim(call.dimensions)
+        shortening = found.model.get().load().settings.shortening
+        rows = numbers.fitted(rows, wanted, found.most_dimensions, layer_norm=shortening.layer_norm)
         return calls.Vectors(found.model.name, rows, _cost(timing))
+
+    async def _parts(self, model: Served, call: calls.Embed, timing: Timing) -> Floats:
+        """Vectors of texts that are parts of one document: late chunking."""
+        pipeline: Pipeline[Any] | None = model.get().load().late_chunks
+        if pipeline is None:
+            message = f"late_chunking needs a model whose pooling is the mean of token states; {model.name} has another"
+            raise ApiError(Kind.INVALID, message, "late_chunking")
+        lane = self._lane(model, "late chunks", lambda loaded: loaded.late_chunks)
+        prefix = pipeline.prefix if call.prompt is None else call.prompt
+
+        def prepare(texts: Sequence[Any]) -> Prepared:
+            try:
+                tokens, group = parts_of_one(pipeline.tokenizer, prefix, texts, call.field)
+            except TextTooLongError as error:
+                return Prepared([], [], [], error)
+            return Prepared(tokens, [], [group])
+
+        ran = await self.jobs.run(lane, call.texts, timing, field=call.field, prepare=prepare)
+        rows: Floats = ran.results[0]
+        return rows
 
     async def _embed_tokens(self, call: calls.EmbedTokens, timing: Timing) -> calls.TokenVectors:
         found = await self._model(call.model, ["late", "dense"], timing)
@@ -207,7 +237,7 @@ class ModelRunner:
 
     async def _by_cross_encoder(self, model: Served, call: calls.Score, timing: Timing) -> _Scored:
         lane = self._lane(model, "documents", lambda loaded: loaded.documents)
-        ran = await self._run(lane, call, timing, call.pairs)
+        ran = await self._run(lane, call, timing, call.pairs, join=of_pairs.best)
         activation = self._activation(model)
         given = np.asarray(ran.results, np.float64)
         if activation == "none":
@@ -219,18 +249,19 @@ class ModelRunner:
     async def _by_cosine(self, model: Served, call: calls.Score, timing: Timing) -> _Scored:
         queries, documents, pairs = _sides(call)
         asked = await self._run(self._dense(model, "query"), call, timing, queries)
-        read = await self._run(self._dense(model, "passage"), call, timing, documents)
-        left, right = (numbers.normalized(np.stack(ran.results)) for ran in (asked, read))
-        raw = [float(left[query] @ right[document]) for query, document in pairs]
+        read = await self._run(self._dense(model, "passage"), call, timing, documents, join=heads.listed)
+        left = numbers.normalized(np.stack(asked.results))
+        right = [numbers.normalized(_chunks(result)) for result in read.results]
+        raw = [float((right[document] @ left[query]).max()) for query, document in pairs]
         return _Scored(raw, [_unit(cosine) for cosine in raw], [read.lengths[document] for _, document in pairs])
 
     async def _by_maxsim(self, model: Served, call: calls.Score, timing: Timing) -> _Scored:
         queries, documents, pairs = _sides(call)
         asked = await self._run(self._late(model, "query"), call, timing, queries)
-        read = await self._run(self._late(model, "passage"), call, timing, documents)
+        read = await self._run(self._late(model, "passage"), call, timing, documents, join=of_tokens.listed)
 
         def scores() -> list[float]:
-            return [float(maxsim(asked.results[q], [read.results[d]])[0]) for q, d in pairs]
+            return [float(maxsim(asked.results[q], _parts(read.results[d])).max()) for q, d in pairs]
 
         raw = await asyncio.to_thread(scores)
         tokens = [len(asked.results[query]) or 1 for query, _ in pairs]
@@ -278,11 +309,24 @@ class ModelRunner:
             session.scheduler = self._scheduler
         self._metrics.loaded(model.name, loaded=True)
 
-    async def _run(self, lane: Lane, call: Any, timing: Timing, texts: Sequence[Any] | None = None) -> Run:
-        truncate: bool | None = getattr(call, "truncate", None)
-        side: calls.Side = getattr(call, "side", "right")
-        given = call.texts if texts is None else texts
-        return await self.jobs.run(lane, given, timing, truncate=truncate, side=side, field=call.field)
+    async def _run(
+        self, lane: Lane, call: Any, timing: Timing, texts: Sequence[Any] | None = None, join: Join | None = None
+    ) -> Run:
+        """The results of texts; `join` makes one of those of a text's chunks, where the call wants chunks."""
+        chunks: calls.Chunks | None = getattr(call, "chunks", None) if join else None
+        overflow = DEFAULT
+        if chunks is not None:
+            overflow = Overflow("chunk", Chunking(chunks.size, chunks.overlap, most=chunks.most), join)
+        return await self.jobs.run(
+            lane,
+            call.texts if texts is None else texts,
+            timing,
+            truncate=getattr(call, "truncate", None),
+            side=getattr(call, "side", "right"),
+            field=call.field,
+            prompt=getattr(call, "prompt", None),
+            overflow=overflow,
+        )
 
     def _lane(self, model: Served, kind: str, choose: Callable[[Any], Pipeline[Any]]) -> Lane:
         """The lane of a pipeline of a model, made once."""
@@ -353,6 +397,17 @@ class _Scored(NamedTuple):
     raw: list[float]
     values: list[float]
     lengths: list[int]
+
+
+def _chunks(result: Any) -> Floats:
+    """The vectors of a text, (chunks, dim): one, where it is not read in chunks."""
+    rows: Floats = result.vectors if isinstance(result, ChunkVectors) else result[None]
+    return rows
+
+
+def _parts(result: Any) -> list[Floats]:
+    """The token vectors of a text, of each of its chunks."""
+    return list(result.vectors) if isinstance(result, ChunkVectors) else [result]
 
 
 def _of_role(loaded: Any, role: calls.Role) -> Pipeline[Any]:

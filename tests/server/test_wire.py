@@ -234,9 +234,24 @@ def test_token_ids_are_decoded_where_that_is_possible():
     assert "check_embedding_ctx_length=False" in refused("/v1/embeddings", {"input": [[1, 2]]}).message
 
 
-def test_late_chunking_is_refused_when_it_is_on():
-    assert refused("/v1/embeddings", {"input": "x", "late_chunking": True}).param == "late_chunking"
-    assert call("/v1/embeddings", {"input": "x", "late_chunking": False})
+def test_late_chunking_prompts_and_chunks_are_read():
+    assert call("/v1/embeddings", {"input": ["x", "y"], "late_chunking": True}).one_document
+    assert not call("/v1/embeddings", {"input": "x", "late_chunking": False}).one_document
+    assert call("/v1/embeddings", {"input": "x", "prompt": "query: "}).prompt == "query: "
+    chunks = call("/v1/embeddings", {"input": "x", "overflow": "chunk", "chunk_size": 9, "chunk_overlap": 2}).chunks
+    assert (chunks.size, chunks.overlap, chunks.most) == (9, 2, None)
+    reranked = {"query": "q", "documents": ["d"]}
+    assert call("/v1/rerank", {**reranked, "max_chunks_per_doc": 3}).chunks.most == 3
+    assert call("/v1/rerank", reranked).chunks is None
+    assert call("/v1/rerank", {**reranked, "overflow": "truncate", "max_chunks_per_doc": 3}).chunks is None
+    assert call("/v1/rerank", {**reranked, "overflow": "error"}).truncate is False
+    for change, field in (
+        ({"overflow": "cut"}, "overflow"),
+        ({"max_chunks_per_doc": 0}, "max_chunks_per_doc"),
+        ({"overflow": "chunk", "chunk_size": 0}, "chunk_size"),
+        ({"overflow": "chunk", "chunk_size": 4, "chunk_overlap": 4}, "chunk_overlap"),
+    ):
+        assert refused("/v1/rerank", {**reranked, **change}).param == field
 
 
 def test_cohere_v2_reads_contents_and_refuses_images():

@@ -21,6 +21,15 @@ Method: TypeAlias = Literal["rerank", "dense", "late", "sparse"]  # cross-encode
 
 
 @dataclass(frozen=True)
+class Chunks:
+    """Texts that are too long are read in chunks, of at most so many tokens (None: as many as fit)."""
+
+    size: int | None = None
+    overlap: int = 0
+    most: int | None = None  # chunks of a text that are read; None: all
+
+
+@dataclass(frozen=True)
 class Embed:
     """One vector for each text."""
 
@@ -32,6 +41,9 @@ class Embed:
     truncate: bool | None = None
     side: Side = "right"  # where a long text is cut
     field: str = "input"
+    prompt: str | None = None  # put before each text, in place of the model's prefix
+    chunks: Chunks | None = None  # read long texts in chunks
+    one_document: bool = False  # the texts are parts of one document, which the model reads as a whole
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,7 @@ class Score:
     side: Side = "right"
     field: str = "documents"
     method: Method | None = None  # how; None: as a model that is a reranker does it
+    chunks: Chunks | None = None  # read long documents in chunks
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ def embed(request: Request) -> Exchange:
         truncate=fields.truncate(request),
         side=fields.side(request),
         field="texts",
+        chunks=fields.chunks(request),
     )
 
     def answer(vectors: Vectors) -> dict[str, Any]:

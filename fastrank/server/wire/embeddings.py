@@ -18,8 +18,7 @@ _NO_IDS = (
 
 def openai(request: Request) -> Exchange:
     """`/v1/embeddings`."""
-    if fields.boolean(request, "late_chunking"):
-        raise ApiError(Kind.INVALID, "late_chunking is not supported; leave it out or send false", "late_chunking")
+    prompt = request.get("prompt")[1]  # Mixedbread's
     asked = fields.model(request)
     call = Embed(
         asked,
@@ -28,6 +27,9 @@ def openai(request: Request) -> Exchange:
         dimensions=fields.integer(request, "dimensions", "output_dimension"),
         truncate=fields.truncate(request),
         side=fields.side(request),
+        prompt=None if prompt is None else fields.text(prompt, "prompt"),
+        chunks=fields.chunks(request),
+        one_document=bool(fields.boolean(request, "late_chunking")),
     )
     kind, base64 = _type(request)
 

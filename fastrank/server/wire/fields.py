@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastrank import inputs
-from fastrank.server.wire.calls import Side
+from fastrank.server.wire.calls import Chunks, Side
 from fastrank.server.wire.errors import ApiError, Kind
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -169,9 +169,32 @@ def truncate(request: Request) -> bool | None:
     if isinstance(value, str) and value.lower() in ("none", "start", "end"):
         return value.lower() != "none"
     found = boolean(request, name)
+    if found is None and request.body.get("overflow") == "error":
+        return False
     if found is None and request.get("truncate_prompt_tokens")[1] is not None:
         return True
     return found
+
+
+def chunks(request: Request) -> Chunks | None:
+    """Whether long texts are read in chunks: our `overflow`, or Cohere's `max_chunks_per_doc`; None: they are not.
+
+    Raises:
+        ApiError: a number is out of range.
+    """
+    most = integer(request, "max_chunks_per_doc")
+    mode = choice(request, "overflow", {"truncate": False, "error": False, "chunk": True})
+    size, overlap = integer(request, "chunk_size"), integer(request, "chunk_overlap") or 0
+    if not (most is not None if mode is None else mode):
+        return None
+    for name, value, least in (("max_chunks_per_doc", most, 1), ("chunk_size", size, 1), ("chunk_overlap", overlap, 0)):
+        if value is not None and value < least:
+            raise ApiError(Kind.INVALID, f"{name} must be at least {least}, got {value}", name)
+    if size is not None and overlap >= size:
+        raise ApiError(
+            Kind.INVALID, f"chunk_overlap must be less than chunk_size, {size}; got {overlap}", "chunk_overlap"
+        )
+    return Chunks(size, overlap, most)
 
 
 def side(request: Request) -> Side:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrank.postprocess import quantization
 from fastrank.server.wire.calls import Floats
 from fastrank.server.wire.errors import ApiError, Kind
 
@@ -16,18 +17,10 @@ MOST_DIMENSIONS = 16_384  # that a vector is padded to with zeros
 
 
 def typed(rows: Floats, kind: str) -> NDArray[Any]:
-    """The vectors as one of `TYPES`.
-
-    int8 is `round(127 x)`, uint8 that plus 128; ubinary packs the signs of eight numbers into a byte, the first
-    highest, and binary is that minus 128.
-    """
+    """The vectors as one of `TYPES`, as the library's `quantize` makes them with `ranges="unit"`."""
     if kind == "float":
         return np.ascontiguousarray(rows, np.float32)
-    if kind in ("binary", "ubinary"):
-        packed = np.packbits(rows > 0, axis=1)
-        return packed if kind == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
-    small = np.clip(np.rint(rows * 127), -128, 127).astype(np.int16)
-    return small.astype(np.int8) if kind == "int8" else (small + 128).astype(np.uint8)
+    return quantization.quantize(rows, kind, quantization.UNIT if kind in ("int8", "uint8") else None)
 
 
 def encoded(row: NDArray[Any]) -> str:
@@ -41,7 +34,7 @@ def normalized(rows: Floats) -> Floats:
     return np.asarray(rows / np.where(lengths == 0, 1, lengths), np.float32)
 
 
-def fitted(rows: Floats, dimensions: int | None, filled: int | None) -> Floats:
+def fitted(rows: Floats, dimensions: int | None, filled: int | None, *, layer_norm: bool = False) -> Floats:
     """The vectors with as many dimensions as asked for: truncated and normalized again, or padded with zeros.
 
     Args:
@@ -49,6 +42,7 @@ def fitted(rows: Floats, dimensions: int | None, filled: int | None) -> Floats:
         dimensions: asked for; None: `filled`, else all there are.
         filled: the most dimensions to fill up to, as for aliases; None: there is no filling up. Zeros change no dot
             product, cosine or distance.
+        layer_norm: as the library's `truncate` has it.
 
     Raises:
         ApiError: fewer than 1, or more than there can be.
@@ -59,7 +53,7 @@ def fitted(rows: Floats, dimensions: int | None, filled: int | None) -> Floats:
     if not 1 <= wanted <= most:
         raise ApiError(Kind.INVALID, f"dimensions must be from 1 to {most}, got {wanted}", "dimensions")
     if wanted < have:
-        return normalized(rows[:, :wanted])
+        return quantization.truncate(rows, wanted, normalize=True, layer_norm=layer_norm)
     if wanted > have:
         return np.pad(rows, ((0, 0), (0, wanted - have)))
     return rows

@@ -154,6 +154,7 @@ def _call(request: Request, *names: str) -> tuple[Score, list[Any]]:
         side=fields.side(request),
         field=name,
         method=fields.choice(request, "method", _METHODS),  # ours: the page asks with it
+        chunks=fields.chunks(request),
     )
     return call, documents
 

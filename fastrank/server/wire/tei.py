@@ -44,6 +44,7 @@ def embed(request: Request) -> Exchange:
         truncate=fields.truncate(request),
         side=fields.side(request),
         field="inputs",
+        chunks=fields.chunks(request),
     )
 
     def answer(vectors: Vectors) -> list[Any]:
