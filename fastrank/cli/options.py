@@ -107,6 +107,29 @@ def refuse_forgotten_query(options: argparse.Namespace, command: str) -> None:
         )
 
 
+def add_long_text_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is put before texts, and what is done with long ones."""
+    group = parser.add_argument_group("long texts and prompts")
+    group.add_argument("--prompt", metavar="TEXT", help="put before each text or query, in place of the model's prefix")
+    group.add_argument(
+        "--overflow",
+        choices=("truncate", "error", "chunk"),
+        help="a text of more tokens than the model takes is cut, is an error, or is read in chunks (truncate)",
+    )
+    group.add_argument(
+        "--chunk-size", type=positive, metavar="TOKENS", help="of a chunk, at most (as many as the model takes)"
+    )
+    group.add_argument(
+        "--chunk-overlap", type=int, metavar="TOKENS", help="that a chunk shares with the one before (0)"
+    )
+
+
+def long_text_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_long_text_options` read, as keyword arguments of the methods."""
+    names = ("prompt", "overflow", "chunk_size", "chunk_overlap")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
 def positive(value: str) -> int:
     """An option's value as a whole number of at least 1."""
     try:

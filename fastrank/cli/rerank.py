@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 from fastrank.bulk.reading import Documents, Row, missing
 from fastrank.cli import terminal
 from fastrank.cli.options import (
+    add_long_text_options,
     add_model_options,
     add_text_options,
     add_word_options,
     documents,
+    long_text_arguments,
     model_arguments,
     positive,
     refuse_forgotten_query,
@@ -63,6 +65,7 @@ def add_to(commands: Any) -> None:
         metavar="NAMES",
         help="give these other fields of each row back, as `fields` of the JSON lines: names with commas, or all",
     )
+    add_long_text_options(parser)
     add_model_options(parser)
     parser.set_defaults(run=run)
 
@@ -130,8 +133,12 @@ def _dense(options: argparse.Namespace, texts: Sequence[str]) -> list[_Hit]:
 
     try:
         with TextEmbedding(**model_arguments(options), normalize=True) as model:
-            query = next(model.query_embed(options.query))
-            vectors = terminal.progress(model.passage_embed(texts), "embed", len(texts))
+            of_texts = long_text_arguments(options)
+            query = next(model.query_embed(options.query, prompt=of_texts.pop("prompt", None)))
+            if of_texts.get("overflow") == "chunk":  # the best chunk counts
+                chunks = terminal.progress(model.embed_chunks(texts, **of_texts), "embed", len(texts))
+                return _sorted([float((found.vectors @ query).max()) for found in chunks])
+            vectors = terminal.progress(model.passage_embed(texts, **of_texts), "embed", len(texts))
             return _sorted([float(query @ vector) for vector in vectors])
     except (DownloadError, ModelNotCachedError) as error:
         raise type(error)(f"{error}\n`fastrank rerank --method bm25` needs no model.") from error
@@ -153,7 +160,8 @@ def _colbert(options: argparse.Namespace, texts: Sequence[str]) -> list[_Hit]:
     from fastrank import LateInteractionTextEmbedding
 
     with LateInteractionTextEmbedding(**model_arguments(options)) as model:
-        return _sorted(list(terminal.progress(model.rerank(options.query, texts), "colbert", len(texts))))
+        scores = model.rerank(options.query, texts, **long_text_arguments(options))
+        return _sorted(list(terminal.progress(scores, "colbert", len(texts))))
 
 
 def _cross_encoder(options: argparse.Namespace, texts: Sequence[str]) -> list[_Hit]:
@@ -163,7 +171,13 @@ def _cross_encoder(options: argparse.Namespace, texts: Sequence[str]) -> list[_H
     if options.model is None and options.path is None:
         raise ValueError("--method cross-encoder needs --model, such as Xenova/ms-marco-MiniLM-L-6-v2")
     with TextCrossEncoder(**model_arguments(options)) as model:
-        return _sorted(list(terminal.progress(model.rerank(options.query, texts), "cross-encoder", len(texts))))
+        return _sorted(
+            list(
+                terminal.progress(
+                    model.rerank(options.query, texts, **long_text_arguments(options)), "cross-encoder", len(texts)
+                )
+            )
+        )
 
 
 _METHODS = {

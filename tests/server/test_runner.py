@@ -446,3 +446,52 @@ def test_a_real_models_vectors_do_not_depend_on_what_else_runs(real_model_folder
         rows = np.array([entry["embedding"] for entry in bulk.result()[2]["data"]], np.float32)
     for ours in (found, rows):
         assert np.abs(ours - expected).max() <= tolerance
+
+
+def test_long_documents_are_read_in_chunks_where_a_client_wants_it(live, library):
+    documents = [TEXTS[0], LONG]
+    expected = list(library["rerank"].rerank("what is it", documents, overflow="chunk"))
+    asked = {"query": "what is it", "documents": documents, "overflow": "chunk"}
+    ranked, headers = ask(live, "/v1/rerank", **asked, raw_scores=True, return_tokens=True)
+    found = {entry["index"]: entry for entry in ranked["results"]}
+    assert [found[n]["relevance_score"] for n in (0, 1)] == pytest.approx(expected, abs=1e-5)
+    assert headers["x-truncated"] == "0"
+    assert not found[1]["truncated"]
+    assert found[1]["tokens"] > 400
+    _, headers = ask(live, "/v1/rerank", query="what is it", documents=documents, max_chunks_per_doc=1)
+    assert headers["x-truncated"] == "1"
+    answer, _ = ask(
+        live, "/v1/rerank", query="it", documents=documents, method="colbert", overflow="chunk", raw_scores=True
+    )
+    scores = list(library["late"].rerank("it", documents, overflow="chunk"))
+    values = {entry["index"]: entry["relevance_score"] for entry in answer["results"]}
+    assert [values[0], values[1]] == pytest.approx(scores, abs=1e-4)
+    vectors = np.stack(list(library["dense"].embed(documents, overflow="chunk", chunk_size=8)))
+    answer, _ = ask(live, "/v1/embeddings", input=documents, overflow="chunk", chunk_size=8)
+    np.testing.assert_allclose([entry["embedding"] for entry in answer["data"]], vectors, atol=1e-5)
+    status, _, answer = live.post("/v1/rerank", {"query": LONG, "documents": ["a"], "overflow": "chunk"})
+    assert status == 400
+    assert "leaves no room" in answer["message"]
+
+
+def test_prompts_of_clients_and_parts_of_one_document(live, library):
+    answer, _ = ask(live, "/v1/embeddings", input=TEXTS[:2], prompt="a dog ")
+    expected = np.stack(list(library["dense"].embed(TEXTS[:2], prompt="a dog ")))
+    np.testing.assert_allclose([entry["embedding"] for entry in answer["data"]], expected, atol=1e-5)
+    parts = ["a red cat", "it"]
+    alone = np.stack(list(library["dense"].passage_embed(parts)))
+    answer, _ = ask(live, "/v1/embeddings", input=parts[:1], late_chunking=True)
+    np.testing.assert_allclose(answer["data"][0]["embedding"], alone[0], atol=1e-5)
+    answer, _ = ask(live, "/v1/embeddings", input=parts, late_chunking=True)
+    together = np.array([entry["embedding"] for entry in answer["data"]])
+    assert together.shape == alone.shape
+    assert np.abs(together - alone).max() > 1e-3
+    status, _, answer = live.post("/v1/embeddings", {"input": [LONG, LONG], "late_chunking": True})
+    assert status == 400
+    assert "are read as one text" in answer["message"]
+
+
+def test_texts_that_are_cut_are_counted_by_the_model_too(live):
+    before = live.runner._catalog.find(None, ["dense"]).model.get().info()["truncated_texts"]
+    ask(live, "/v1/embeddings", input=[LONG, "it"])
+    assert live.runner._catalog.find(None, ["dense"]).model.get().info()["truncated_texts"] == before + 1
