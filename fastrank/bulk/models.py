@@ -97,6 +97,8 @@ def data(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in options:
         if name in _NOT_OPTIONS:
             raise TypeError(f"Embedder takes no {name}: a model is loaded once in each process, when it is first used")
+        if name in ("output_dtype", "ranges"):
+            raise TypeError(f"Embedder takes no {name}: its columns have the type that `dtype` says")
     return {
         name: str(Path(value).expanduser().absolute()) if name in _PATHS and value is not None else _datum(name, value)
         for name, value in options.items()

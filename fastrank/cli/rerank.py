@@ -171,13 +171,8 @@ def _cross_encoder(options: argparse.Namespace, texts: Sequence[str]) -> list[_H
     if options.model is None and options.path is None:
         raise ValueError("--method cross-encoder needs --model, such as Xenova/ms-marco-MiniLM-L-6-v2")
     with TextCrossEncoder(**model_arguments(options)) as model:
-        return _sorted(
-            list(
-                terminal.progress(
-                    model.rerank(options.query, texts, **long_text_arguments(options)), "cross-encoder", len(texts)
-                )
-            )
-        )
+        scores = model.rerank(options.query, texts, **long_text_arguments(options))
+        return _sorted(list(terminal.progress(scores, "cross-encoder", len(texts))))
 
 
 _METHODS = {

@@ -6,8 +6,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from fastrank.engine.forking import no_fork
 from fastrank.engine.overflow import Overflow
@@ -57,6 +57,15 @@ class LoadedModel(Generic[D, Q, S]):
     queries: Q
     settings: S
     info: Mapping[str, Any]
+
+    def asked(self, overflow: Overflow) -> Self:
+        """The same, with pipelines that treat long texts so; those that run no model read all of a text."""
+        changed = {}
+        for name in ("documents", "queries", "passages"):
+            pipeline = getattr(self, name, None)
+            if pipeline is not None and hasattr(pipeline, "session"):
+                changed[name] = pipeline.asked(None, overflow)
+        return replace(self, **changed)
 
 
 class Lazy(Generic[M_co]):

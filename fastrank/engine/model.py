@@ -28,10 +28,14 @@ class PublicModel:
     def load(self) -> LoadedModel[Any, Any, Any]:
         """Load the model now, if it is not; its pipelines, for those who schedule texts themselves.
 
+        They treat long texts as the constructor was told to; `output_dtype` is for the methods of this class alone.
+
         Raises:
             RuntimeError: it was closed.
         """
-        return self._model.get()
+        loaded = self._model.get()
+        overflow = getattr(self, "_overflow", None)
+        return loaded if overflow is None or overflow.mode == "truncate" else loaded.asked(overflow)
 
     def close(self) -> None:
         """Free the model's memory. Iterators that are running finish; new calls raise RuntimeError."""

@@ -269,6 +269,16 @@ def test_a_term_has_the_greatest_weight_of_a_text_chunks(splade):
     assert next(splade.embed(LONG, overflow="chunk")).as_dict() == pytest.approx(weights, abs=1e-6)
 
 
+def test_who_runs_pipelines_himself_gets_the_instances_way(folder, model):
+    whole = TextEmbedding("acme/tiny", specific_model_path=folder, max_length=24, overflow="chunk", chunk_size=9)
+    found = list(whole.load().documents.run(iter([SHORT, LONG]), 256, None))
+    np.testing.assert_allclose(np.stack(found), np.stack(list(whole.embed([SHORT, LONG]))), atol=1e-6)
+    strict = TextEmbedding("acme/tiny", specific_model_path=folder, max_length=24, overflow="error")
+    with pytest.raises(TextTooLongError):
+        list(strict.load().passages.run(iter([LONG]), 256, None))
+    assert model.load() is model.load()
+
+
 # -- where chunks end -------------------------------------------------------------------------------------------------
 
 

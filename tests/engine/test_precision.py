@@ -272,6 +272,13 @@ def test_a_packed_model_is_changed_where_products_are_added_in_another_way(
     assert read_header(packed)["encoder.layer.0.attention.self.query.weight"].dtype == ("I8" if packed_there else "U8")
 
 
+def test_info_says_where_int8_saves_memory_only(tiny_bert, monkeypatch):
+    for levels, said in ((63, True), (127, False)):
+        monkeypatch.setattr(precision, "exact_levels", lambda levels=levels: levels)
+        reason = tiny_bert(precision="int8").info()["reason"]
+        assert ("it saves memory only" in reason) is said
+
+
 def test_the_trial_of_products_finds_saturation(monkeypatch):
     precision.adds_exactly.cache_clear()
     stated = precision.adds_exactly()
