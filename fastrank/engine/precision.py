@@ -21,7 +21,7 @@ from fastrank.models import tokenization
 from fastrank.models.spec import CHECKPOINTS, ModelSpec, Variant, is_checkpoint
 from fastrank.store.lookup import Lookup
 
-NO_FASTER = "has no VNNI, so int8 is no faster than fp32: it saves memory only"
+NO_FASTER = "has no VNNI, so int8 is little or no faster than fp32: it saves memory only"
 
 if TYPE_CHECKING:
     from fastrank.graph import ActivationQuantization
@@ -327,6 +327,8 @@ def _arithmetic(options: Options) -> _Arithmetic:
         return _Arithmetic(
             ActivationQuantization(per_token=False), "int8, activations scaled per text", reason, alone=True
         )
+    if not exact:
+        reason += f"; it {NO_FASTER}"
     if options.precision == "int8-fast":
         reason += "; int8-fast would be no faster on it, so this is int8"
     return _Arithmetic(ActivationQuantization(), "int8, activations scaled per token", reason, alike=True)

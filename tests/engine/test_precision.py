@@ -273,10 +273,10 @@ def test_a_packed_model_is_changed_where_products_are_added_in_another_way(
 
 
 def test_info_says_where_int8_saves_memory_only(tiny_bert, monkeypatch):
-    for levels, said in ((63, True), (127, False)):
-        monkeypatch.setattr(precision, "exact_levels", lambda levels=levels: levels)
+    for exact in (False, True):
+        monkeypatch.setattr(precision, "adds_exactly", lambda exact=exact: exact)
         reason = tiny_bert(precision="int8").info()["reason"]
-        assert ("it saves memory only" in reason) is said
+        assert ("it saves memory only" in reason) is not exact
 
 
 def test_the_trial_of_products_finds_saturation(monkeypatch):
