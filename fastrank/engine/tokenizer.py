@@ -119,6 +119,7 @@ class Tokenizer:
                     [step for step in steps if step is not None]
                 )
             self._adds_special = settings.special_tokens
+            self._cuts_characters = settings.cut_characters
             self._dropped = _unknown(self._tokenizer) if settings.drop_unknown else None
             special = self._tokenizer.num_special_tokens_to_add(is_pair=pairs) if self._adds_special else 0
             special += reserved
@@ -156,6 +157,7 @@ class Tokenizer:
         Each says whether its text was cut.
         """
         texts = [_stripped(text) for text in texts] if self._strip else texts
+        texts = [self._without_end(text) for text in texts] if self._cuts_characters else texts
         shortened = [self._shortened(text) for text in texts]
         encodings = self._encoded(shortened)
         for position, text in enumerate(texts):
@@ -263,6 +265,17 @@ class Tokenizer:
     def _is_cut(self, encoding: tokenizers.Encoding, text: Text, *, whole: bool) -> bool:
         """Whether a text that has as many tokens as there may be has more; `whole`: all of it was encoded."""
         return bool(encoding.overflowing) or (not whole and self.is_truncated(text))
+
+    def _without_end(self, text: Text) -> Text:
+        """A text as model2vec cuts it, before its tokens are counted."""
+        if isinstance(text, tuple) or len(text) <= self.max_length:
+            return text
+        return text[: self.max_length * self._median_length]
+
+    @cached_property
+    def _median_length(self) -> int:
+        """The median length of the vocabulary's tokens, in characters."""
+        return int(np.median([len(token) for token in self._tokenizer.get_vocab()]))
 
     def _shortened(self, text: Text) -> Text:
         """A huge text's beginning, which most likely has more tokens than are used; of a pair, those that surely have.

@@ -92,7 +92,7 @@ def _pylate(config: Config, folder: Path) -> LateInteractionTask:
 
 
 def _colbert(config: Config, folder: Path) -> LateInteractionTask:
-    config.choice("similarity", ["cosine"], "cosine")
+    config.choice("similarity", ["cosine", "l2"], "cosine")  # vectors are L2-normalized in any case, in ColBERT too
     config.choice("interaction", ["colbert"], "colbert")
     length = config.integer("query_maxlen", default=32, high=_LONGEST)
     return LateInteractionTask(

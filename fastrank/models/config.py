@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastrank.models.fields import Fields
 
 MAX_BYTES: Final = 10_000_000
+_OF_MODEL2VEC: Final = ("apply_pca", "apply_zipf", "embedding_dtype")
 MAX_INTEGER: Final = 10_000_000  # above any vocabulary
 
 
@@ -29,11 +30,15 @@ def read_json(path: Path, most: int = MAX_BYTES) -> Any:
             raise ModelLoadError(f"{path}: there is no such file")
         if path.stat().st_size > most:
             raise ModelLoadError(f"{path}: larger than {most} bytes, which no such file of a model is")
-        return json.loads(path.read_bytes())
+        raw = path.read_bytes()
+        value = json.loads(raw)
+        if rb"\ud" in raw.lower():  # halves of characters, which no tokenizer takes
+            json.dumps(value, ensure_ascii=False).encode()
     except OSError as error:
         raise ModelLoadError(f"{path}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path}: not valid JSON: {error}") from error
+    return value
 
 
 def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
@@ -50,7 +55,7 @@ def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
 
 def is_model2vec(values: Mapping[str, Any]) -> bool:
     """Whether a config.json is model2vec's; old versions wrote no model_type, but how the table was distilled."""
-    old = values.get("model_type") is None and any(field in values for field in ("apply_pca", "apply_zipf"))
+    old = values.get("model_type") is None and any(field in values for field in _OF_MODEL2VEC)
     return old or values.get("model_type") == "model2vec"
 
 

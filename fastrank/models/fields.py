@@ -224,10 +224,20 @@ COLBERT: Final = Fields(
         "doc_maxlen": "tokens a document may have",
         "attend_to_mask_tokens": "whether what fills queries up is attended to",
         "mask_punctuation": "whether punctuation leaves no vector in documents",
-        "similarity": "only cosine: L2-normalized vectors",
+        "similarity": "cosine or l2: with L2-normalized vectors, as these are, both rank alike",
         "interaction": "only colbert",
     },
     others="training, indexing and search: how lists were sampled, where files were, how an index is compressed",
+)
+
+MODEL2VEC: Final = Fields(
+    "config.json of model2vec",
+    applied={
+        "model_type": "model2vec; or the names of old versions",
+        "normalize": "whether vectors are L2-normalized; where modules.json says otherwise, the folder is refused",
+        "max_length": "tokens a text may have, and so many times the median length of a token in characters",
+    },
+    others="notes of how the table was made; the tensors say the rest",
 )
 
 TOKENIZER: Final = Fields(
@@ -283,4 +293,5 @@ ALL: Final = (
     MULTI_VECTOR_MASK,
     TOKEN_POOLING,
     COLBERT,
+    MODEL2VEC,
 )

@@ -103,6 +103,7 @@ def pooled(folder: Path, listed: Sequence[Module] | None = None, *, scores: bool
     """
     first, *rest = (modules(folder) if listed is None else listed) or [Module("", folder)]
     if first.kind == STATIC:
+        _check_model2vec(first.folder, normalizes=any(module.kind == "Normalize" for module in rest))
         return _pooled(("mean",), None, rest, scores=scores)
     before = next((n for n, module in enumerate(rest) if module.kind == "Pooling"), None)
     if first.kind != "Transformer" or before is None:
@@ -203,6 +204,18 @@ def _of_model2vec(folder: Path) -> list[Module]:
         return []
     static = Module(STATIC, folder)
     return [static, Module("Normalize", folder / "1_Normalize")] if config.get("normalize") is True else [static]
+
+
+def _check_model2vec(home: Path, *, normalizes: bool) -> None:
+    """Refuse a folder of model2vec whose two files disagree: model2vec reads one, sentence-transformers the other.
+
+    Raises:
+        ModelLoadError: they do.
+    """
+    config = Config.read_if_present(home / "config.json")
+    if is_model2vec(config.values()) and config.flag("normalize", default=False) != normalizes:
+        has = "has" if normalizes else "has no"
+        raise config.error("normalize", f"modules.json {has} Normalize, which is the same: let the two agree")
 
 
 def _module(folder: Path, row: Any) -> Module:
@@ -315,5 +328,6 @@ def _check_names(config: Config, *reads: str, default: str = SENTENCE, scores: b
         default: what it reads if the file does not say so.
         scores: whether it may write scores.
     """
+    config.refuse_null("module_input_name")
     read = config.choice("module_input_name", reads, default)
     config.choice("module_output_name", [read, SCORES] if scores else [read], read)

@@ -76,6 +76,7 @@ class TokenizerSettings(NamedTuple):
         lowercase: texts are lower-cased, whatever tokenizer.json does.
         special_tokens: [CLS], [SEP] and the like are added; static embeddings have none.
         drop_unknown: the unknown token is left out, as model2vec does.
+        cut_characters: a text is cut after `max_length` times the median length of a token, as model2vec does.
         pad_token_id: of config.json; None if it does not say.
         pad_tokens: candidates for the padding token, in order.
         query_length: tokens a query may have; None: as `max_length`.
@@ -106,6 +107,7 @@ class TokenizerSettings(NamedTuple):
     split_special: bool = False
     rules: ClassRules | None = None
     special: tuple[str, ...] = ()
+    cut_characters: bool = False
 
 
 def read(
@@ -147,21 +149,26 @@ def read(
     )
     if transformer:
         tokenizer_config |= transformer.tokenizer
-    stated = (
+    stated: tuple[Any, ...] = (
         transformer.max_length if transformer else None,
-        config.get("max_length") if model2vec else None,
         sentence_bert.get("max_seq_length"),
         tokenizer_config.get("model_max_length"),
     )
+    endless = model2vec and "max_length" in config and config["max_length"] is None
+    if static and transformer:
+        stated = (config.get("max_length"),) if model2vec else ()
+    elif model2vec:
+        stated = (config.get("max_length"), *stated)
     limits = [int(n) for n in stated if isinstance(n, (int, float)) and 0 < n < _ENDLESS][:1]
-    unstated = _STATIC_LIMIT if table or (static and not model2vec) else _FALLBACK_LIMIT
+    unstated = _STATIC_LIMIT if table or endless or (static and not model2vec) else _FALLBACK_LIMIT
     settings = TokenizerSettings(
         path,
         max_length=min([*limits, *filter(None, [positions])], default=unstated),
         positions=positions,
-        lowercase=sentence_bert.get("do_lower_case") is True,
+        lowercase=sentence_bert.get("do_lower_case") is True and not (static and transformer),
         special_tokens=not (static or table),
         drop_unknown=model2vec,
+        cut_characters=model2vec and not endless,
         pad_token_id=_pad_token_id(Config(home / "config.json", config)),
         pad_tokens=(*filter(None, [_token(tokenizer_config.get("pad_token"))]), "[PAD]", "<pad>"),
     )

@@ -111,6 +111,16 @@ def test_an_unknown_field_is_refused_by_file_and_name(tmp_path, name):
         Config.read(path).known(FILES[name])
 
 
+def test_halves_of_characters_are_refused(tmp_path):
+    """No tokenizer takes them, so that they would be an error at each text."""
+    path = tmp_path / "config_sentence_transformers.json"
+    path.write_text('{"prompts": {"query": "\\ud83d\\ude00"}}')
+    assert Config.read(path).section("prompts").string("query") == "\U0001f600"
+    path.write_text('{"prompts": {"query": "\\uD83D"}}')
+    with pytest.raises(ModelLoadError, match=r"config_sentence_transformers\.json: not valid JSON: .*surrogates"):
+        Config.read(path)
+
+
 def test_docs_have_the_tables():
     sys.path.insert(0, str(support.ROOT / "scripts"))
     import folders_table
