@@ -157,7 +157,9 @@ class Tokenizer:
         Each says whether its text was cut.
         """
         texts = [_stripped(text) for text in texts] if self._strip else texts
-        texts = [self._without_end(text) for text in texts] if self._cuts_characters else texts
+        whole = texts
+        if self._cuts_characters:
+            texts = [self._without_end(text) for text in texts]
         shortened = [self._shortened(text) for text in texts]
         encodings = self._encoded(shortened)
         for position, text in enumerate(texts):
@@ -167,9 +169,10 @@ class Tokenizer:
             self._tokens(
                 encoding,
                 pair=isinstance(text, tuple),
-                cut=len(encoding) >= self._room and self._is_cut(encoding, text, whole=beginning is text),
+                cut=text is not given
+                or (len(encoding) >= self._room and self._is_cut(encoding, text, whole=beginning is text)),
             )
-            for encoding, text, beginning in zip(encodings, texts, shortened, strict=True)
+            for encoding, text, beginning, given in zip(encodings, texts, shortened, whole, strict=True)
         ]
 
     def prompt_length(self, prompt: str) -> int:
@@ -216,6 +219,8 @@ class Tokenizer:
 
     def is_truncated(self, text: Text) -> bool:
         """Whether a text, or pair, has more tokens than the limit, so that `encode` truncates it."""
+        if self._cuts_characters and self._without_end(text) is not text:
+            return True
         cut = self.max_length * _USUAL_CHARACTERS  # which tells, for most texts
         while True:
             beginning = _cut(text, cut) if isinstance(text, str) else (_cut(text[0], cut), _cut(text[1], cut))
@@ -270,7 +275,8 @@ class Tokenizer:
         """A text as model2vec cuts it, before its tokens are counted."""
         if isinstance(text, tuple) or len(text) <= self.max_length:
             return text
-        return text[: self.max_length * self._median_length]
+        end = self.max_length * self._median_length
+        return text[:end] if len(text) > end else text
 
     @cached_property
     def _median_length(self) -> int:

@@ -118,8 +118,12 @@ WITHOUT_CLASS = (
     "colbert",
     "white_space",
 )  # or of another
-# Here the reference puts a new module behind, with weights of chance.
-OTHERS_ANSWER = {("inference_free", "config_sentence_transformers.json model_type missing")}
+# Here the reference puts a new module behind, with weights of chance; or is a version of which the folder does not say
+# that it saved it: sentence-transformers 5, which always removes white space.
+OTHERS_ANSWER = {
+    ("inference_free", "config_sentence_transformers.json model_type missing"),
+    ("white_space", "config_sentence_transformers.json __version__ missing"),
+}
 
 
 def is_refused(kind, name):
