@@ -81,6 +81,7 @@ def in_order(kind, rows):
     return rows[np.lexsort(rows.round(4).T)] if kind == "multi_vector" and len(rows) else rows
 
 
+NONE = ("missing", "null")
 # Folders that the reference takes and we refuse: what they ask for is not applied here, and never passed over.
 # Without the numbers of modules and the routes before them.
 REFUSED = {
@@ -91,6 +92,14 @@ REFUSED = {
     "Normalize/config.json module_input_name null",
     'Normalize/config.json {"module_output_name": "sentence_embedding"}',
     'Normalize/config.json {"module_output_name": "token_embeddings"}',
+    # PyLate gives a token that the vocabulary lacks a vector of chance.
+    *(f"config_sentence_transformers.json {text}_prefix {what}" for text in ("query", "document") for what in NONE),
+    'config_sentence_transformers.json {"document_prefix": "[Q] ", "query_prefix": "[unused1]"}',
+    'config_sentence_transformers.json {"something_else": 1}',
+    "artifact.metadata dim missing",
+    "artifact.metadata dim null",
+    'artifact.metadata {"dim": 4}',
+    'artifact.metadata {"similarity": "other"}',
     "config_sentence_transformers.json model_type null",
     'config_sentence_transformers.json {"activation_fn": "torch.nn.modules.activation.Tanh"}',
     'router_config.json {"more": 1}',
@@ -123,6 +132,7 @@ WITHOUT_CLASS = (
 OTHERS_ANSWER = {
     ("inference_free", "config_sentence_transformers.json model_type missing"),
     ("white_space", "config_sentence_transformers.json __version__ missing"),
+    ("colbert", 'artifact.metadata {"mask_punctuation": false}'),  # PyLate passes it over; ColBERT, which wrote it, not
 }
 
 
