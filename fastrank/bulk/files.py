@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 import fastrank
 from fastrank import inputs as checks
+from fastrank import log
 from fastrank.bulk import sources
 from fastrank.bulk.embedder import Embedder, reasons
 from fastrank.bulk.sources import Input, Reader, Wanted
@@ -27,6 +28,7 @@ _METADATA = b"fastrank"  # of a Parquet file
 _GROUP_ROWS = 16_384
 _GROUP_BYTES = 32 << 20
 _REASONS = 10  # that a file tells of
+_READS_NULLS = 26  # the version of pyarrow that reads null lists of a fixed size
 
 Progress = Callable[[int, int], None]
 
@@ -111,6 +113,17 @@ def plan(
     )
     made = Plan(read, folder, embedder, rows_per_file)
     made.check(before)
+    if (
+        before is None
+        and pa.types.is_fixed_size_list(embedder.type)
+        and int(pa.__version__.split(".")[0]) < _READS_NULLS
+    ):
+        log.warning(
+            "pyarrow %s cannot read a Parquet column of fixed-size lists that has nulls; pyarrow %s and other readers "
+            "can. Where that is a problem: lists='variable'",
+            pa.__version__,
+            _READS_NULLS,
+        )
     return made
 
 

@@ -16,6 +16,7 @@ _OPTIONS = {
     "cuda": "--cuda",
     "language": "--language",
     "analyzer": "--analyzer",
+    "lists": "--lists",
 }
 _ALWAYS = [name for name in _OPTIONS if "_" in name]  # the others are also words
 _VALUE = re.compile(rf"\b({'|'.join(_OPTIONS)})=(?P<quote>['\"]?)(\S+?)(?P=quote)(?=[\s,;:.)]|$)")
