@@ -43,12 +43,9 @@ def tiny_hub():
     with HubStandIn() as hub:
         for spec in registry.builtin():
             for task in spec.tasks:
-                if task == CROSS_ENCODER and spec.name not in SPECIAL:
-                    hub.add_repo(spec.name, CLASSIFIER)
-                else:
-                    hub.add_repo(spec.name, files(FIXTURES / SPECIAL.get(spec.name, TINY[task])))
-        for name in SPECIAL.keys() - {spec.name for spec in registry.builtin()}:
-            hub.add_repo(name, files(FIXTURES / SPECIAL[name]))
+                hub.add_repo(spec.name, CLASSIFIER if task == CROSS_ENCODER else files(FIXTURES / TINY[task]))
+        for name, folder in SPECIAL.items():
+            hub.add_repo(name, files(FIXTURES / folder))
         hub.add_repo("organisation/repository", files(FIXTURES / TINY[TEXT_EMBEDDING]))
         hub.add_repo("lightonai/GTE-ModernColBERT-v1", files(FIXTURES / TINY[LATE_INTERACTION]))
         yield hub
