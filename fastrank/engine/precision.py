@@ -260,7 +260,8 @@ def _as_built(path: Path, build: Callable[..., bytes], options: Options) -> Plan
             name = "fp16"
         else:
             reason += "; fp16 is for GPUs, and this runs on a CPU"
-    return Plan(Model(path, partial(build, half=name == "fp16")), options, name, reason)
+    build = partial(build, half=name == "fp16")
+    return Plan(Model(path, build, partial(build, plain=True)), options, name, reason)
 
 
 def _packed(

@@ -39,11 +39,13 @@ class Model(NamedTuple):
     Attributes:
         path: an ONNX graph, or a checkpoint.
         build: writes the graph of a checkpoint, whose weights stay where they are; None: `path` is the graph.
+        build_elsewhere: writes the graph for other devices than the CPU; None: the same.
         optimize: whether onnxruntime optimizes the graph.
     """
 
     path: Path
     build: Callable[[], bytes] | None = None
+    build_elsewhere: Callable[[], bytes] | None = None
     optimize: bool = True
 
 
@@ -92,7 +94,7 @@ class Session:
         self._onnxruntime = providers.load_onnxruntime()
         self._files = identity(model.path)
         self._is_large = sum(size for _, size, *_ in self._files) > _LARGE
-        self._graph: bytes | None = None
+        self._graphs: dict[bool, bytes] = {}  # by whether it is for the CPU alone
         self._devices = providers.devices(options, self._onnxruntime.get_available_providers())
         self.threads = options.threads or cpu.available()
         self._forget_opened()
@@ -259,6 +261,13 @@ class Session:
                 self._opened[key] = _Opened(session, run)
             return self._opened[key]
 
+    def _graph_for(self, device_providers: Sequence[OnnxProvider], build: Callable[[], bytes]) -> bytes:
+        """The graph of a checkpoint, written once a kind of device."""
+        on_cpu = list(device_providers) == [CPU]
+        if on_cpu not in self._graphs:
+            self._graphs[on_cpu] = build() if on_cpu else (self._model.build_elsewhere or build)()
+        return self._graphs[on_cpu]
+
     def _load(self, device_providers: Sequence[OnnxProvider], threads: int) -> onnxruntime.InferenceSession:
         settings = self._onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
@@ -283,7 +292,7 @@ class Session:
         model: str | bytes = str(path)
         if self._model.build:
             # The graph points into the checkpoint: nothing is written, nothing is copied.
-            model = self._graph = self._graph or self._model.build()
+            model = self._graph_for(device_providers, self._model.build)
             weights = str(path.resolve().parent)
             settings.add_session_config_entry("session.model_external_initializers_file_folder_path", weights)
         version = self._onnxruntime.__version__

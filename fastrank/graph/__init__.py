@@ -141,6 +141,7 @@ def build(
     activations: ActivationQuantization = _PER_TOKEN,
     half: bool = False,
     unpadded: bool = False,
+    plain: bool = False,
     score_tokens: tuple[int, int | None] | None = None,
 ) -> bytes:
     """Write the ONNX model of the checkpoint in `folder`.
@@ -174,18 +175,23 @@ def build(
         half: Compute in float16, for a GPU: outputs agree to about 3e-3; a CPU casts back to float32.
         unpadded: All texts of a batch have the same length; attention is faster then, and `attention_mask` is read by
             the heads "attention" and "colbert" only.
+        plain: Compute attention by ONNX's own operators, all scores at once, as any device can; else, and never in
+            float16, a block of scores at a time, in memory that grows with the length of a text and not with its
+            square. The head "attention", which returns probabilities, is always plain.
         score_tokens: For the head "logit-score", which needs it: the ids of the tokens that mean yes and no. The score
             is the logit of "yes" minus that of "no"; with None for "no" it is the former alone.
 
     Returns:
-        A serialized ModelProto (opset 17; onnxruntime's contrib operators only where weights are int8 or nothing is
-        padded) whose weights lie in the checkpoint.
+        A serialized ModelProto (opset 17; where it is not `plain` or weights are int8, with onnxruntime's contrib
+        operators) whose weights lie in the checkpoint.
 
     Raises:
         ModelLoadError: A file is missing, damaged or of an unsupported kind, or the checkpoint has no such head. The
             message names the file and the field or tensor.
     """
-    graph = _graph(folder, head, weights, activations, half=half, unpadded=unpadded, score_tokens=score_tokens)
+    graph = _graph(
+        folder, head, weights, activations, half=half, unpadded=unpadded, plain=plain, score_tokens=score_tokens
+    )
     return graph.to_bytes()
 
 
@@ -226,6 +232,7 @@ def _graph(
     *,
     half: bool = False,
     unpadded: bool = False,
+    plain: bool = False,
     score_tokens: tuple[int, int | None] | None = None,
 ) -> Graph:
     if weights is None:
@@ -245,6 +252,7 @@ def _graph(
         half=half,
         unpadded=unpadded and head not in _MASKED_HEADS,
         hidden_count=head in _HIDDEN_COUNT,
+        in_blocks=not (plain or half or head == "attention"),
     )
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
     graph.score_tokens = score_tokens

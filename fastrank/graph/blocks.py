@@ -6,9 +6,9 @@ Hidden states are 2-D, [batch * sequence, hidden], because Gemm takes no other s
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastrank.graph import onnx_proto, quantized_matmul
+from fastrank.graph import onnx_proto, quantized_matmul, query_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastrank.graph.builder import Graph
 
 _MASKED: Final = -3.4028234663852886e38  # the lowest float32, as transformers: rows of nothing but padding stay finite
+_HIDDEN: Final = -1e30  # absorbs every score it is added to, and may be scaled
 
 
 def linear(
@@ -216,7 +217,28 @@ def rows_of(graph: Graph, input_ids: str, positions: str) -> str:
     return graph.op("Add", graph.op("Mul", texts, length), positions)
 
 
-def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, heads: int, width: int) -> tuple[str, str]:
+class Mask(NamedTuple):
+    """What the scores of queries are changed by, in one of three ways.
+
+    Attributes:
+        bias: Added to all scores; float32, broadcast to [batch, heads, queries, sequence]. Empty: one of the others.
+        keys: Added to the scores of each key: see `key_bias`. Empty: nothing.
+        by_block: Writes what is added to the scores of a block of queries; for all tokens of a text.
+    """
+
+    bias: str = ""
+    keys: str = ""
+    by_block: query_blocks.Bias | None = None
+
+
+def key_bias(graph: Graph, attention_mask: str, heads: int) -> str:
+    """0 for tokens that may be attended to, else -1e30: float32 [batch, sequence, heads, 1], for `attention`."""
+    visible = padding_mask(graph, attention_mask, axes=(2, 3))
+    bias = graph.op("Where", visible, graph.scalar(0.0, float32=True), graph.scalar(_HIDDEN, float32=True))
+    return graph.op("Expand", bias, graph.integers(1, 1, heads, 1))
+
+
+def attention(graph: Graph, query: str, key: str, value: str, *, mask: Mask, heads: int, width: int) -> tuple[str, str]:
     """Multi-head scaled dot-product attention (Vaswani et al. 2017).
 
     Args:
@@ -224,24 +246,27 @@ def attention(graph: Graph, query: str, key: str, value: str, *, bias: str, head
         query: [batch, queries, heads, width], projected.
         key: [batch, sequence, heads, width], projected.
         value: As `key`.
-        bias: Added to the scaled scores: float32, broadcast to [batch, heads, queries, sequence]. Empty: no bias.
+        mask: Of the scaled scores.
         heads: Number of heads.
         width: Dimensions of one head.
 
     Returns:
         The output before its projection, [batch * queries, heads * width]; and the attention probabilities, float32
-        [batch, heads, queries, sequence], or "" without a bias.
+        [batch, heads, queries, sequence], or "" where the mask has no `bias`.
     """
-    if not bias:
-        return _fused_attention(graph, query, key, value, heads=heads, width=width), ""
+    scale = 1 / math.sqrt(width)
+    if mask.by_block:
+        of_all = query_blocks.Heads(heads, 1, width, scale)
+        return query_blocks.attention(graph, query, key, value, of_all, bias=mask.by_block, causal=False), ""
+    if not mask.bias:
+        return fused_attention(graph, query, key, value, keys=mask.keys, scale=scale, heads=heads, width=width), ""
     rows, values = (graph.op("Transpose", x, perm=[0, 2, 1, 3]) for x in (query, value))
     columns = graph.op("Transpose", key, perm=[0, 2, 3, 1])
-    scale = graph.scalar(1 / math.sqrt(width))
     if graph.half:  # scale before the product, which might overflow
-        scaled = graph.op("MatMul", graph.op("Mul", rows, scale), columns)
+        scaled = graph.op("MatMul", graph.op("Mul", rows, graph.scalar(scale)), columns)
     else:
-        scaled = graph.op("Mul", graph.op("MatMul", rows, columns), scale)
-    probabilities = graph.op("Softmax", graph.op("Add", graph.to_float32(scaled), bias), axis=-1)
+        scaled = graph.op("Mul", graph.op("MatMul", rows, columns), graph.scalar(scale))
+    probabilities = graph.op("Softmax", graph.op("Add", graph.to_float32(scaled), mask.bias), axis=-1)
     mixed = graph.op("MatMul", graph.to_compute_dtype(probabilities), values)
     mixed = graph.op("Transpose", mixed, perm=[0, 2, 1, 3])
     return graph.op("Reshape", mixed, graph.integers(-1, heads * width)), probabilities
@@ -289,8 +314,26 @@ def grouped_attention(
     return graph.op("Reshape", attended, graph.integers(-1, kv_heads * group * width)), probabilities
 
 
-def _fused_attention(graph: Graph, query: str, key: str, value: str, *, heads: int, width: int) -> str:
-    """`attention` without bias, a block of scores at a time (FlashAttention, Dao et al. 2022, arXiv:2205.14135)."""
-    flat = [graph.op("Reshape", x, graph.integers(0, 0, heads * width)) for x in (query, key, value)]
-    mixed = graph.op("MultiHeadAttention", *flat, domain=onnx_proto.ONNXRUNTIME, num_heads=heads)
+def fused_attention(
+    graph: Graph, query: str, key: str, value: str, *, keys: str, scale: float, heads: int, width: int
+) -> str:
+    """`attention` without a `bias`, a block of scores at a time (FlashAttention, Dao et al. 2022, arXiv:2205.14135).
+
+    onnxruntime's operator takes blocks only where it is given no mask. So the mask is one more dimension of a head: 1
+    in every query, and in a key what is to be added to its scores.
+    """
+    if keys:
+        ones = graph.op("Concat", graph.op("Shape", query, end=3), graph.integers(1), axis=0)
+        query = graph.op("Concat", query, graph.op("Expand", graph.scalar(1.0), ones), axis=3)
+        key = graph.op("Concat", key, keys, axis=3)
+    wide = width + 1 if keys else width
+    flat = [graph.op("Reshape", x, graph.integers(0, 0, heads * wide)) for x in (query, key)]
+    flat.append(graph.op("Reshape", value, graph.integers(0, 0, heads * width)))
+    mixed = graph.op(
+        "MultiHeadAttention",
+        *flat,
+        domain=onnx_proto.ONNXRUNTIME,
+        num_heads=heads,
+        scale=scale,
+    )
     return graph.op("Reshape", mixed, graph.integers(-1, heads * width))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
@@ -63,6 +64,7 @@ class Graph:
         hidden_count: The states of tokens that the mask hides count too.
         scope: Begins the name of every value that is made here.
         domains: The versions of operators, by domain; that of ONNX's own is empty.
+        in_blocks: Attention is computed a block of scores at a time, partly by onnxruntime's own operators.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Graph:
         hidden_count: bool = False,
         scope: str = "",
         domains: Mapping[str, int] = MappingProxyType({"": onnx_proto.OPSET}),
+        in_blocks: bool = False,
     ) -> None:
         self.prefix = ""
         """An optional prefix of tensor names; checkpoints saved with a head have one ("bert.")."""
@@ -95,9 +98,12 @@ class Graph:
         """Whether all texts of a batch have the same length, so that attention needs no padding mask."""
         self.hidden_count = hidden_count
         """Whether tokens that the mask hides count, as those do that fill up a query of late interaction."""
+        self.in_blocks = in_blocks
+        """Whether attention is computed a block of scores at a time; else nodes hand all probabilities on."""
         self._path = path
         self._tensors = tensors
         self._nodes: list[bytes] = []
+        self._names = itertools.count()
         self._initializers: dict[str, bytes] = {}
         self._casts: dict[tuple[str, int], str] = {}
         self._scope = scope
@@ -137,14 +143,15 @@ class Graph:
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: onnx_proto.Attribute) -> str:
         """Add a node with one output, of ONNX's own domain or of another."""
-        name = f"{self._scope}{kind}_{len(self._nodes)}"
+        name = f"{self._scope}{kind}_{next(self._names)}"
         self._domains.setdefault(domain, 1)
         self._nodes.append(onnx_proto.node(kind, inputs, [name], attributes, domain))
         return name
 
     def ops(self, kind: str, count: int, *inputs: str, **attributes: onnx_proto.Attribute) -> list[str]:
         """Add a node of ONNX's own domain with `count` outputs."""
-        names = [f"{self._scope}{kind}_{len(self._nodes)}_{part}" for part in range(count)]
+        number = next(self._names)
+        names = [f"{self._scope}{kind}_{number}_{part}" for part in range(count)]
         self._nodes.append(onnx_proto.node(kind, inputs, names, attributes))
         return names
 
@@ -181,6 +188,30 @@ class Graph:
         domain = "" if self.opset >= 13 else onnx_proto.ONNXRUNTIME  # before, ONNX's has one scale only
         axes = {} if axis is None else {"axis": axis}
         return self.op("QuantizeLinear", x, scale, zero, domain=domain, **axes)
+
+    def loop(self, count: str, body: Callable[[str], str]) -> str:
+        """The results of a loop, float32, stacked along a new first axis.
+
+        Args:
+            count: How often to run, an int64 scalar.
+            body: Writes the nodes of one run, from its number, int64 [1]; every run's result has the same shape. It may
+                use values of the graph around it, but the graph no value of its own.
+        """
+        outside, self._nodes = self._nodes, []
+        number, goes_on = (f"{self._scope}{part}_{next(self._names)}" for part in ("number", "goes_on"))
+        result = body(self.op("Unsqueeze", number, self.integers(0)))
+        inside = onnx_proto.graph(
+            "body",
+            [*self._nodes, onnx_proto.node("Identity", [goes_on], [f"{goes_on}_still"], {})],
+            [],
+            [onnx_proto.value_info(number, onnx_proto.INT64, []), onnx_proto.value_info(goes_on, onnx_proto.BOOL, [])],
+            [
+                onnx_proto.value_info(f"{goes_on}_still", onnx_proto.BOOL, []),
+                onnx_proto.value_info(result, onnx_proto.FLOAT, None),
+            ],
+        )
+        self._nodes = outside
+        return self.op("Loop", count, "", body=inside)
 
     def split(self, value: str, count: int) -> list[str]:
         """Split a value into equal parts along its last axis."""

@@ -28,7 +28,7 @@ ONNXRUNTIME: Final = "com.microsoft"  # the domain of onnxruntime's own operator
 
 _ONE_BYTE: Final = tuple(bytes([value]) for value in range(128))
 
-Attribute = int | float | str | list[int]
+Attribute = int | float | str | list[int] | bytes  # bytes: a graph
 
 
 def node(
@@ -52,10 +52,26 @@ def external_tensor(name: str, dtype: int, shape: Sequence[int], location: str, 
     return _tensor_head(name, dtype, shape) + data + _integer(14, 1)
 
 
-def value_info(name: str, dtype: int, shape: Sequence[int | str]) -> bytes:
-    """A ValueInfoProto; a dimension is a size, or the name of a size that is free."""
+def value_info(name: str, dtype: int, shape: Sequence[int | str] | None) -> bytes:
+    """A ValueInfoProto; a dimension is a size, or the name of a size that is free. None: any shape."""
+    if shape is None:
+        return _text(1, name) + _bytes(2, _bytes(1, _integer(1, dtype)))
     dims = b"".join(_bytes(1, _text(2, size) if isinstance(size, str) else _integer(1, size)) for size in shape)
     return _text(1, name) + _bytes(2, _bytes(1, _integer(1, dtype) + _bytes(2, dims)))
+
+
+def graph(
+    name: str,
+    nodes: Sequence[bytes],
+    initializers: Sequence[bytes],
+    inputs: Sequence[bytes],
+    outputs: Sequence[bytes],
+) -> bytes:
+    """A GraphProto of the given NodeProto, TensorProto and ValueInfoProto messages."""
+    message = b"".join(_bytes(1, each) for each in nodes) + _text(2, name)
+    message += b"".join(_bytes(5, each) for each in initializers)
+    message += b"".join(_bytes(11, each) for each in inputs)
+    return message + b"".join(_bytes(12, each) for each in outputs)
 
 
 def model(
@@ -66,16 +82,10 @@ def model(
     outputs: Sequence[bytes],
     domains: Mapping[str, int],
 ) -> bytes:
-    """A ModelProto: one graph of the given NodeProto, TensorProto and ValueInfoProto messages.
-
-    `domains` are those of its operators, with their versions.
-    """
-    graph = b"".join(_bytes(1, message) for message in nodes) + _text(2, name)
-    graph += b"".join(_bytes(5, message) for message in initializers)
-    graph += b"".join(_bytes(11, message) for message in inputs)
-    graph += b"".join(_bytes(12, message) for message in outputs)
+    """A ModelProto of one graph; `domains` are those of its operators, with their versions."""
+    body = graph(name, nodes, initializers, inputs, outputs)
     opsets = b"".join(_bytes(8, _text(1, name) + _integer(2, version)) for name, version in domains.items())
-    return _integer(1, IR_VERSION) + _text(2, "fastrank") + _bytes(7, graph) + opsets
+    return _integer(1, IR_VERSION) + _text(2, "fastrank") + _bytes(7, body) + opsets
 
 
 def _attribute(name: str, value: Attribute) -> bytes:
@@ -85,6 +95,8 @@ def _attribute(name: str, value: Attribute) -> bytes:
         return _text(1, name) + _key(2, 5) + struct.pack("<f", value) + _integer(20, 1)
     if isinstance(value, str):
         return _text(1, name) + _text(4, value) + _integer(20, 3)
+    if isinstance(value, bytes):
+        return _text(1, name) + _bytes(6, value) + _integer(20, 5)
     return _text(1, name) + b"".join(_integer(8, item) for item in value) + _integer(20, 7)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from fastrank.graph import blocks
+from fastrank.graph import blocks, query_blocks
 from fastrank.graph.encoded import Encoded, Sizes
 
 if TYPE_CHECKING:
@@ -45,14 +45,14 @@ class Queries(NamedTuple):
 
     Attributes:
         states: Their states, float32 [batch * queries, hidden].
-        bias: Added to their attention scores; broadcast to [batch, heads, queries, sequence]. Empty: no bias.
+        mask: Of their attention scores.
         shape: [batch, queries, heads, width], for `Reshape`.
         text_shape: [batch, sequence, heads, width].
         only_first: Whether only the first token of every text is among them.
     """
 
     states: str
-    bias: str
+    mask: blocks.Mask
     shape: str
     text_shape: str
     only_first: bool
@@ -72,6 +72,7 @@ def layers(
     sizes: Sizes,
     layer: Layer | None = None,
     distance_bias: str = "",
+    bias_of: Callable[[str], str] | None = None,
     visible: str = "",
 ) -> Encoded:
     """Write all layers but the last, which the head has written for the tokens it needs.
@@ -84,6 +85,8 @@ def layers(
         sizes: The encoder's.
         layer: Writes one layer; None: `bert_layer`.
         distance_bias: Added to the attention scores of every layer, float32 [1, heads, sequence, sequence].
+        bias_of: Writes the same for tokens at some positions, int64 [queries, 1], where it is cheap: float32
+            [1, heads, queries, sequence].
         visible: Which tokens may be attended to, bool [batch, 1, 1 or sequence, sequence]; empty: all but padding.
 
     Raises:
@@ -91,31 +94,62 @@ def layers(
     """
     write = layer or partial(bert_layer, graph, sizes=sizes)
     width = sizes.hidden // sizes.heads
-    bias = distance_bias
-    if not graph.unpadded:
-        bias = blocks.score_bias(graph, visible or blocks.padding_mask(graph, attention_mask))
-        bias = graph.op("Add", bias, distance_bias) if distance_bias else bias
+    mask, first_mask = _masks(graph, input_ids, attention_mask, sizes.heads, distance_bias, bias_of, visible)
     shape = blocks.text_shape(graph, input_ids, sizes.heads, width)
     last = sizes.layers - 1
     before = [x]
     for number in range(last):
-        x, _ = write(x, number, Queries(x, bias, shape, shape, only_first=False))
+        x, _ = write(x, number, Queries(x, mask, shape, shape, only_first=False))
         before.append(x)
 
     def first_token() -> str:
         first = blocks.first_token(graph, x, input_ids, sizes.hidden)
-        first_bias = bias and graph.op("Slice", bias, graph.integers(0), graph.integers(1), graph.integers(2))
         first_shape = graph.integers(-1, 1, sizes.heads, width)
-        return write(x, last, Queries(first, first_bias, first_shape, shape, only_first=True))[0]
+        return write(x, last, Queries(first, first_mask(), first_shape, shape, only_first=True))[0]
 
     return Encoded(
         input_ids,
         attention_mask,
         sizes,
-        all_tokens=lambda: write(x, last, Queries(x, bias, shape, shape, only_first=False)),
+        all_tokens=lambda: write(x, last, Queries(x, mask, shape, shape, only_first=False)),
         first_token=first_token,
         before_layers=tuple(before),
     )
+
+
+def _masks(
+    graph: Graph,
+    input_ids: str,
+    attention_mask: str,
+    heads: int,
+    distance_bias: str,
+    bias_of: Callable[[str], str] | None,
+    visible: str,
+) -> tuple[blocks.Mask, Callable[[], blocks.Mask]]:
+    """The mask of all tokens, and the one of the first, which is written if it is called."""
+    if graph.in_blocks and bias_of is not None:
+        padding = "" if graph.unpadded else blocks.score_bias(graph, blocks.padding_mask(graph, attention_mask))
+        write = bias_of
+
+        def bias_at(queries: str) -> str:
+            return graph.op("Add", write(queries), padding) if padding else write(queries)
+
+        def by_block(block: query_blocks.Block) -> str:
+            return graph.op("Unsqueeze", bias_at(block.queries), graph.integers(2))
+
+        return blocks.Mask(by_block=by_block), lambda: blocks.Mask(bias_at(graph.integers(0)))
+    if bias_of is not None:
+        positions = blocks.position_ids(graph, input_ids)
+        distance_bias = bias_of(graph.op("Unsqueeze", positions, graph.integers(1)))
+    if graph.in_blocks and not distance_bias and not visible:
+        mask = blocks.Mask(keys="" if graph.unpadded else blocks.key_bias(graph, attention_mask, heads))
+        return mask, lambda: mask
+    bias = distance_bias
+    if not graph.unpadded:
+        bias = blocks.score_bias(graph, visible or blocks.padding_mask(graph, attention_mask))
+        bias = graph.op("Add", bias, distance_bias) if distance_bias else bias
+    first = (graph.integers(0), graph.integers(1), graph.integers(2))
+    return blocks.Mask(bias), lambda: blocks.Mask(bias and graph.op("Slice", bias, *first))
 
 
 def bert_layer(
@@ -154,7 +188,7 @@ def attend(
         graph.op("Reshape", query, queries.shape),
         graph.op("Reshape", key, queries.text_shape),
         graph.op("Reshape", value, queries.text_shape),
-        bias=queries.bias,
+        mask=queries.mask,
         width=hidden // sizes.heads,
         heads=sizes.heads,
     )

@@ -10,11 +10,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastrank.graph import blocks, rotary
+from fastrank.graph import blocks, query_blocks, rotary, windows
 from fastrank.graph.encoded import Encoded, Sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastrank.graph.builder import Graph
     from fastrank.models.config import Config
@@ -79,8 +79,8 @@ class _Queries(NamedTuple):
     Attributes:
         rows: Their rows in [batch * sequence], int64 [batch]; empty: all.
         shape: [batch, queries, heads, width], for `Reshape`.
-        biases: By layer type: added to attention scores, broadcast to [batch, kv_heads, group, queries, sequence];
-            empty: no bias.
+        attend: By layer type: writes attention, from queries, keys and values to the output before its projection and
+            the probabilities, or "", as `blocks.grouped_attention` has them.
         cos_sin: By layer type, of the queries' positions.
         sees: By layer type, where tokens may have nothing to attend to: 0 for those, else 1; float32
             [batch * queries, 1].
@@ -88,7 +88,7 @@ class _Queries(NamedTuple):
 
     rows: str
     shape: str
-    biases: Mapping[str, str]
+    attend: Mapping[str, Callable[[str, str, str], tuple[str, str]]]
     cos_sin: Mapping[str, rotary.CosSin]
     sees: Mapping[str, str] = MappingProxyType({})
 
@@ -153,12 +153,19 @@ def layers(graph: Graph, x: str, input_ids: str, attention_mask: str, design: De
     column = graph.op("Unsqueeze", keys, graph.integers(1))
     visible = "" if graph.unpadded else blocks.padding_mask(graph, attention_mask, axes=(1, 2, 3))
     seen = partial(_seen, graph, design, keys, visible)
+    whole = partial(_whole, graph, design=design)
     cos_sin = {kind: rotary.cos_sin(graph, column, design.rotations[kind]) for kind in kinds}
     text = _Text(blocks.text_shape(graph, input_ids, design.kv_heads, design.width), cos_sin)
     shape = blocks.text_shape(graph, input_ids, size.heads, design.width)
-    masks = {kind: seen(column, kind) for kind in kinds}
-    sees = {kind: blocks.sees(graph, masks[kind]) for kind in kinds if kind == SLIDING and graph.hidden_count}
-    every = _Queries("", shape, {kind: _bias(graph, masks[kind]) for kind in kinds}, cos_sin, sees)
+    if graph.in_blocks:
+        ways = {kind: _in_blocks(graph, design, input_ids, attention_mask, keys, kind) for kind in kinds}
+        attend = {kind: way.attend for kind, way in ways.items()}
+        sees = {kind: way.sees for kind, way in ways.items() if way.sees}
+    else:
+        masks = {kind: seen(column, kind) for kind in kinds}
+        attend = {kind: partial(whole, bias=_bias(graph, masks[kind])) for kind in kinds}
+        sees = {kind: blocks.sees(graph, masks[kind]) for kind in kinds if kind == SLIDING and graph.hidden_count}
+    every = _Queries("", shape, attend, cos_sin, sees)
     for number in range(last):
         x, _ = _layer(graph, x, number, every, text, design)
 
@@ -168,6 +175,8 @@ def layers(graph: Graph, x: str, input_ids: str, attention_mask: str, design: De
 
     def all_tokens() -> tuple[str, str]:
         states, probabilities = finish(every)
+        if not probabilities:
+            return states, ""
         length = graph.op("Shape", input_ids, start=1, end=2)
         square = graph.op("Concat", graph.integers(-1, size.heads), length, length, axis=0)
         return states, graph.op("Reshape", probabilities, square)
@@ -179,7 +188,11 @@ def layers(graph: Graph, x: str, input_ids: str, attention_mask: str, design: De
         one = _Queries(
             blocks.rows_of(graph, input_ids, positions),
             graph.integers(-1, 1, size.heads, design.width),
-            {kind: _bias(graph, seen(graph.op("Unsqueeze", position, graph.integers(2, 3, 4)), kind))},
+            {
+                kind: partial(
+                    whole, bias=_bias(graph, seen(graph.op("Unsqueeze", position, graph.integers(2, 3, 4)), kind))
+                )
+            },
             {kind: rotary.CosSin(*(graph.op("Unsqueeze", part, graph.integers(1)) for part in angles))},
         )
         return finish(one)[0]
@@ -191,6 +204,65 @@ def layers(graph: Graph, x: str, input_ids: str, attention_mask: str, design: De
         all_tokens=all_tokens,
         first_token=lambda: token_at(graph.op("Expand", graph.integer(0), graph.op("Shape", input_ids, end=1))),
         token_at=token_at,
+    )
+
+
+def _whole(graph: Graph, query: str, key: str, value: str, *, design: Design, bias: str) -> tuple[str, str]:
+    heads = _heads(design)
+    return blocks.grouped_attention(graph, query, key, value, bias=bias, **heads._asdict())
+
+
+def _heads(design: Design) -> query_blocks.Heads:
+    return query_blocks.Heads(design.kv_heads, design.sizes.heads // design.kv_heads, design.width, design.scale)
+
+
+class _Way(NamedTuple):
+    """`_Queries.attend` and `sees` of a layer type."""
+
+    attend: Callable[[str, str, str], tuple[str, str]]
+    sees: str = ""
+
+
+def _in_blocks(graph: Graph, design: Design, input_ids: str, attention_mask: str, positions: str, kind: str) -> _Way:
+    """How all tokens of a layer of this type attend, a block of queries at a time; without probabilities."""
+    sizes = _heads(design)
+    if kind == SLIDING:
+        before = design.window - 1 if design.causal else design.window
+        within = windows.windows(graph, input_ids, attention_mask, before, 0 if design.causal else design.window)
+        return _Way(
+            lambda query, key, value: (windows.attention(graph, query, key, value, sizes, within), ""), within.sees
+        )
+    heads, width = design.sizes.heads, design.width
+    if not design.causal:
+        mask = "" if graph.unpadded else blocks.key_bias(graph, attention_mask, heads)
+
+        def fused(query: str, key: str, value: str) -> tuple[str, str]:
+            if design.kv_heads != heads:
+                each = graph.integers(1, 1, 1, heads // design.kv_heads, 1)
+                key, value = (
+                    graph.op("Expand", graph.op("Unsqueeze", x, graph.integers(3)), each) for x in (key, value)
+                )
+                key, value = (graph.op("Reshape", x, graph.integers(0, 0, heads, width)) for x in (key, value))
+            return blocks.fused_attention(
+                graph, query, key, value, keys=mask, scale=design.scale, heads=heads, width=width
+            ), ""
+
+        return _Way(fused)
+    visible = "" if graph.unpadded else blocks.padding_mask(graph, attention_mask)
+
+    def bias(block: query_blocks.Block) -> str:
+        first, one = graph.integers(0), graph.integers(1)
+        seen = graph.op("LessOrEqual", graph.op("Slice", positions, first, block.keys), block.queries)
+        if visible:
+            seen = graph.op("And", graph.op("Slice", visible, first, block.keys, graph.integers(3)), seen)
+            seen = graph.op("Unsqueeze", seen, one)
+        return blocks.score_bias(graph, seen)
+
+    return _Way(
+        lambda query, key, value: (
+            query_blocks.attention(graph, query, key, value, sizes, bias=bias, causal=True),
+            "",
+        )
     )
 
 
@@ -265,16 +337,8 @@ def _attention(graph: Graph, x: str, number: int, queries: _Queries, text: _Text
             _norm(graph, states, f"{name}.{part}_norm", design, design.width)
             for states, part in ((query, "q"), (key, "k"))
         )
-    attended, probabilities = blocks.grouped_attention(
-        graph,
-        rotary.apply(graph, query, queries.cos_sin[kind]),
-        rotary.apply(graph, key, text.cos_sin[kind]),
-        value,
-        bias=queries.biases[kind],
-        scale=design.scale,
-        kv_heads=design.kv_heads,
-        group=size.heads // design.kv_heads,
-        width=design.width,
+    attended, probabilities = queries.attend[kind](
+        rotary.apply(graph, query, queries.cos_sin[kind]), rotary.apply(graph, key, text.cos_sin[kind]), value
     )
     if kind in queries.sees:
         attended = graph.op("Mul", attended, graph.to_compute_dtype(queries.sees[kind]))

@@ -161,6 +161,8 @@ def test_onnx_checker_accepts(name, head, tmp_path):
     folder = copy_of(name, tmp_path)
     (folder / "model.onnx").write_bytes(build(folder, head))
     onnx.checker.check_model(folder / "model.onnx", full_check=True)
+    (folder / "model.onnx").write_bytes(build(folder, head, plain=True))
+    onnx.checker.check_model(folder / "model.onnx", full_check=True)
     model = onnx.load(folder / "model.onnx")
     assert [entry.version for entry in model.opset_import] == [17]
     stored = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}

@@ -156,7 +156,9 @@ def test_large_scores_do_not_overflow():
     query, key, value = (
         graph.to_compute_dtype(graph.input(name, onnx_proto.FLOAT, shape)) for name in ("query", "key", "value")
     )
-    mixed, _ = blocks.attention(graph, query, key, value, bias=graph.scalar(0.0, float32=True), heads=2, width=8)
+    mixed, _ = blocks.attention(
+        graph, query, key, value, mask=blocks.Mask(graph.scalar(0.0, float32=True)), heads=2, width=8
+    )
     graph.output("mixed", mixed, onnx_proto.FLOAT, ["rows", 16])
     large = np.full((1, 3, 2, 8), 120, np.float32)
     values = np.random.default_rng(0).normal(size=large.shape).astype(np.float32)

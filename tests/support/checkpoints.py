@@ -54,14 +54,14 @@ def copy_of(name, tmp_path):
     return Path(shutil.copytree(FIXTURES / name, tmp_path / "checkpoint", copy_function=shutil.copyfile))
 
 
-def load(folder, head="encoder", *, optimized=None, half=False, unpadded=False):
+def load(folder, head="encoder", *, optimized=None, half=False, unpadded=False, plain=False):
     """A session; `optimized` is where to write the graph that onnxruntime makes of it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if optimized:
         options.optimized_model_filepath = str(optimized)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    model = build(folder, head, half=half, unpadded=unpadded)
+    model = build(folder, head, half=half, unpadded=unpadded, plain=plain)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

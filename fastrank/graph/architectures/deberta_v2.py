@@ -199,7 +199,9 @@ def _attention(
         asking = partial(positions, "query_proj" if relative.shared else "pos_query_proj")
         term = _position_to_content(graph, graph.op("Mul", key, scale), queries, relative, asking)
         scores = graph.op("Add", scores, term)
-    probabilities = graph.op("Softmax", graph.op("Add", scores, queries.bias) if queries.bias else scores, axis=-1)
+    probabilities = graph.op(
+        "Softmax", graph.op("Add", scores, queries.mask.bias) if queries.mask.bias else scores, axis=-1
+    )
     values = graph.op("Transpose", value, perm=[0, 2, 1, 3])
     attended = graph.op("MatMul", graph.to_compute_dtype(probabilities), values)
     attended = graph.op("Transpose", attended, perm=[0, 2, 1, 3])

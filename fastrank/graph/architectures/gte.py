@@ -146,7 +146,7 @@ def _layer(
         query,
         rotary.apply(graph, graph.op("Reshape", key, queries.text_shape), cos_sin),
         graph.op("Reshape", value, queries.text_shape),
-        bias=queries.bias,
+        mask=queries.mask,
         heads=size.heads,
         width=hidden // size.heads,
     )

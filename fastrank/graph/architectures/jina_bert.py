@@ -39,17 +39,17 @@ def encoder(graph: Graph, config: Config) -> Encoded:
     ids, mask, x = bert.embeddings(graph, config, size, size.hidden, positions=False)
     normed = any(graph.has(f"encoder.layer.{number}.mlp.up_gated_layer.weight") for number in range(size.layers))
     layer = partial(_normed_layer if normed else _layer, graph, size=size, gate=gate)
-    return post_norm.layers(graph, x, ids, mask, sizes=size, layer=layer, distance_bias=_alibi(graph, ids, size.heads))
+    slopes = graph.op("Reshape", graph.floats([-slope for slope in _slopes(size.heads)]), graph.integers(1, -1, 1, 1))
+    alibi = partial(_alibi, graph, blocks.position_ids(graph, ids), slopes)
+    return post_norm.layers(graph, x, ids, mask, sizes=size, layer=layer, bias_of=alibi)
 
 
-def _alibi(graph: Graph, input_ids: str, heads: int) -> str:
-    """Attention biases that fall linearly with distance, float32 [1, heads, sequence, sequence].
+def _alibi(graph: Graph, positions: str, slopes: str, queries: str) -> str:
+    """Attention biases that fall linearly with distance, float32 [1, heads, queries, sequence].
 
-    Press et al. 2021, arXiv:2108.12409, in both directions.
+    Press et al. 2021, arXiv:2108.12409, in both directions. `queries` are positions too, int64 [queries, 1].
     """
-    positions = blocks.position_ids(graph, input_ids)
-    distances = graph.op("Abs", graph.op("Sub", positions, graph.op("Unsqueeze", positions, graph.integers(1))))
-    slopes = graph.op("Reshape", graph.floats([-slope for slope in _slopes(heads)]), graph.integers(1, -1, 1, 1))
+    distances = graph.op("Abs", graph.op("Sub", positions, queries))
     return graph.op("Mul", graph.op("Cast", distances, to=onnx_proto.FLOAT), slopes)
 
 

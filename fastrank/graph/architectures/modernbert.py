@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fastrank.graph import blocks, heads, onnx_proto, rotary
+from fastrank.graph import blocks, heads, onnx_proto, query_blocks, rotary, windows
 from fastrank.graph.encoded import Encoded, Sizes
 
 if TYPE_CHECKING:
@@ -25,13 +25,15 @@ class _LayerType(NamedTuple):
     """What full and sliding layers differ in.
 
     Attributes:
-        bias: Of attention scores.
         cos_sin: The rotary angles.
+        mask: Of attention scores.
+        within: What sliding layers see, where they are computed in blocks.
         sees: Where tokens may have nothing to attend to: 0 for those, else 1; float32 [batch * sequence, 1].
     """
 
-    bias: str
     cos_sin: rotary.CosSin
+    mask: blocks.Mask = blocks.Mask()
+    within: windows.Windows | None = None
     sees: str = ""
 
 
@@ -109,20 +111,30 @@ def _by_layer_type(
 ) -> dict[str, _LayerType]:
     positions = blocks.position_ids(graph, input_ids)
     column = graph.op("Unsqueeze", positions, graph.integers(1))
-    visible = "" if graph.unpadded else blocks.padding_mask(graph, attention_mask)
-    reach = graph.integer(_reach(config))
-    near = graph.op("LessOrEqual", graph.op("Abs", graph.op("Sub", column, positions)), reach)
-    seen = near if graph.unpadded else graph.op("And", visible, near)
     width = size.hidden // size.heads
+    cos_sin = {
+        kind: rotary.cos_sin(graph, column, _rotation(config, kind, field, default, width))
+        for kind, field, default in ((GLOBAL, "global_rope_theta", 160_000), (LOCAL, "local_rope_theta", 10_000))
+    }
+    reach = _reach(config)
+    if graph.in_blocks:
+        within = windows.windows(graph, input_ids, attention_mask, reach, reach)
+        keys = "" if graph.unpadded else blocks.key_bias(graph, attention_mask, size.heads)
+        return {
+            GLOBAL: _LayerType(cos_sin[GLOBAL], blocks.Mask(keys=keys)),
+            LOCAL: _LayerType(cos_sin[LOCAL], within=within, sees=within.sees),
+        }
+    visible = "" if graph.unpadded else blocks.padding_mask(graph, attention_mask)
+    near = graph.op("LessOrEqual", graph.op("Abs", graph.op("Sub", column, positions)), graph.integer(reach))
+    seen = near if graph.unpadded else graph.op("And", visible, near)
     return {
         GLOBAL: _LayerType(
-            "" if graph.unpadded else blocks.score_bias(graph, visible),
-            rotary.cos_sin(graph, column, _rotation(config, GLOBAL, "global_rope_theta", 160_000, width)),
+            cos_sin[GLOBAL], blocks.Mask() if graph.unpadded else blocks.Mask(blocks.score_bias(graph, visible))
         ),
         LOCAL: _LayerType(
-            blocks.score_bias(graph, seen),
-            rotary.cos_sin(graph, column, _rotation(config, LOCAL, "local_rope_theta", 10_000, width)),
-            blocks.sees(graph, seen) if graph.hidden_count else "",
+            cos_sin[LOCAL],
+            blocks.Mask(blocks.score_bias(graph, seen)),
+            sees=blocks.sees(graph, seen) if graph.hidden_count else "",
         ),
     }
 
@@ -140,9 +152,14 @@ def _attention(
     parts = graph.split(blocks.linear(graph, x, f"{name}.Wqkv", hidden, 3 * hidden, bias=bias), 3)
     query, key, value = (graph.op("Reshape", part, shape) for part in parts)
     query, key = (rotary.apply(graph, part, layer_type.cos_sin) for part in (query, key))
-    mixed, probabilities = blocks.attention(
-        graph, query, key, value, bias=layer_type.bias, heads=size.heads, width=hidden // size.heads
-    )
+    width, probabilities = hidden // size.heads, ""
+    if layer_type.within:
+        each = query_blocks.Heads(size.heads, 1, width, width**-0.5)
+        mixed = windows.attention(graph, query, key, value, each, layer_type.within)
+    else:
+        mixed, probabilities = blocks.attention(
+            graph, query, key, value, mask=layer_type.mask, heads=size.heads, width=width
+        )
     if layer_type.sees:
         mixed = graph.op("Mul", mixed, graph.to_compute_dtype(layer_type.sees))
     return blocks.linear(graph, mixed, f"{name}.Wo", hidden, hidden, bias=bias), probabilities
