@@ -32,7 +32,7 @@ Embed: TypeAlias = Callable[[Sequence[Sequence[int]]], Floats]  # from token ids
 
 WORDS = 30_000  # that texts are made of
 QUERIES = 4, 12  # texts, tokens
-DOCUMENTS = 8, 128
+DOCUMENTS = 4, 128
 LIMIT = 512
 _NORMS = ("input_layernorm", "post_attention_layernorm")
 
@@ -162,8 +162,8 @@ def sentence_transformers(folder: Path, threads: int, dtype: str) -> Embed:
     peer, torch = importlib.import_module("sentence_transformers"), importlib.import_module("torch")
     torch.set_num_threads(threads)
     models = importlib.import_module("sentence_transformers.models")
-    transformer = models.Transformer(str(folder), max_seq_length=LIMIT, model_args={"dtype": getattr(torch, dtype)})
-    pooling = models.Pooling(transformer.get_word_embedding_dimension(), "lasttoken" if is_qwen(folder) else "mean")
+    transformer = models.Transformer(str(folder), max_seq_length=LIMIT, model_kwargs={"dtype": getattr(torch, dtype)})
+    pooling = models.Pooling(transformer.get_embedding_dimension(), "lasttoken" if is_qwen(folder) else "mean")
     model = peer.SentenceTransformer(modules=[transformer, pooling, models.Normalize()], device="cpu")
 
     def embed(ids: Sequence[Sequence[int]]) -> Floats:

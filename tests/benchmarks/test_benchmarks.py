@@ -25,7 +25,7 @@ def bench():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
         before = set(sys.modules)
-        names = ("embed", "common.engines", "gpu", "precision", "report", "common.texts", "common.charts")
+        names = ("embed", "common.engines", "gpu", "precision", "report", "decoders", "common.texts", "common.charts")
         yield SimpleNamespace(**{name.rpartition(".")[2]: importlib.import_module(name) for name in names})
     for name in set(sys.modules) - before:
         if (BENCHMARKS / f"{name.replace('.', '/')}.py").is_file():
@@ -133,3 +133,20 @@ def test_the_prose_has_no_figures_of_speed_of_its_own(bench):
     """Seconds, ratios and rates are filled in: none stands in the template as it is."""
     prose = bench.report.TEMPLATE.read_text(encoding="utf-8")
     assert not re.findall(r"\b\d[\d.,]*(?:x| ms| MB| GFLOP/s| a second)(?![\w}])", prose)
+
+
+@pytest.mark.parametrize("shape", ["Qwen3-0.6B", "EmbeddingGemma-300m"])
+def test_decoders_of_random_weights_are_ones_that_run(bench, shape, tmp_path):
+    """With the real names and fields, but few of everything."""
+    few = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "head_dim": 16, "vocab_size": 30_000}
+    bench.decoders.prepare(tmp_path, bench.decoders.SHAPES[shape] | few)
+    values = dict(bench.decoders.read_tensors(tmp_path / "model.safetensors"))
+    assert {name: list(each.shape) for name, each in values.items()} == bench.decoders.tensors(
+        json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    )
+    assert values["model.embed_tokens.weight"].std() == pytest.approx(0.02, rel=0.02)
+    ids = bench.decoders.texts(1, 3, 9)
+    exact, found = (bench.decoders.fastrank(tmp_path, 1, kind)(ids) for kind in ("fp32", "int4"))
+    cosines = (exact * found).sum(axis=1)
+    assert exact.shape == (3, 64)
+    assert 0.8 < cosines.min() < cosines.max() < 0.9999
