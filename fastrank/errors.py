@@ -19,6 +19,11 @@ Wrong arguments raise plain `TypeError` and `ValueError` at the call.
 from __future__ import annotations
 
 
+def how_to_install(name: str) -> str:
+    """The command that installs what an extra needs, for error messages."""
+    return f"pip install 'fastrank-onnx[{name}]' (in a checkout: pip install '.[{name}]')"
+
+
 class FastrankError(Exception):
     """Base of all errors raised by fastrank itself."""
 

@@ -38,10 +38,17 @@ def _text(node: ast.expr) -> str:
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):
-        return "".join(_text(each) if isinstance(each, ast.Constant) else "..." for each in node.values)
+        return "".join(_text(each) if isinstance(each, ast.Constant) else _filled(each) for each in node.values)
     if isinstance(node, ast.BinOp):
         return _text(node.left) + _text(node.right)
     return "..." if isinstance(node, (ast.Call, ast.Name, ast.IfExp)) else ""
+
+
+def _filled(node: ast.expr) -> str:
+    """What stands for a value; `errors.how_to_install` makes a command."""
+    value = node.value if isinstance(node, ast.FormattedValue) else node
+    command = isinstance(value, ast.Call) and ast.unparse(value.func).endswith("how_to_install")
+    return "pip install ..." if command else "..."
 
 
 def pieces(message: str) -> list[str]:

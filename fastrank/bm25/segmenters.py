@@ -16,6 +16,7 @@ from threading import Lock
 from types import ModuleType
 from typing import TypeAlias
 
+from fastrank import errors
 from fastrank.errors import ModelLoadError
 
 Segmenter: TypeAlias = "Callable[[str], Iterable[str]]"
@@ -60,7 +61,7 @@ def _fugashi() -> Segmenter:
         tagger = fugashi.Tagger("-Owakati")
     except RuntimeError as error:
         raise ModelLoadError(
-            f"fugashi finds no dictionary: {error}\nRun: pip install 'fastrank-onnx[fugashi]', which has unidic-lite"
+            f"fugashi finds no dictionary: {error}\nunidic-lite is one: {errors.how_to_install('fugashi')}"
         ) from error
     lock = Lock()  # a tagger has one lattice
 
@@ -102,5 +103,5 @@ def _package(name: str) -> ModuleType:
             warnings.simplefilter("ignore")  # of what the package itself imports
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        message = f"analyzer={extra!r}: {error.name} is not installed. Run: pip install 'fastrank-onnx[{extra}]'"
+        message = f"analyzer={extra!r}: {error.name} is not installed. Run: {errors.how_to_install(extra)}"
         raise ModuleNotFoundError(message, name=error.name, path=error.path) from error

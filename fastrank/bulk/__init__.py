@@ -29,8 +29,10 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "pyarrow":
             raise
+        from fastrank.errors import how_to_install
+
         raise ModuleNotFoundError(
-            "pyarrow is not installed. Run: pip install 'fastrank-onnx[bulk]'", name=error.name
+            f"pyarrow is not installed. Run: {how_to_install('bulk')}", name=error.name
         ) from error
     value = getattr(module, name)
     globals()[name] = value

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastrank import inputs, log
+from fastrank.errors import how_to_install
 
 FORMATS = ("text", "jsonl", "json", "csv", "tsv", "parquet")
 _SUFFIXES = {".ndjson": "jsonl", ".jsonlines": "jsonl", ".pq": "parquet"} | {f".{name}": name for name in FORMATS[1:]}
@@ -245,7 +246,7 @@ def _parquet(source: Documents) -> Any:
         from pyarrow import ArrowException, parquet
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{source.name}: pyarrow, which reads Parquet, is not installed. Run: pip install 'fastrank-onnx[parquet]'",
+            f"{source.name}: pyarrow, which reads Parquet, is not installed. Run: {how_to_install('parquet')}",
             name=error.name,
         ) from error
     try:

@@ -10,6 +10,7 @@ from typing import Any
 from fastrank import environment
 from fastrank.cli.options import DEFAULT_MODEL, add_store_options
 from fastrank.engine.options import PRECISIONS
+from fastrank.errors import how_to_install
 
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3}
 _RERANK_WITH = {"dense": "dense", "colbert": "late", "late": "late"}
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         from fastrank.server.wire.fields import Limits
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error.name} is not installed. fastrank serve needs its extra: pip install 'fastrank-onnx[server]'"
+            f"{error.name} is not installed. fastrank serve needs its extra: {how_to_install('server')}"
         ) from error
     settings = Settings(
         limits=Limits(options.max_inputs),

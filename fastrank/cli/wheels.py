@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from fastrank import store
 from fastrank.engine import quantize
-from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError
+from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError, how_to_install
 from fastrank.models import packages, registry
 from fastrank.models.spec import CLASSES, NAME, PATH, FileSpec, HubSource, ModelSpec, Variant, is_checkpoint
 from fastrank.store import choose, integrity, layout
@@ -125,7 +125,7 @@ def wheel(bundle: Bundle, output: Path, version: str | None = None) -> Path:
         from hatchling.builders.wheel import WheelBuilder
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error.name}, which builds wheels, is not installed. Run: pip install 'fastrank-onnx[pack]'",
+            f"{error.name}, which builds wheels, is not installed. Run: {how_to_install('pack')}",
             name=error.name,
         ) from error
     with tempfile.TemporaryDirectory() as scratch:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fastrank import errors
+
 
 @contextmanager
 def required(extra: str) -> Iterator[None]:
@@ -16,5 +18,5 @@ def required(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        message = f"{error.name} is not installed. Run: pip install 'fastrank-onnx[{extra}]'"
+        message = f"{error.name} is not installed. Run: {errors.how_to_install(extra)}"
         raise ModuleNotFoundError(message, name=error.name, path=error.path) from error

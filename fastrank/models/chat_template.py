@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
-from fastrank.errors import ModelLoadError
+from fastrank.errors import ModelLoadError, how_to_install
 from fastrank.models.config import MAX_BYTES, Config
 
 FILE: Final = "chat_template.jinja"
@@ -92,7 +92,7 @@ def _with_jinja(source: str, where: object, reason: str) -> Render:
         import jinja2.sandbox  # an extra, which few templates need
     except ImportError as error:
         raise ModelLoadError(
-            f"{where}: the chat template has {reason}, which jinja2 runs: pip install 'fastrank-onnx[templates]'"
+            f"{where}: the chat template has {reason}, which jinja2 runs: {how_to_install('templates')}"
         ) from error
 
     def refuse(message: str) -> NoReturn:

@@ -530,7 +530,8 @@ def test_without_pyarrow_the_error_says_what_to_install():
     code = "import sys; sys.modules['pyarrow'] = None; import fastrank.bulk; from fastrank.bulk import Embedder"
     done = run_python("-c", code)
     assert done.stderr.strip().splitlines()[-1] == (
-        "ModuleNotFoundError: pyarrow is not installed. Run: pip install 'fastrank-onnx[bulk]'"
+        "ModuleNotFoundError: pyarrow is not installed. "
+        "Run: pip install 'fastrank-onnx[bulk]' (in a checkout: pip install '.[bulk]')"
     )
 
 

@@ -107,4 +107,4 @@ def test_the_answer_is_found_first(client, real):
 def test_without_the_host():
     code = "import sys; sys.modules['chromadb'] = None; import fastrank.integrations.chroma"
     done = run_python("-c", code)
-    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[chroma]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[chroma]')\n")

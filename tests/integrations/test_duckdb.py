@@ -110,4 +110,4 @@ def test_the_answer_is_found_first(real):
 
 def test_without_the_host():
     done = run_python("-c", "import sys; sys.modules['duckdb'] = None; import fastrank.integrations.duckdb")
-    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[duckdb]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[duckdb]')\n")

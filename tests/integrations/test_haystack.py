@@ -240,4 +240,4 @@ def test_the_answer_is_found_first(real):
 def test_without_the_host():
     code = "import sys; sys.modules['haystack'] = None; import fastrank.integrations.haystack"
     done = run_python("-c", code)
-    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[haystack]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[haystack]')\n")

@@ -522,4 +522,4 @@ def test_the_host_is_imported_with_the_module_alone():
 def test_without_the_host():
     code = "import sys; sys.modules['lancedb'] = None; import fastrank.integrations.lancedb"
     done = run_python("-c", code)
-    assert done.stderr.endswith("lancedb is not installed. Run: pip install 'fastrank-onnx[lancedb]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[lancedb]')\n")

@@ -152,4 +152,4 @@ def test_langchains_standard_tests_pass():
 def test_without_the_host():
     code = "import sys; sys.modules['langchain_core'] = None; import fastrank.integrations.langchain"
     done = run_python("-c", code)
-    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[langchain]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[langchain]')\n")

@@ -68,4 +68,4 @@ def test_mistakes():
 
 def test_without_the_host():
     code = "import sys; sys.modules['langchain_qdrant'] = None; import fastrank.integrations.langchain_qdrant"
-    assert run_python("-c", code).stderr.endswith("Run: pip install 'fastrank-onnx[langchain-qdrant]'\n")
+    assert run_python("-c", code).stderr.endswith("(in a checkout: pip install '.[langchain-qdrant]')\n")

@@ -145,4 +145,4 @@ def test_the_answer_is_found_first(real):
 def test_without_the_host():
     code = "import sys; sys.modules['llama_index'] = None; import fastrank.integrations.llama_index"
     done = run_python("-c", code)
-    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[llama-index]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[llama-index]')\n")

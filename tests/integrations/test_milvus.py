@@ -344,4 +344,4 @@ class TestRealModel:
 def test_without_the_host():
     code = "import sys; sys.modules['pymilvus'] = None; import fastrank.integrations.milvus"
     done = run_python("-c", code)
-    assert done.stderr.endswith("pymilvus is not installed. Run: pip install 'fastrank-onnx[milvus]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[milvus]')\n")

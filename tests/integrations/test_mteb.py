@@ -205,4 +205,4 @@ def test_mistakes():
 
 def test_without_the_host():
     done = run_python("-c", "import sys; sys.modules['mteb'] = None; import fastrank.integrations.mteb")
-    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[mteb]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[mteb]')\n")

@@ -173,4 +173,4 @@ def test_the_answer_is_found_first(table, real):
 
 def test_without_the_host():
     done = run_python("-c", "import sys; sys.modules['pgvector'] = None; import fastrank.integrations.pgvector")
-    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[pgvector]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[pgvector]')\n")

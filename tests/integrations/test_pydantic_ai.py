@@ -66,4 +66,4 @@ def test_the_answer_is_found_first(real):
 
 def test_without_the_host():
     code = "import sys; sys.modules['pydantic_ai'] = None; import fastrank.integrations.pydantic_ai"
-    assert run_python("-c", code).stderr.endswith("Run: pip install 'fastrank-onnx[pydantic-ai]'\n")
+    assert run_python("-c", code).stderr.endswith("(in a checkout: pip install '.[pydantic-ai]')\n")

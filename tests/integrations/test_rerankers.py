@@ -97,4 +97,4 @@ def test_the_answer_is_found_first(real):
 def test_without_the_host():
     code = "import sys; sys.modules['rerankers'] = None; import fastrank.integrations.rerankers"
     done = run_python("-c", code)
-    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[rerankers]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[rerankers]')\n")

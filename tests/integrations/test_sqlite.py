@@ -126,4 +126,4 @@ def test_the_answer_is_found_first(real):
 
 def test_without_the_host():
     done = run_python("-c", "import sys; sys.modules['sqlite_vec'] = None; import fastrank.integrations.sqlite")
-    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[sqlite]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[sqlite]')\n")

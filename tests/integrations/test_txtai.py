@@ -81,4 +81,4 @@ def test_the_answer_is_found_first(real):
 
 def test_without_the_host():
     done = run_python("-c", "import sys; sys.modules['txtai'] = None; import fastrank.integrations.txtai")
-    assert done.stderr.endswith("Run: pip install 'fastrank-onnx[txtai]'\n")
+    assert done.stderr.endswith("(in a checkout: pip install '.[txtai]')\n")
