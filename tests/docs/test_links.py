@@ -50,6 +50,12 @@ def test_every_page_is_found_from_the_readme():
     assert {path for path in PAGES if path.is_relative_to(DOCS)} <= reached
 
 
+def test_the_contents_have_each_page_once():
+    pages = re.findall(r"^- \[[^\]]+\]\(([^)#]+)\)", read(DOCS / "contents.md"), re.MULTILINE)
+    assert sorted(pages) == sorted(set(pages))
+    assert {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} - {"contents.md"} == set(pages)
+
+
 def test_what_is_looked_for_is_two_clicks_away():
     """From the README, by links alone: at most two."""
     near = {target for target, _ in links(ROOT / "README.md")}
