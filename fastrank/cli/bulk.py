@@ -59,7 +59,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def is_meant(options: argparse.Namespace) -> bool:
     """Whether the output is Parquet."""
     output = str(options.output or "")
-    return output.endswith(("/", os.sep, ".parquet")) or (output not in ("", "-") and Path(output).is_dir())
+    return output.endswith(("/", os.sep, ".parquet")) or (
+        output not in ("", "-") and not output.endswith((".npy", ".jsonl")) and Path(output).is_dir()
+    )
 
 
 def refuse_options(options: argparse.Namespace) -> None:

@@ -48,7 +48,11 @@ def quantize_onnx(path: Path, use: Use, tokenizer: Tokenizer, target: Path, thre
     batches = [collate(tokens, [position], tokenizer.pad_id) for position in range(len(tokens))]
     options = Options(threads, cuda=False)
     try:
-        normalise(path, graph, data.name)
+        try:
+            normalise(path, graph, data.name)
+        except ModelLoadError:  # older versions of onnxruntime cannot write graphs inside a node
+            onnx_int8.refuse(path)
+            raise
         found = onnx_int8.exported(graph, data, path)
         smoothing = _smoothing(found, use, batches, options)
         header = quantize.write(_quantized(found, smoothing, form), target, [*found.tensors, onnx_int8.GRAPH])

@@ -91,7 +91,7 @@ def exported(path: Path, data: Path, original: Path) -> Exported:
         ModelLoadError: There is nothing, or it is of a kind that must not be changed; the message says what to do.
     """
     model = read(path.read_bytes(), original)
-    _refuse(model, original)
+    _check(model, original)
     tensors = {
         name: Tensor(DTYPES[each.dtype], each.shape, each.offset, each.length, data)
         for name, each in model.initializers.items()
@@ -178,7 +178,16 @@ def build(made: Path, activations: ActivationQuantization) -> bytes:
 _AS_IT_IS: Final = "Leave `precision` out to run it as it is"
 
 
-def _refuse(model: OnnxModel, path: Path) -> None:
+def refuse(path: Path) -> None:
+    """Name what keeps a model as it is from being quantized.
+
+    Raises:
+        ModelLoadError: It is of a kind that must not be changed.
+    """
+    _check(read(path.read_bytes(), path), path)
+
+
+def _check(model: OnnxModel, path: Path) -> None:
     kinds = {node.kind for node in model.nodes}
     packed = {node.kind for node in model.nodes if node.domain == onnx_proto.ONNXRUNTIME} & set(_PACKED)
     reason = ""

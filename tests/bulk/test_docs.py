@@ -90,7 +90,9 @@ def test_what_a_cluster_runs_runs(kind, tmp_path, real_model_folder):
         pq.write_table(pa.table({"id": [1, 2], "text": ["cat", None]}), tmp_path / "corpus" / f"{name}.parquet")
     program = tmp_path / "bin" / "fastrank"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fastrank "$@" --path "{real_model_folder}"\n')
+    program.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -m fastrank "$@" --model {REAL} --path "{real_model_folder}"\n'
+    )
     program.chmod(program.stat().st_mode | stat.S_IEXEC)
     if kind == "slurm":
         script = (DEPLOYMENT / "bulk-slurm.sh").read_text(encoding="utf-8")

@@ -304,7 +304,7 @@ def test_embed_to_jsonl_keeps_every_bit(fastrank, documents, tiny, tmp_path, to_
 def test_embed_to_an_unknown_format(fastrank, documents, tmp_path):
     status, _, err = fastrank("embed", str(documents), "-o", str(tmp_path / "x.csv"))
     assert status == 1
-    assert "must end in .npy or .jsonl" in err
+    assert "must end in .npy, .jsonl or .parquet, or in / for a folder of Parquet" in err
     (tmp_path / "folder.npy").mkdir()
     status, _, err = fastrank("embed", str(documents), "-o", str(tmp_path / "folder.npy"))
     assert status == 1
