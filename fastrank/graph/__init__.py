@@ -86,6 +86,7 @@ _SHARED_HEADS: Final = {
 _HIDDEN_COUNT: Final = ("colbert", "token-states")  # hide some tokens of texts without padding
 _MASKED_HEADS: Final = ("attention", *_HIDDEN_COUNT)  # the first returns probabilities
 
+_FEW_POSITIONS: Final = 514  # of RoBERTa: 512 tokens
 _PER_TOKEN: Final = ActivationQuantization()
 
 
@@ -252,7 +253,7 @@ def _graph(
         half=half,
         unpadded=unpadded and head not in _MASKED_HEADS,
         hidden_count=head in _HIDDEN_COUNT,
-        in_blocks=not (plain or half or head == "attention"),
+        in_blocks=not (plain or half or head == "attention" or _has_few_positions(stored)),
     )
     graph.hint = f"; the head {head!r} needs it, and the checkpoint was saved as {config.text('architectures')}"
     graph.score_tokens = score_tokens
@@ -261,6 +262,12 @@ def _graph(
     if hasattr(architecture, "IGNORED_FIELDS"):
         config.refuse_unread(IGNORED_FIELDS | architecture.IGNORED_FIELDS, OFF_FIELDS)
     return graph
+
+
+def _has_few_positions(stored: checkpoint.Checkpoint) -> bool:
+    """Whether learned positions end where computing attention in blocks begins to pay; it slows short texts."""
+    tables = (tensor.shape for name, tensor in stored.tensors.items() if name.endswith("position_embeddings.weight"))
+    return any(shape[:1] <= (_FEW_POSITIONS,) for shape in tables)
 
 
 @functools.cache

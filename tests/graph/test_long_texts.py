@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.checkpoints import FIXTURES, HEADS, NAMES, copy_of, edit_config, load
+from support.checkpoints import FIXTURES, HEADS, NAMES, copy_of, edit_config, load, read_tensors, write_tensors
 from support.processes import run_python
 
-from fastrank.graph import query_blocks
+from fastrank.graph import build, query_blocks
 
 LENGTH = 700
 UNLIMITED = ("eurobert", "gemma3", "gte", "jina_bert", "modernbert", "nomic_bert", "qwen")
@@ -44,6 +44,32 @@ def test_blocks_change_nothing(name, unpadded, monkeypatch):
         mask = feeds["attention_mask"].astype(bool)
         expected, found = expected[mask], found[mask]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize(("rows", "fused"), [(LENGTH, True), (514, False)])
+@pytest.mark.parametrize("name", ["bert", "xlm_roberta_classifier", "distilbert_classifier", "electra_classifier"])
+def test_learned_positions_decide_how_attention_is_computed(name, rows, fused, tmp_path):
+    """A table for long texts, as BGE-M3 has, is worth onnxruntime's fused attention; one of BERT's length is not."""
+    folder = copy_of(name, tmp_path)
+    tensors = read_tensors(folder)
+    table = next(each for each in tensors if each.endswith("position_embeddings.weight"))
+    dtype, (_, width), _ = tensors[table]
+    values = np.random.default_rng(0).normal(0, 0.1, (rows, width)).astype({"F32": "<f4", "F64": "<f8"}[dtype])
+    write_tensors(folder, {**tensors, table: (dtype, [rows, width], values.tobytes())})
+    edit_config(folder, max_position_embeddings=rows)
+    head = "encoder" if name == "bert" else "sequence-classification"
+    content = build(folder, head)
+    assert (b"MultiHeadAttention" in content) is fused
+    whole, found = load(folder, head, plain=True), load(folder, head)
+    ids = np.random.default_rng(3).integers(5, vocabulary_of(name), (2, 500))
+    mask = np.ones_like(ids)
+    mask[1, 350:] = 0
+    known = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    feeds = {value.name: known[value.name] for value in whole.get_inputs()}
+    expected, answer = (session.run(None, feeds)[0] for session in (whole, found))
+    if answer.ndim > 2:
+        expected, answer = expected[mask.astype(bool)], answer[mask.astype(bool)]
+    np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 127, 128, 129, 191, 192, 193, 257])
