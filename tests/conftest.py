@@ -15,6 +15,7 @@ from fastrank.models.spec import TEXT_EMBEDDING
 from fastrank.store.lookup import Lookup
 
 REAL = "sentence-transformers/all-MiniLM-L6-v2"
+USERS_CACHE = store.find_root(None)  # before tests have caches of their own
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,6 @@ def real_model_folder():
 
     spec = registry.find(REAL, TEXT_EMBEDDING)
     try:
-        return store.locate(spec, Lookup(variant="safetensors")).folder
+        return store.locate(spec, Lookup(variant="safetensors", cache_dir=USERS_CACHE)).folder
     except DownloadError as error:
         pytest.skip(f"the real model cannot be had here: {error}")

@@ -22,7 +22,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fastrank import store
-from fastrank.engine import quantize
 from fastrank.errors import DownloadError, IntegrityError, ModelLoadError, ModelNotFoundError, how_to_install
 from fastrank.models import packages, registry
 from fastrank.models.spec import CLASSES, NAME, PATH, FileSpec, HubSource, ModelSpec, Variant, is_checkpoint
@@ -282,6 +281,8 @@ def _quantized(full: Bundle, scratch: Path | None) -> Bundle:
 
 def _signed(made: Path) -> Path:
     """Int8 weights in the form that is fastest on most CPUs; those that have another change it when they load it."""
+    from fastrank.engine import quantize  # which imports numpy
+
     if quantize.form_of(made.name) == quantize.INT8:
         return made
     target = made.with_name(made.name.removeprefix("u"))

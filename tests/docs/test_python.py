@@ -34,7 +34,7 @@ def test_blocks_compile(page):
 def test_blocks_run(page, tmp_path, request):
     text = "".join(block.text for block in blocks(read(page), "python"))
     address = request.getfixturevalue("server") if "127.0.0.1:8321" in text else ""
-    environment = request.getfixturevalue("environment" if MINILM in text else "offline_environment")
+    environment = request.getfixturevalue("environment" if MINILM.rpartition("/")[2] in text else "offline_environment")
     for _ in range(2):
         done = run_python("-W", "ignore", RUN, page, address, env=environment, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

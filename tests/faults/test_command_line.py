@@ -128,8 +128,8 @@ def test_c2_devices_are_written_into(documents, tmp_path):
     ("make", "message"),
     [
         (lambda folder: folder / "nodir" / "v.npy", "there is no folder"),
-        (lambda folder: folder, "is a folder"),
-        (lambda folder: folder / "v.csv", "the name must end in .npy or .jsonl"),
+        (lambda folder: made(folder / "v.npy"), "is a folder"),
+        (lambda folder: folder / "v.csv", "the name must end in .npy, .jsonl or .parquet"),
         (lambda folder: loop(folder / "loop.npy"), "loop.npy"),
     ],
 )
@@ -140,6 +140,11 @@ def test_c2_an_output_that_cannot_be_is_refused_at_once(documents, tmp_path, mak
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def made(path):
+    path.mkdir()
+    return path
 
 
 def loop(path):

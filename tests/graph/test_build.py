@@ -508,7 +508,8 @@ def test_an_unknown_head_is_refused(checkpoint):
         build(checkpoint, "next-sentence")
     assert str(caught.value) == (
         f"{checkpoint / 'config.json'}: no head 'next-sentence' for the model type 'bert'; "
-        "supported: 'encoder', 'token-states', 'attention', 'colbert', 'masked-lm', 'sequence-classification'"
+        "supported: 'encoder', 'token-states', 'layer-states', 'attention', 'colbert', 'masked-lm', "
+        "'sequence-classification'"
     )
 
 

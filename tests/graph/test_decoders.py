@@ -105,8 +105,9 @@ def test_the_width_of_a_head_has_the_default_of_its_architecture(tmp_path):
         ("qwen3", {"num_key_value_heads": 3}, "'num_key_value_heads' is 3; num_attention_heads 4 is not a multiple"),
         ("qwen3", {"head_dim": 7}, "'head_dim' is 7; the width of a head, 7, must be even"),
         ("qwen3", {"hidden_act": "laplace"}, "'hidden_act' is 'laplace'; supported: "),
-        ("qwen3", {"rope_scaling": {"type": "yarn", "factor": 4}}, "'rope_scaling' is {'factor': 4"),
-        ("qwen3", {"rope_parameters": {"rope_type": "yarn"}}, "'rope_parameters.rope_type' is 'yarn'; supported: "),
+        ("qwen3", {"rope_scaling": {"type": "dynamic", "factor": 4}}, ".type' is 'dynamic'; supported: "),
+        ("qwen3", {"rope_parameters": {"rope_type": "longrope"}}, ".rope_type' is 'longrope'; supported: "),
+        ("qwen3", {"rope_parameters": {"rope_type": "yarn"}}, "'rope_parameters.factor' is missing; rope_type 'yarn'"),
         ("qwen3", {"layer_types": ["full_attention"]}, "expected 2 entries, one per layer"),
         (
             "qwen3",

@@ -43,7 +43,8 @@ def test_the_first_token_is_read_with_pooling_bos(tmp_path):
     [
         ({"classifier_pooling": "max"}, "'classifier_pooling' is 'max'; supported: 'bos', 'mean', 'late'"),
         ({"mlp_bias": 1}, "'mlp_bias' is 1; supported: True, False"),
-        ({"rope_scaling": {"type": "linear"}}, "'rope_scaling' is {'type': 'linear'}; supported: None"),
+        ({"rope_scaling": {"type": "linear"}}, "'rope_scaling.factor' is missing; rope_type 'linear' needs one"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2}}, ".type' is 'dynamic'; supported: "),
     ],
 )
 def test_a_bad_field_is_named(fields, says, tmp_path):
