@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_ALIKE = 1e-6  # a cosine's rounding, which differs by CPU
+
 
 def pool_tokens(vectors: ArrayLike, pool_factor: float, protected_tokens: int = 1) -> NDArray[np.float32]:
     """The token vectors of a document, shrunk to one in `pool_factor`.
@@ -52,7 +54,9 @@ def pool_tokens(vectors: ArrayLike, pool_factor: float, protected_tokens: int = 
 
 def _clusters(tokens: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """The cluster of each token, named by its first token; at most `count` clusters."""
-    merges = _ward(1 - (tokens @ tokens.T).astype(np.float64))
+    distances = 1 - (tokens @ tokens.T).astype(np.float64)
+    distances[np.abs(distances) < _ALIKE] = 0
+    merges = _ward(distances)
     merges.sort(key=lambda merge: merge[0])  # stable
     threshold = merges[len(tokens) - count - 1][0]
     first = np.arange(len(tokens))
