@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import generated
+
 from fastrank import cli
 
 PAGE = Path(__file__).parents[1] / "docs" / "command-line.md"
@@ -58,27 +60,13 @@ def _row(action: argparse.Action) -> str:
 
 
 def written(page: str) -> str:
-    """The page with this text between its two marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no {BEGIN.strip()} ... {END.strip()}")
-    return f"{before}{begin}{text()}{end}{after}"
+    """The page with the commands and options of today."""
+    return generated.inserted(page, BEGIN, END, text())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write, or check."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args(arguments)
-    old = PAGE.read_text(encoding="utf-8")
-    new = written(old)
-    if options.check and new != old:
-        print("docs/command-line.md is out of date: run python scripts/command_line.py", file=sys.stderr)
-        return 1
-    if not options.check:
-        PAGE.write_text(new, encoding="utf-8", newline="\n")
-    return 0
+    return generated.run(arguments, __doc__, PAGE, written)
 
 
 if __name__ == "__main__":

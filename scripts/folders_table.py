@@ -1,16 +1,21 @@
 """Write the tables of docs/folders.md from fastrank/models/fields.py.
 
-python scripts/folders_table.py
+python scripts/folders_table.py            # after a change of a field
+python scripts/folders_table.py --check    # exit status 1 if the page's tables differ
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import generated
 
 from fastrank.models import fields
 
 PAGE = Path(__file__).parents[1] / "docs" / "folders.md"
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->"
 
 
 def tables() -> str:
@@ -29,9 +34,13 @@ def _table(of_file: fields.Fields) -> str:
 
 def written(page: str) -> str:
     """The page with tables of its own."""
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{rest.partition(END)[2]}"
+    return generated.inserted(page, BEGIN, END, f"\n{tables()}\n\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write, or check."""
+    return generated.run(arguments, __doc__, PAGE, written)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.exit(main())

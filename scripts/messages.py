@@ -6,12 +6,13 @@ python scripts/messages.py --check    # exit status 1 if the page's list differs
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import generated
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "troubleshooting.md"
@@ -74,12 +75,9 @@ def missing(page: str) -> list[tuple[str, str]]:
 
 def written(page: str) -> str:
     """The page with its list."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no {BEGIN.strip()} ... {END.strip()}")
-    lines = [f"- {name}: {_shown(message)}\n" for name, message in missing(before + after)]
-    return f"{before}{begin}{''.join(sorted(lines))}{end}{after}"
+    outside = page.partition(BEGIN)[0] + page.partition(END)[2]
+    lines = [f"- {name}: {_shown(message)}\n" for name, message in missing(outside)]
+    return generated.inserted(page, BEGIN, END, "".join(sorted(lines)))
 
 
 def _shown(message: str) -> str:
@@ -90,17 +88,7 @@ def _shown(message: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write, or check."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args(arguments)
-    old = PAGE.read_text(encoding="utf-8")
-    new = written(old)
-    if options.check and new != old:
-        print("docs/troubleshooting.md is out of date: run python scripts/messages.py", file=sys.stderr)
-        return 1
-    if not options.check:
-        PAGE.write_text(new, encoding="utf-8", newline="\n")
-    return 0
+    return generated.run(arguments, __doc__, PAGE, written)
 
 
 if __name__ == "__main__":

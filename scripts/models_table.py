@@ -6,10 +6,11 @@ python scripts/models_table.py --check    # exit status 1 if the page's table di
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import generated
 
 from fastrank.models import registry
 from fastrank.models.spec import CROSS_ENCODER, LATE_INTERACTION, SPARSE_EMBEDDING, TEXT_EMBEDDING, VERIFIED, ModelSpec
@@ -53,29 +54,14 @@ def _cells(spec: ModelSpec) -> Iterator[str]:
     yield spec.verification
 
 
-def written(page: str, made: str) -> str:
-    """The page with this table between its two marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no {BEGIN.strip()} ... {END.strip()}")
-    return before + begin + made + end + after
+def written(page: str) -> str:
+    """The page with the table of the registry's models."""
+    return generated.inserted(page, BEGIN, END, table(registry.builtin()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write, or check."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the file to work on")
-    options = parser.parse_args(arguments)
-    old = options.page.read_text(encoding="utf-8")
-    new = written(old, table(registry.builtin()))
-    if options.check and new != old:
-        print("docs/models.md is out of date: run python scripts/models_table.py", file=sys.stderr)
-        return 1
-    if not options.check:
-        options.page.write_text(new, encoding="utf-8", newline="\n")
-    return 0
+    return generated.run(arguments, __doc__, PAGE, written)
 
 
 if __name__ == "__main__":

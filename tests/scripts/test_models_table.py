@@ -30,7 +30,7 @@ def test_an_old_table_is_found_and_replaced(tool, tmp_path, capsys):
 
 def test_a_page_without_marks(tool):
     with pytest.raises(ValueError, match="the page has no <!-- models"):
-        tool.written("nothing here", "")
+        tool.written("nothing here")
 
 
 def test_rows_say_what_the_registry_says(tool):

@@ -2,8 +2,11 @@
 
 import functools
 import importlib.util
+import sys
 
 from support import ROOT
+
+sys.path.append(str(ROOT / "scripts"))  # what programs there share
 
 
 @functools.cache
