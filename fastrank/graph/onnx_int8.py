@@ -80,7 +80,7 @@ class Exported(NamedTuple):
 
 
 def exported(path: Path, data: Path, original: Path) -> Exported:
-    """What there is to quantize in a normalised model.
+    """The parts of a normalised model that can be quantized.
 
     Args:
         path: The model.

@@ -1,4 +1,4 @@
-"""What there is on this server, for programs (`/openapi.json`) and people (`/docs`)."""
+"""The API of this server, for programs (`/openapi.json`) and people (`/docs`)."""
 
 from __future__ import annotations
 
