@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
 from fastrank import inputs
 from fastrank.fusion import reciprocal_rank_fusion
 
 Method: TypeAlias = Literal["hybrid", "dense", "words"]
+
+Ranking: TypeAlias = Callable[[str, int], list[tuple[int, float]]]
 
 METHODS = ("hybrid", "dense", "words")
 
@@ -59,16 +61,42 @@ def rows(texts: str | Iterable[str], ids: Iterable[int] | None) -> tuple[list[st
     return listed, numbers
 
 
-def fused(rankings: Sequence[Sequence[int]], k: int) -> list[tuple[int, float]]:
-    """The best `k` ids of several rankings by reciprocal rank fusion."""
-    return reciprocal_rank_fusion(rankings)[:k]
+class Search(NamedTuple):
+    """A search, checked: what `search` of the integrations is given.
+
+    Attributes:
+        query: a text.
+        k: how many rows are wanted.
+        method: one of METHODS.
+        depth: how many rows of each method are fused.
+    """
+
+    query: str
+    k: int
+    method: Method
+    depth: int
+
+    def run(self, words: Ranking, dense: Ranking) -> list[tuple[int, float]]:
+        """The best `k` rows as (id, score), best first; hybrid: both rankings by reciprocal rank fusion.
+
+        Args:
+            words: ranks rows for a query and a number of rows by their words.
+            dense: the same by their vectors.
+        """
+        if self.method == "hybrid":
+            rankings = [ranking(self.query, self.depth) for ranking in (words, dense)]
+            return reciprocal_rank_fusion([[number for number, _ in each] for each in rankings])[: self.k]
+        return (words if self.method == "words" else dense)(self.query, self.k)
 
 
-def check_method(method: str) -> None:
-    """Raise an error for a method that there is not.
+def search(query: str, k: int, method: Method, candidates: int) -> Search:
+    """A search, of checked arguments.
 
     Raises:
-        ValueError: it is none of METHODS.
+        TypeError: the query is no string.
+        ValueError: `k` or `candidates` is below 1, or `method` is none of METHODS.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    query, k = inputs.text(query, "query"), inputs.positive(k, "k")
+    return Search(query, k, method, max(k, inputs.positive(candidates, "candidates")))

@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from fastrank import inputs
 from fastrank.dense.text_embedding import TextEmbedding
 from fastrank.integrations._host import required
 from fastrank.integrations._models import shared
-from fastrank.integrations._search import Hit, Method, check_method, fused, rows, table_name
+from fastrank.integrations._search import Hit, Method, rows, search, table_name
 
 with required("sqlite"):
     import sqlite_vec
@@ -133,14 +132,7 @@ class FastrankSQLite:
             TypeError: the query is no string.
             ValueError: `k` or `candidates` is below 1, or there is no such method.
         """
-        check_method(method)
-        query, k = inputs.text(query, "query"), inputs.positive(k, "k")
-        depth = max(k, inputs.positive(candidates, "candidates"))
-        if method == "hybrid":
-            lists = [self._words(query, depth), self._dense(query, depth)]
-            found = fused([[number for number, _ in ranking] for ranking in lists], k)
-        else:
-            found = self._words(query, k) if method == "words" else self._dense(query, k)
+        found = search(query, k, method, candidates).run(self._words, self._dense)
         return [Hit(number, self._text(number), score) for number, score in found]
 
     def _words(self, query: str, k: int) -> list[tuple[int, float]]:

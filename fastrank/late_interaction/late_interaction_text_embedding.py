@@ -26,7 +26,7 @@ from fastrank.maxsim import maxsim
 from fastrank.models import registry
 from fastrank.models.custom import custom_spec
 from fastrank.models.spec import LATE_INTERACTION, NORMALIZED, LateInteractionTask, ModelSource
-from fastrank.rerank.ranking import Document, RankedDocument, best, listed, text_of
+from fastrank.rerank.ranking import Document, RankedDocument, best, checked_top_k, listed, texts_of
 from fastrank.store.lookup import Lookup
 
 if TYPE_CHECKING:
@@ -345,9 +345,9 @@ class LateInteractionTextEmbedding(PublicModel):
         Raises:
             TypeError: as in `rerank`, or a mapping has no text under `field`.
         """
-        most = None if top_k is None else inputs.positive(top_k, "top_k")
+        most = checked_top_k(top_k)
         ranked = listed(documents)
-        texts = [text_of(document, field, f"documents[{position}]") for position, document in enumerate(ranked)]
+        texts = texts_of(ranked, field)
         return best(list(self.rerank(query, texts, batch_size, parallel, **options)), ranked, most)
 
     def arerank(
@@ -376,9 +376,9 @@ class LateInteractionTextEmbedding(PublicModel):
         **options: Unpack[TextOptions],
     ) -> list[RankedDocument]:
         """`rank` for asyncio; cancelling the task stops what has not begun."""
-        most = None if top_k is None else inputs.positive(top_k, "top_k")
+        most = checked_top_k(top_k)
         ranked = listed(documents)
-        texts = [text_of(document, field, f"documents[{position}]") for position, document in enumerate(ranked)]
+        texts = texts_of(ranked, field)
         scores = [score async for score in self.arerank(query, texts, batch_size, parallel, **options)]
         return best(scores, ranked, most)
 

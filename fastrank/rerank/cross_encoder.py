@@ -23,7 +23,7 @@ from fastrank.models.custom import custom_spec
 from fastrank.models.spec import ACTIVATIONS, CROSS_ENCODER, CrossEncoderTask, ModelSource
 from fastrank.rerank import heads, loading
 from fastrank.rerank.loading import CrossEncoderModel
-from fastrank.rerank.ranking import Document, RankedDocument, best, listed, text_of
+from fastrank.rerank.ranking import Document, RankedDocument, best, checked_top_k, listed, texts_of
 from fastrank.store.lookup import Lookup
 
 _TRUNCATIONS = ("longest_first", "only_second")
@@ -198,7 +198,7 @@ class TextCrossEncoder(PublicModel):
         call = self._call("rank", options)
         ranked = listed(documents)
         pairs = _pairs(inputs.text(query, "query"), ranked, field, "documents")
-        most = _most(top_k)
+        most = checked_top_k(top_k)
         scores = call.shown(self._scores(iter(pairs), batch_size, parallel, call, instruction), "rank", len(pairs))
         return best(list(scores), ranked, most)
 
@@ -224,7 +224,7 @@ class TextCrossEncoder(PublicModel):
         """
         call = self._call("rank_batch", options)
         lists = [listed(each, f"documents[{n}]") for n, each in enumerate(documents)]
-        most = _most(top_k)
+        most = checked_top_k(top_k)
         query_list = list(inputs.documents(queries, "queries"))
         if len(query_list) != len(lists):
             raise ValueError(f"got {len(query_list)} queries, but {len(lists)} lists of documents")
@@ -278,7 +278,7 @@ class TextCrossEncoder(PublicModel):
         call = self._call("arank", options)
         ranked = listed(documents)
         pairs = _pairs(inputs.text(query, "query"), ranked, field, "documents")
-        most = _most(top_k)
+        most = checked_top_k(top_k)
         scores = [
             score async for score in self._ascores(iter(pairs), batch_size, parallel, call, instruction, len(pairs))
         ]
@@ -416,8 +416,4 @@ def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
 
 def _pairs(query: str, documents: Sequence[Document], field: str, name: str) -> list[tuple[str, str]]:
     """(query, text) for each document. `name` is what errors call the documents."""
-    return [(query, text_of(document, field, f"{name}[{n}]")) for n, document in enumerate(documents)]
-
-
-def _most(top_k: int | None) -> int | None:
-    return None if top_k is None else inputs.positive(top_k, "top_k")
+    return [(query, text) for text in texts_of(documents, field, name)]

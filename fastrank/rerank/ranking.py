@@ -47,6 +47,25 @@ def listed(documents: Iterable[Document], name: str = "documents") -> list[Docum
     return list(documents)
 
 
+def checked_top_k(top_k: int | None) -> int | None:
+    """How many results are wanted at most; None: all.
+
+    Raises:
+        TypeError: it is no integer.
+        ValueError: it is below 1.
+    """
+    return None if top_k is None else inputs.positive(top_k, "top_k")
+
+
+def texts_of(documents: Sequence[Document], field: str, name: str = "documents") -> list[str]:
+    """The text of each document. `name` is what errors call the documents.
+
+    Raises:
+        TypeError: one has no text.
+    """
+    return [text_of(document, field, f"{name}[{position}]") for position, document in enumerate(documents)]
+
+
 def text_of(document: Document, field: str, name: str) -> str:
     """The text of a document: the document itself, or a mapping's value for `field`. `name` is what errors call it.
 
