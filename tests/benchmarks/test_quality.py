@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.pets import lines, write_pets
 
 from fastrank.errors import ModelNotFoundError
 
@@ -29,13 +30,6 @@ def bench():
         del sys.modules[name]
 
 
-CORPUS = [
-    {"_id": "d1", "title": "Cats", "text": "purr"},
-    {"_id": "d2", "title": "", "text": "dogs bark "},
-    {"_id": 3, "text": "birds\u2028sing"},
-]
-QUERIES = [{"_id": "q1", "text": "cats"}, {"_id": "q2", "text": "dogs"}, {"_id": "d1", "text": "not judged"}]
-QRELS = "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td2\t1\n"
 STS = (
     "split\tgenre\tdataset\tyear\tsid\tscore\tsentence1\tsentence2\r\n"
     "train\tg\td\t2012\t1\t5.0\tcats\tcats\r\n"
@@ -45,18 +39,9 @@ STS = (
 )
 
 
-def lines(rows):
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "pets"
-    (root / "qrels").mkdir(parents=True)
-    (root / "corpus.jsonl").write_text(lines(CORPUS) + "\n", encoding="utf-8")
-    (root / "queries.jsonl").write_text(lines(QUERIES), encoding="utf-8")
-    (root / "qrels" / "test.tsv").write_text(QRELS, encoding="utf-8")
-    return root
+    return write_pets(tmp_path / "pets")
 
 
 class TestSts:
