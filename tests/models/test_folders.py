@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import support
+from support.scripts import script
 
 from fastrank import LateInteractionTextEmbedding, SparseTextEmbedding, TextCrossEncoder, TextEmbedding
 from fastrank.errors import ModelLoadError
@@ -24,33 +25,9 @@ CLASSES = {
     "inference_free": SparseTextEmbedding,
     "cross_encoder": TextCrossEncoder,
 }
-NULL = "<null>"
+change = script("folder_cases", support.FIXTURES / "make").change
 ANSWERS = {path.parent.name: json.loads(path.read_text()) for path in sorted(FOLDERS.glob("*/cases.json"))}
 CASES = [pytest.param(kind, case, id=f"{kind}: {case['name']}") for kind in ANSWERS for case in ANSWERS[kind]["cases"]]
-
-
-def changed(folder, files):
-    """Make a case's changes: chosen rows of a list, or fields of an object or of a row (None: taken out)."""
-    for path, change in files.items():
-        file = folder / path
-        content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        if isinstance(change, list):
-            content = [content[number] for number in change]
-        else:
-            for field, value in change.items():
-                change_field(content, field, value)
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(content), encoding="utf-8")
-
-
-def change_field(content, field, value):
-    *way, last = field.split(".")
-    for part in way:
-        content = content[int(part)] if isinstance(content, list) else content.setdefault(part, {})
-    if value is None:
-        content.pop(last, None)
-    else:
-        content[last] = None if value == NULL else value
 
 
 def outputs(kind, folder):
@@ -148,7 +125,7 @@ def is_refused(kind, name):
 @pytest.mark.parametrize(("kind", "case"), CASES)
 def test_a_changed_folder_gives_the_references_numbers_or_is_refused(tmp_path, kind, case):
     folder = Path(shutil.copytree(FOLDERS / kind, tmp_path / "folder", copy_function=shutil.copyfile))
-    changed(folder, case["files"])
+    change(folder, case["files"])
     refused = is_refused(kind, case["name"])
     try:
         found = outputs(kind, folder)
