@@ -9,7 +9,7 @@ import uuid
 
 import numpy as np
 import pytest
-from support.hosts import host
+from support.hosts import check_fused_by_rank, host
 from support.processes import run_python
 from support.texts import ANSWER, NOTES, QUESTION
 
@@ -84,14 +84,7 @@ def test_another_language(table):
 def test_hybrid_is_both_fused_by_rank(table):
     store = table()
     store.add(TEXTS)
-    words = [hit.id for hit in store.search("red cat", 100, "words")]
-    dense = [hit.id for hit in store.search("red cat", 100, "dense")]
-    scores = {
-        each: sum(1 / (61 + ranking.index(each)) for ranking in (words, dense) if each in ranking) for each in dense
-    }
-    found = store.search("red cat", 5)
-    assert [hit.id for hit in found] == sorted(scores, key=lambda each: (-scores[each], each))
-    assert [hit.score for hit in found] == [pytest.approx(scores[hit.id]) for hit in found]
+    found = check_fused_by_rank(store, "red cat")
     assert isinstance(found[0], Hit)
 
 

@@ -4,7 +4,7 @@ import sqlite3
 
 import numpy as np
 import pytest
-from support.hosts import host
+from support.hosts import check_fused_by_rank, host
 from support.processes import run_python
 from support.texts import ANSWER, NOTES, QUESTION
 
@@ -49,14 +49,7 @@ def test_words(tiny_dense):
 def test_hybrid_is_both_fused_by_rank(tiny_dense):
     store = table(tiny_dense)
     store.add(TEXTS)
-    words = [hit.id for hit in store.search("red cat", 100, "words")]
-    dense = [hit.id for hit in store.search("red cat", 100, "dense")]
-    scores = {
-        each: sum(1 / (61 + ranking.index(each)) for ranking in (words, dense) if each in ranking) for each in dense
-    }
-    found = store.search("red cat", 5)
-    assert [hit.id for hit in found] == sorted(scores, key=lambda each: (-scores[each], each))
-    assert [hit.score for hit in found] == [pytest.approx(scores[hit.id]) for hit in found]
+    found = check_fused_by_rank(store, "red cat")
     assert isinstance(found[0], Hit)
 
 

@@ -20,3 +20,15 @@ def host(name, *, torch=False):
         if ("torch" if torch else "required") == REQUIRED:
             return importlib.import_module(name)
         return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+def check_fused_by_rank(store, query):
+    """A hybrid search of an integration that searches itself: both rankings, by reciprocal rank fusion."""
+    words, dense = ([hit.id for hit in store.search(query, 100, method)] for method in ("words", "dense"))
+    scores = {
+        each: sum(1 / (61 + ranking.index(each)) for ranking in (words, dense) if each in ranking) for each in dense
+    }
+    found = store.search(query, 5)
+    assert [hit.id for hit in found] == sorted(scores, key=lambda each: (-scores[each], each))
+    assert [hit.score for hit in found] == [pytest.approx(scores[hit.id]) for hit in found]
+    return found
