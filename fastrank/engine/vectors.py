@@ -107,9 +107,8 @@ def form(given: Mapping[str, Any], defaults: Form, dim: int | None) -> Form:
         )
     if wanted.is_plain and wanted.ranges is None:
         return PLAIN
-    if wanted.dim is not None and dim is not None and wanted.dim > dim:
-        raise ValueError(f"truncate_dim={wanted.dim} is more than the {dim} dimensions of this model's vectors")
-    return wanted._replace(ranges=_ranges(wanted, wanted.dim or dim))
+    kept = size(dim, wanted.dim) or wanted.dim
+    return wanted._replace(ranges=_ranges(wanted, kept))
 
 
 def _ranges(wanted: Form, dim: int | None) -> Any:
