@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.hub import Fault, HubStandIn, git_blob_id
-from support.waiting import patience
+from support.waiting import patience, wait_until
 
 CONFIG = b'{"pad_token_id": 0}'
 WEIGHTS = bytes(range(256)) * 400
@@ -249,5 +249,9 @@ class TestFaults:
         with _direct.open(f"{hub.url}/__faults__", data=rules, timeout=patience(10)) as answer:
             assert answer.status == 200
         assert get(url)[2] == CONFIG[:1]
-        log = json.loads(get(f"{hub.url}/__log__")[2])
-        assert [(r["method"], r["sent"]) for r in log if "config" in r["path"]] == [("GET", 1)]
+
+        def logged():
+            log = json.loads(get(f"{hub.url}/__log__")[2])
+            return [(r["method"], r["sent"]) for r in log if "config" in r["path"]]
+
+        assert wait_until(logged) == [("GET", 1)]  # written after the last byte is sent
