@@ -33,7 +33,7 @@ _TASKS = {
 }
 _NOT_OPTIONS = {"lazy_load", "model_name"}
 _PATHS = {"cache_dir", "specific_model_path"}
-_NOT_VALUES = {"cache_dir", "local_files_only", "verify", "enable_cpu_mem_arena", *_PATHS}  # they change no vector
+_NOT_VALUES = {"local_files_only", "verify", "enable_cpu_mem_arena", *_PATHS}  # they change no vector
 _SMALL = 64 << 20  # bytes: of files beside the model that may change its vectors
 _BESIDE = {".json", ".txt", ".model"}
 
@@ -163,7 +163,7 @@ class Encoder:
         }[config.role]
         if config.kind == "dense":
             if config.options.get("prefixes") is False:
-                pipeline = replace(pipeline, prefix="")
+                pipeline = pipeline.with_prefix("")
             if config.role == "plain" and (task := config.options.get("task_id")) is not None:
                 pipeline = replace(pipeline, extra_inputs=loaded.settings.extra_inputs("embed", task))
         return self._counting(pipeline)

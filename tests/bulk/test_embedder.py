@@ -1,11 +1,13 @@
 """`fastrank.bulk.Embedder`: a column of results beside what came, in every kind, type and form of batch."""
 
+import json
 import logging
 import pickle
+import shutil
 
 import numpy as np
 import pytest
-from support import tiny_models
+from support import FIXTURES, tiny_models
 from support.processes import run_python
 
 pa = pytest.importorskip("pyarrow")
@@ -452,6 +454,19 @@ def test_roles_are_the_methods_of_the_class(tiny, role, prefixes):
     options = {"specific_model_path": tiny, "prefixes": prefixes}
     found = Embedder("acme/tiny", role=role, **options).embed(TEXTS)
     model = TextEmbedding("acme/tiny", **options)
+    method = {"plain": model.embed, "passage": model.passage_embed, "query": model.query_embed}[role]
+    assert_same("dense", found, list(method(TEXTS, 1024)))
+
+
+@pytest.mark.parametrize("role", ["plain", "passage", "query"])
+@pytest.mark.parametrize("prefixes", [True, False])
+def test_prompts_that_pooling_leaves_out(tmp_path, role, prefixes):
+    folder = shutil.copytree(FIXTURES / "folders" / "dense", tmp_path / "dense", copy_function=shutil.copyfile)
+    pooling = folder / "1_Pooling" / "config.json"
+    pooling.write_text(json.dumps(json.loads(pooling.read_text()) | {"include_prompt": False}))
+    options = {"specific_model_path": folder, "prefixes": prefixes}
+    found = Embedder("acme/own", kind="dense", role=role, **options).embed(TEXTS)
+    model = TextEmbedding("acme/own", **options)
     method = {"plain": model.embed, "passage": model.passage_embed, "query": model.query_embed}[role]
     assert_same("dense", found, list(method(TEXTS, 1024)))
 
